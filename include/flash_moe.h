@@ -1,0 +1,292 @@
+/* flash_moe.h: the public interface of libflash-moe, and its manual.
+ *
+ * flash-moe runs mixture-of-experts language models that are larger than memory: the dense part stays in RAM, the
+ * routed experts are read from the disk when the router asks for them.
+ *
+ *   engine    a loaded model: weights, expert store, threads. One per model.
+ *   session   one timeline of tokens with its KV cache and recurrent states. Several per engine.
+ *   sampler   turns logits into a token.
+ *
+ * Conventions. A function returns 0 or a count, or a negative FM_E… code; the last argument, which may be NULL, receives
+ * one sentence that names the path, the tensor and the number. `open` makes, `close(T **)` frees and sets NULL; closing
+ * NULL is fine. Pointers to const are borrowed for the call. Sizes end in _bytes, times in _seconds, counts begin with n_.
+ * Structs of options begin with `size`, which the caller sets to sizeof (the FM_…_INIT macros do), so that they can grow.
+ * One engine and its sessions belong to one thread at a time; only fm_engine_cancel may be called from another thread or
+ * from a signal handler. The library installs no signal handlers, prints nothing, never exits and reads no environment
+ * variable.
+ */
+#ifndef FLASH_MOE_H
+#define FLASH_MOE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define FM_API __attribute__((visibility("default")))
+#else
+#define FM_API
+#endif
+
+/* ---- errors ------------------------------------------------------------------------------------------------------- */
+
+enum {
+    FM_EINVAL = -1,       /* an argument is out of its range */
+    FM_EFORMAT = -2,      /* a file's contents are wrong: missing, short, corrupt, mis-shaped */
+    FM_EIO = -3,          /* the system refused to open or read something */
+    FM_ENOMEM = -4,       /* it does not fit in the memory budget, or the system has no memory */
+    FM_EUNSUPPORTED = -5, /* well formed, but not something this version runs */
+    FM_ENAN = -6,         /* a weight, an activation or a logit is not a finite number */
+    FM_ECANCELLED = -7,   /* fm_engine_cancel was called, or a callback asked to stop */
+    FM_EFULL = -8,        /* the session's context is full */
+};
+
+typedef struct fm_error {
+    int code;          /* 0, or one of FM_E… */
+    char message[512]; /* one sentence, without a full stop or newline at its end */
+} fm_error;
+
+/* ---- options ------------------------------------------------------------------------------------------------------ */
+
+enum { FM_ACTIVATIONS_INT8 = 0, FM_ACTIVATIONS_F32 = 1 };
+enum { FM_LOG_INFO = 0, FM_LOG_WARNING = 1 };
+
+typedef struct fm_engine_options {
+    size_t size;             /* sizeof(fm_engine_options) */
+    const char *config_from; /* directory with config.json and tokenizer.json when MODEL has none; NULL: MODEL */
+    uint64_t memory_bytes;   /* all memory the process may use; 0: what the machine has free less a reserve */
+    int n_threads;           /* computing threads, the caller's included; 0: one per usable CPU */
+    int context;             /* tokens a session can hold; 0: what 10 % of the budget holds, at most 32768 */
+    int n_sessions;          /* sessions that may be open at once, for the budget; 0: 1 */
+    int experts_per_token;   /* fewer routed experts than the model was trained with (an approximation); 0: the model's */
+    int activations;         /* FM_ACTIVATIONS_… for quantised weights; F32 is the reference mode */
+    const char *io;          /* "uring", "pread"; NULL: the best that works here */
+    const char *policy;      /* "lru", "lfu"; NULL: the default */
+    const char *cpu;         /* "scalar", "avx2", "avx512", "neon"; NULL: the best this CPU has */
+    /* One line for a person; NULL: dropped. */
+    void (*log)(void *user, int level, const char *line);
+    /* Called now and then while loading and while reading a prompt; what is "load", "prompt"; units are bytes and tokens.
+     * Return non-zero to cancel. NULL: none. */
+    int (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
+    void *user; /* handed to log and progress */
+} fm_engine_options;
+
+#define FM_ENGINE_OPTIONS_INIT {.size = sizeof(fm_engine_options)}
+
+/* ---- what a model is, and what it would need (nothing is loaded) ---------------------------------------------------- */
+
+typedef struct fm_part { /* one row of `info`: tensors of one kind and one number format */
+    char what[32];       /* "embedding", "attention", "delta", "router", "shared expert", "experts", "norms", "head", "vision" … */
+    char format[32];     /* "4-bit group 64", "bf16", … */
+    int n_tensors;
+    uint64_t bytes; /* on disk */
+} fm_part;
+
+#define FM_MAX_PARTS 48
+
+typedef struct fm_model_info {
+    char path[1024];
+    char source[32];       /* "safetensors", "mlx", "packed_experts" */
+    char architecture[96]; /* config.json's architectures[0] */
+    char model_type[64];
+    char family[32]; /* our name of the family */
+    int hidden, vocab, n_layers, n_attention_layers, n_delta_layers, n_moe_layers;
+    int n_experts, experts_per_token, expert_width, shared_width;
+    int max_position; /* tokens the model was trained for */
+    uint64_t n_parameters, n_active_parameters;
+    uint64_t dense_bytes, expert_bytes, experts_bytes; /* on disk: dense part, one expert, all experts */
+    int n_parts, n_left_out;
+    fm_part parts[FM_MAX_PARTS];    /* what is run */
+    fm_part left_out[FM_MAX_PARTS]; /* what is in the files and is not run: vision, mtp */
+    int vocab_entries;              /* tokenizer entries, 0: no tokenizer found */
+    char chat_template[64];         /* file it was found in, or "" */
+    char tool_format[32];           /* "qwen3-coder xml", "hermes json", "none" … by the template's text */
+} fm_model_info;
+
+/* Reads MODEL's headers and config. options may be NULL (only config_from is used). */
+FM_API int fm_model_info_read(fm_model_info *out, const char *model, const fm_engine_options *options, fm_error *err);
+
+typedef struct fm_plan {
+    uint64_t budget_bytes;    /* what was asked for, or found */
+    uint64_t available_bytes; /* what the machine and its cgroups have free now */
+    bool budget_given;
+    uint64_t dense_bytes;    /* dense weights in memory */
+    uint64_t session_bytes;  /* KV cache and states of n_sessions sessions */
+    uint64_t buffer_bytes;   /* activations, staging, tables */
+    uint64_t text_bytes;     /* tokenizer */
+    uint64_t overhead_bytes; /* the program itself */
+    uint64_t slot_bytes;     /* one expert in memory */
+    uint64_t cache_bytes;    /* n_slots * slot_bytes */
+    uint64_t floor_bytes;    /* the least budget that runs at this context */
+    int n_slots, n_experts_total, min_slots;
+    int context, batch; /* tokens a session holds; tokens computed in one piece */
+    bool resident;      /* the whole model fits: nothing streams */
+    uint64_t expert_disk_bytes, token_expert_bytes, token_dense_bytes; /* one expert on disk; read for one token at hit rate 0; dense in RAM */
+} fm_plan;
+
+/* What fm_engine_open would do with these options. FM_ENOMEM, with *out filled, if the budget is below the floor. */
+FM_API int fm_plan_make(fm_plan *out, const char *model, const fm_engine_options *options, fm_error *err);
+
+typedef struct fm_machine_speed {
+    double ram_bytes_per_second;  /* plain reads by n_threads threads */
+    double disk_bytes_per_second; /* reads of read_bytes at random places of the model's files, page cache bypassed if possible */
+    int n_threads;
+    uint64_t read_bytes;
+    bool direct; /* the disk figure is of direct I/O */
+} fm_machine_speed;
+
+/* Measures this machine's memory and the disk under the model's expert files for about `seconds`. */
+FM_API int fm_machine_speed_measure(fm_machine_speed *out, const char *model, const fm_engine_options *options, double seconds, fm_error *err);
+
+/* ---- engine ------------------------------------------------------------------------------------------------------- */
+
+typedef struct fm_engine fm_engine;
+
+/* Loads MODEL, a directory: a Hugging Face snapshot, an MLX snapshot or a packed_experts directory. */
+FM_API int fm_engine_open(fm_engine **out, const char *model, const fm_engine_options *options, fm_error *err);
+FM_API void fm_engine_close(fm_engine **engine);
+
+FM_API const fm_plan *fm_engine_plan(const fm_engine *engine);
+FM_API const fm_model_info *fm_engine_info(const fm_engine *engine);
+FM_API const char *fm_engine_cpu(const fm_engine *engine); /* name of the kernels in use */
+FM_API const char *fm_engine_io(const fm_engine *engine);  /* name of the I/O back end in use, with "direct" or "buffered" */
+FM_API int fm_engine_n_threads(const fm_engine *engine);
+
+/* Makes the computation in progress, or the next one, return FM_ECANCELLED soon; false again allows new ones.
+ * Async-signal-safe, callable from any thread. */
+FM_API void fm_engine_cancel(fm_engine *engine, bool cancel);
+
+typedef struct fm_stats { /* sums since the engine was opened */
+    uint64_t n_tokens;    /* computed, prompts included */
+    uint64_t n_requests, n_hits; /* experts asked for, and found in memory */
+    uint64_t disk_bytes; /* read for experts */
+    double stall_seconds; /* computing thread waiting for the disk */
+    double disk_seconds;  /* at least one expert read in flight */
+    double phase_seconds[12]; /* by fm_phase */
+    uint64_t slots_given_back; /* under memory pressure */
+} fm_stats;
+
+enum fm_phase { FM_PHASE_EMBED, FM_PHASE_MIXER, FM_PHASE_ROUTER, FM_PHASE_SHARED, FM_PHASE_EXPERT_WAIT, FM_PHASE_EXPERT_COMPUTE, FM_PHASE_COMBINE, FM_PHASE_HEAD, FM_PHASE_SAMPLER, FM_N_PHASES };
+
+FM_API void fm_engine_stats(const fm_engine *engine, fm_stats *out);
+FM_API const char *fm_phase_name(int phase);
+
+/* ---- text --------------------------------------------------------------------------------------------------------- */
+
+/* Text (UTF-8; invalid bytes become U+FFFD) to token ids. *ids is malloc'd, to be freed with fm_free. Returns their number.
+ * special: strings of added tokens such as <|im_start|> in the text become those tokens (else they are plain text). */
+FM_API int fm_engine_encode(const fm_engine *engine, const char *text, size_t text_bytes, bool special, int32_t **ids, fm_error *err);
+/* One token's bytes, not necessarily whole characters. Returns their number; *bytes is borrowed from the engine.
+ * An id without an entry gives 0 bytes. */
+FM_API int fm_engine_token_bytes(const fm_engine *engine, int32_t id, const char **bytes);
+FM_API bool fm_engine_token_is_eos(const fm_engine *engine, int32_t id);
+FM_API void fm_free(void *p);
+
+/* ---- session ------------------------------------------------------------------------------------------------------ */
+
+typedef struct fm_session fm_session;
+
+/* The KV cache for the engine's context is reserved here. */
+FM_API int fm_session_open(fm_session **out, fm_engine *engine, fm_error *err);
+FM_API void fm_session_close(fm_session **session);
+FM_API int fm_session_position(const fm_session *session); /* tokens in it */
+FM_API void fm_session_clear(fm_session *session);         /* back to zero tokens */
+
+/* Which tokens' logits are wanted: of none, the last, or each. */
+enum { FM_LOGITS_NONE = 0, FM_LOGITS_LAST = 1, FM_LOGITS_ALL = 2 };
+
+/* Called for each wanted row, in order: position of the token in the session and logits [vocab], borrowed for the call.
+ * Return non-zero to stop (FM_ECANCELLED). */
+typedef int (*fm_logits_fn)(void *user, int position, const float *logits);
+
+/* Adds tokens to the session: computes them after what it holds. Returns n, or FM_EFULL before computing anything when they
+ * do not fit, FM_EINVAL for an id outside the vocabulary. After another error the session is cleared. */
+FM_API int fm_session_feed(fm_session *session, const int32_t *ids, int n, int which, fm_logits_fn fn, void *user, fm_error *err);
+
+/* The logits [vocab] of the last token fed with FM_LOGITS_LAST; NULL before. Borrowed until the next feed. */
+FM_API const float *fm_session_logits(const fm_session *session);
+
+/* One (session, tokens) piece of a batch: the answers are those that feeding each alone would give, bit for bit. */
+typedef struct fm_piece {
+    fm_session *session; /* each session at most once in a batch, all of one engine */
+    const int32_t *ids;
+    int n;
+    int which; /* FM_LOGITS_… */
+} fm_piece;
+
+FM_API int fm_engine_feed(fm_engine *engine, const fm_piece *pieces, int n_pieces, fm_logits_fn fn, void *user, fm_error *err);
+
+/* A hook that sees what is computed: name is "embed", "layer.N" (the residual stream after layer N); x is [n][hidden] of the
+ * tokens from `position`. NULL removes it. */
+typedef void (*fm_trace_fn)(void *user, const char *name, int position, int n, int hidden, const float *x);
+FM_API void fm_session_trace(fm_session *session, fm_trace_fn fn, void *user);
+
+/* ---- sampler ------------------------------------------------------------------------------------------------------ */
+
+typedef struct fm_logit_bias {
+    int32_t id;
+    float bias;
+} fm_logit_bias;
+
+typedef struct fm_sampling { /* all off: greedy */
+    size_t size;
+    float temperature; /* 0: greedy */
+    int top_k;         /* 0: off */
+    float top_p;       /* 1: off */
+    float min_p;       /* 0: off */
+    float repeat_penalty, presence_penalty, frequency_penalty; /* 1, 0, 0: off; over the last repeat_last tokens fed to it */
+    int repeat_last;   /* 64; 0: off; -1: all */
+    uint64_t seed;
+    const fm_logit_bias *bias; /* added to logits before anything else */
+    int n_bias;
+} fm_sampling;
+
+#define FM_SAMPLING_INIT {.size = sizeof(fm_sampling), .top_p = 1, .repeat_penalty = 1, .repeat_last = 64}
+
+typedef struct fm_sampler fm_sampler;
+
+/* What generation_config.json of the model says (do_sample, temperature, top_k, top_p, min_p, repetition_penalty);
+ * greedy if it says nothing. */
+FM_API void fm_engine_sampling(const fm_engine *engine, fm_sampling *out);
+FM_API int fm_sampler_open(fm_sampler **out, int vocab, const fm_sampling *sampling, fm_error *err);
+FM_API void fm_sampler_close(fm_sampler **sampler);
+/* Tells it of a token of the text (prompt or chosen), for the penalties. */
+FM_API void fm_sampler_feed(fm_sampler *sampler, int32_t id);
+/* Chooses from logits [vocab] (not changed); does not feed it. FM_ENAN if a logit is not a number. */
+FM_API int32_t fm_sampler_choose(fm_sampler *sampler, const float *logits, fm_error *err);
+
+/* ---- generation --------------------------------------------------------------------------------------------------- */
+
+enum { FM_STOP_EOS = 1, FM_STOP_LENGTH = 2, FM_STOP_STRING = 3, FM_STOP_CANCELLED = 4 };
+
+typedef struct fm_generation {
+    size_t size;
+    int max_tokens;           /* -1: until the context is full */
+    const char *const *stops; /* strings that end the text and are not shown */
+    int n_stops;
+    bool ignore_eos;
+    /* Whole characters of text as they come; return non-zero to stop. */
+    int (*text)(void *user, const char *text, size_t bytes);
+    void *user;
+} fm_generation;
+
+#define FM_GENERATION_INIT {.size = sizeof(fm_generation), .max_tokens = -1}
+
+typedef struct fm_generated {
+    int stop; /* FM_STOP_…; the context's end is LENGTH */
+    int n_prompt, n_tokens;
+    double prompt_seconds, first_token_seconds, decode_seconds; /* reading the prompt; from start to the first token; of the tokens after the first */
+} fm_generated;
+
+/* Feeds the prompt's ids, then samples until something ends it. On FM_ECANCELLED by fm_engine_cancel, out is filled with
+ * what was done and stop is FM_STOP_CANCELLED, and 0 is returned. */
+FM_API int fm_session_generate(fm_session *session, const int32_t *ids, int n, fm_sampler *sampler, const fm_generation *options, fm_generated *out, fm_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,97 @@
+/* cpu/isa/kernels.h: the table of kernels: what an instruction set does. scalar.c is the specification, and every other ISA matches it bit
+ * for bit (tests/kernels compares with memcmp).
+ *
+ * How that is possible: arithmetic is in 16 lanes; sums over a vector go through dot's tree below on every ISA; `fma` stands where it is
+ * meant and nowhere else (-ffp-contract=off); exp, log1p, sin, cos and pow are ours (base/math.h), the same operations in each form; division
+ * and sqrt are IEEE's. Denormals are flushed (FTZ, DAZ) on every computing thread.
+ *
+ *   sum of n products or values ("dot"): column c goes to lane c % 16 of accumulator (c / 16) % 4 by fma, in the order of c; missing columns
+ *   count as +0 * +0. Then (A0 + A1) + (A2 + A3), then lanes i and i + 8, i and i + 4, i and i + 2, i and i + 1.
+ *
+ * No pointer needs alignment unless said; lengths need not be multiples of 16 unless said. None of them allocates. */
+#ifndef FM_CPU_ISA_KERNELS_H
+#define FM_CPU_ISA_KERNELS_H
+
+#include "base/system.h"
+#include "formats/quant.h"
+
+/* int8 activations: each group of `group` columns has its scale. q lies in the order in which r16 words of `width` bits are taken apart: in each
+ * word's 32 / width columns (8 for 4 bits, 16 for 2, 4 for 8), the columns that share the bit position k * width of each of the word's 4 bytes
+ * follow each other: column 4-tuples k = 0 .. 8 / width - 1, tuple k holding columns k, k + 8 / width, k + 2 * 8 / width, k + 3 * 8 / width. */
+typedef struct fm_act8 {
+    int cols, group, width;
+    int8_t *q;    /* [n][cols] */
+    float *scale; /* [n][cols / group]: x ~ scale * q */
+    float *sum;   /* [n][cols / group]: scale * (sum of q) */
+} fm_act8;
+
+typedef struct fm_kernels {
+    const char *name;
+
+    /* One vector x[cols] to int8. Per group: amax = max |x|; if amax < 1e-30, q = 0 and scale = sum = 0; else
+     * q = rint(x * (127 / amax)) (one division, ties to even), scale = amax / 127 and sum = scale * (float)(sum of q). */
+    void (*quantize)(const float *x, int cols, int group, int width, int8_t *q, float *scale, float *sum);
+
+    /* y[i * ldy + r] = row r of matrix times token tokens[i] (tokens NULL: token i) for i < n and the rows of strips [first, last).
+     * R16 matrix, x->group = min(64, matrix group), x->width = matrix width. With dot the exact integer product of an activation group:
+     * A = fma(s * xs, dot, A), B = fma(b, sum, B) over the activation groups in order, y = A + B. (s, b of the weight group it lies in.) */
+    void (*mul_r16_i8)(const fm_matrix *matrix, int first, int last, const fm_act8 *x, const int32_t *tokens, int n, float *y, size_t ldy);
+
+    /* The same from f32 activations x[token * ldx]: acc = fma(w, x, acc) over the columns in order, w = fma(q, s, b). */
+    void (*mul_r16_f32)(const fm_matrix *matrix, int first, int last, const float *x, size_t ldx, const int32_t *tokens, int n, float *y, size_t ldy);
+
+    /* bf16, f16 and f32 matrices: rows [first, last), y = dot(w, x). */
+    void (*mul_float)(const fm_matrix *matrix, int first, int last, const float *x, size_t ldx, const int32_t *tokens, int n, float *y, size_t ldy);
+
+    float (*dot)(const float *a, const float *b, int n);
+
+    /* y = (x * (1 / sqrt(dot(x, x) / n + eps))) * w. y may be x. */
+    void (*rms_norm)(const float *x, const float *w, int n, float eps, float *y);
+    /* y = rms_norm(x, w) * silu(z). */
+    void (*rms_norm_gated)(const float *x, const float *w, const float *z, int n, float eps, float *y);
+    /* y = (x * (1 / sqrt(dot(x, x) + eps))) * scale. y may be x. */
+    void (*l2_norm)(const float *x, int n, float eps, float scale, float *y);
+
+    /* silu(g) * u, silu(x) = x / (1 + exp(-x)). y may be g or u. */
+    void (*swiglu)(const float *g, const float *u, int n, float *y);
+    /* y = x * (1 / (1 + exp(-g))). y may be x. */
+    void (*sigmoid_mul)(const float *x, const float *g, int n, float *y);
+    /* y += x */
+    void (*add)(const float *x, int n, float *y);
+    /* y = fma(a, x, y) */
+    void (*axpy)(float a, const float *x, int n, float *y);
+    /* y = x / sum(exp(x - max)), exp(x - max) first, by dot with ones; then one division each. y may be x. */
+    void (*softmax)(const float *x, int n, float *y);
+
+    /* Depthwise causal convolution and SiLU, channels [first, last): y[c] = silu(sum over j of w[j * channels + c] * x[j][c]), fma in the order of j from 0.
+     * x: taps rows, oldest first. */
+    void (*conv_silu)(const float *w, const float *const *x, int taps, int channels, int first, int last, float *y);
+
+    /* One token of the gated delta rule for one value head: state s [dk][dv], q, k [dk], v [dv], out o [dv], decay g, beta.
+     * kv = sum over i of fma(s[i] * g, k[i], .), d = (v - kv) * beta, s[i] = fma(k[i], d, s[i] * g), o = sum over i of fma(s[i], q[i], .), i in order.
+     * dv at most 512. */
+    void (*delta_step)(float *s, int dk, int dv, const float *q, const float *k, const float *v, float g, float beta, float *o);
+
+    /* Attention of one query over one block of n keys: s_j = dot(q, k_j) * scale, *m = max s_j, p_j = exp(s_j - *m), *l = dot(p, ones),
+     * acc[hd] = sum over j in order of fma(p_j, v_j, .). k, v: rows of hd floats, ld apart. n at most FM_ATTENTION_BLOCK. */
+    void (*attend)(const float *q, const float *k, const float *v, size_t ld, int n, int hd, float scale, float *m, float *l, float *acc);
+    /* Merges block (m, l, acc) into the running (*M, *L, ACC): with N = max(*M, m), a = exp(*M - N), b = exp(m - N): *L = fma(*L, a, l * b),
+     * ACC = fma(ACC, a, acc * b), *M = N. The first block is copied instead (*L == 0). */
+    void (*attend_merge)(float *M, float *L, float *ACC, float m, float l, const float *acc, int hd);
+    /* y = ACC * (1 / L) */
+    void (*attend_finish)(float L, const float *ACC, int hd, float *y);
+
+    /* exp of each, for tests and where a whole vector is needed. */
+    void (*exp)(const float *x, int n, float *y);
+} fm_kernels;
+
+#define FM_ATTENTION_BLOCK 256 /* keys, at absolute positions: block b holds keys b * 256 .. b * 256 + 255 */
+
+extern const fm_kernels fm_kernels_scalar;
+
+/* The table for this CPU, or the named lower one. NULL, with the list of names this CPU has in *err, for another name. */
+const fm_kernels *fm_kernels_find(const char *name, fm_error *err);
+/* Names of the tables this CPU can run, lowest first; returns how many. */
+int fm_kernels_list(const fm_kernels **list, int max);
+
+#endif

@@ -1,0 +1,88 @@
+/* experts/store.h: the expert store: slots, pins, reads in flight, leases.
+ *
+ * An expert is a key = layer * n_experts + expert. On disk it is a short list of extents; in memory it is one slot, of a layout that
+ * only the consumer knows. When an expert's bytes have just arrived they lie in a staging buffer as they are on disk, and whoever
+ * takes the lease puts them into the slot (permuting them) before releasing it. One owner thread calls everything. After the store
+ * is open nothing is allocated. */
+#ifndef FM_EXPERTS_STORE_H
+#define FM_EXPERTS_STORE_H
+
+#include "experts/io.h"
+#include "experts/policy.h"
+
+#define FM_MAX_EXTENTS 9
+
+typedef struct fm_extent {
+    uint64_t offset;
+    uint32_t bytes; /* 0: no more extents */
+    uint32_t file;  /* index into files */
+} fm_extent;
+
+typedef struct fm_store_config {
+    int n_layers, n_experts; /* keys are 0 .. n_layers * n_experts - 1; a layer without experts has keys that are never asked for */
+    size_t slot_bytes;       /* of one slot, a multiple of 64 */
+    int n_slots;             /* at least 1 */
+    int n_staging;           /* experts being read or waiting to be taken at once, at least 1 */
+    int n_extents;           /* extents a key, at most FM_MAX_EXTENTS */
+    const fm_extent *extents; /* [n_layers * n_experts][n_extents], borrowed for the store's life */
+    const fm_file *files;     /* borrowed for the store's life */
+    const fm_policy_ops *policy;
+    const fm_io_ops *io;      /* NULL: io_name, or the best */
+    const char *io_name;
+    void (*log)(void *user, int level, const char *line);
+    void *user;
+} fm_store_config;
+
+typedef struct fm_store fm_store;
+
+typedef struct fm_lease {
+    int key;
+    int slot;
+    uint8_t *data;                       /* the slot's slot_bytes */
+    bool fresh;                          /* parts are to be put into data before release */
+    const uint8_t *parts[FM_MAX_EXTENTS]; /* when fresh: the first byte of each extent, of any alignment */
+    int staging;                         /* the store's */
+} fm_lease;
+
+typedef struct fm_store_stats {
+    uint64_t n_requests, n_hits, n_prefetched;
+    uint64_t disk_bytes, n_reads;
+    double stall_seconds; /* in next, waiting for a read */
+    double disk_seconds;  /* at least one read in flight */
+} fm_store_stats;
+
+/* Memory that a store of this configuration takes, all of it. */
+uint64_t fm_store_memory_bytes(const fm_store_config *config);
+
+int fm_store_open(fm_store **store, const fm_store_config *config, fm_error *err);
+void fm_store_close(fm_store **store);
+const char *fm_store_io_name(const fm_store *store); /* "uring direct", "pread buffered" … */
+
+/* Asks for keys (distinct, none leased or requested already), most wanted first: starts the reads of those that are not in memory. Takes a prefix
+ * of them, as many as there are slots not pinned by other leases, at least 1 if there is none outstanding; returns how many.
+ * Each key taken is handed out exactly once by next. FM_EIO… cancels what is requested. */
+int fm_store_request(fm_store *store, const int *keys, int n, fm_error *err);
+
+#define FM_ANY_KEY (-1)
+
+/* The next expert that is ready: hits first, then in the order of arrival; or the one of `key`, waiting for it. Blocks if need be.
+ * Returns 1, 0 when nothing requested is left, or an error: a failed read names file, offset and errno or the short count. After an error
+ * nothing requested is left, reads in flight have been waited for, and slots hold only what is whole. */
+int fm_store_next(fm_store *store, int key, fm_lease *lease, fm_error *err);
+/* Whether next(FM_ANY_KEY) would return without waiting. Reaps and resubmits as a side effect; never blocks. */
+bool fm_store_ready(fm_store *store);
+
+/* Exactly once for each lease. release: data is whole. discard: it is not (the consumer found a bad value); the slot is emptied. */
+void fm_store_release(fm_store *store, fm_lease *lease);
+void fm_store_discard(fm_store *store, fm_lease *lease);
+
+/* Gives up everything requested and not yet handed out: waits for the reads in flight. Leases handed out stay valid. */
+void fm_store_cancel(fm_store *store);
+
+/* Gives n slots back to the system for good (fewer if pinned), keeping at least min_left; returns how many. */
+int fm_store_shrink(fm_store *store, int n, int min_left);
+int fm_store_n_slots(const fm_store *store);
+
+void fm_store_stats_read(const fm_store *store, fm_store_stats *out);
+
+#endif

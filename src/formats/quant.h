@@ -1,0 +1,61 @@
+/* formats/quant.h: number formats of weights and the one layout that kernels know.
+ *
+ * MLX affine quantisation on disk: weight u32 [rows][cols * bits / 32], values least significant first (3, 5 and 6 bits as one
+ * LSB-first byte stream), scales and biases [rows][cols / group] of bf16 or f16; w = q * scale + bias.
+ *
+ * r16 in memory: rows are padded to 16 and taken in strips of 16. A strip is a stream of blocks, one a group of columns:
+ *     words  [group * width / 32][16] u32   word w of each of the 16 rows (width = bits 2, 4 or 8)
+ *     scales [16] u16                       bf16 or f16 as on disk
+ *     biases [16] u16
+ * 3-bit values are widened to 4 bits, 5 and 6 to 8, unchanged. In a word, value i lies at bit i * width. It is a lossless
+ * permutation of the source for 2, 4 and 8 bits.
+ *
+ * bf16, f16 and f32 matrices are kept as they are, row-major, rows not padded. */
+#ifndef FM_FORMATS_QUANT_H
+#define FM_FORMATS_QUANT_H
+
+#include "formats/tensors.h"
+
+typedef enum fm_format { FM_FORMAT_F32, FM_FORMAT_F16, FM_FORMAT_BF16, FM_FORMAT_R16 } fm_format;
+
+/* What a matrix is, without where it is. */
+typedef struct fm_matrix_type {
+    fm_format format;
+    int rows, cols;       /* y[rows] = W[rows][cols] x[cols] */
+    int bits;             /* R16: on disk: 2, 3, 4, 5, 6, 8 */
+    int width;            /* R16: in memory: 2, 4, 8 */
+    int group;            /* R16: 32, 64, 128 */
+    fm_dtype scale_dtype; /* R16: FM_BF16 or FM_F16 */
+} fm_matrix_type;
+
+/* A matrix in memory. */
+typedef struct fm_matrix {
+    fm_matrix_type type;
+    const void *data; /* 64-byte aligned for R16 */
+} fm_matrix;
+
+/* The type of a quantised matrix of these source shapes: weight [rows][weight_cols] u32, scales [rows][scale_cols]. FM_EFORMAT
+ * when bits and group, as config.json gives them, do not fit the shapes; FM_EUNSUPPORTED for other bits, groups or types;
+ * both name `name`. */
+int fm_matrix_type_affine(fm_matrix_type *type, const char *name, uint64_t rows, uint64_t weight_cols, uint64_t scale_cols,
+                          fm_dtype scale_dtype, int bits, int group, fm_error *err);
+
+/* Bytes in memory: of all of it, and of one strip of 16 rows (R16) or one row (others). */
+size_t fm_matrix_bytes(const fm_matrix_type *type);
+size_t fm_matrix_strip_bytes(const fm_matrix_type *type);
+int fm_matrix_n_strips(const fm_matrix_type *type); /* R16: (rows + 15) / 16; others: rows */
+
+/* Permutes the strips [first, last) from source rows to r16 at dest (the matrix's first byte). weight, scales, biases are the source's row 0
+ * of any alignment; row_map, when not NULL, gives for each destination row its source row. Rows past the end become 0. */
+void fm_r16_fill(void *dest, const fm_matrix_type *type, const void *weight, const void *scales, const void *biases, const int32_t *row_map, int first, int last);
+
+/* One value of a matrix in memory as f32, for tests and the embedding row: out[cols] = row `row`. q * scale + bias by one fma. */
+void fm_matrix_row(const fm_matrix *matrix, int row, float *out);
+
+/* The first value that is not finite among n of type dtype (any alignment): its index, or -1. */
+int64_t fm_find_nonfinite(const void *data, fm_dtype dtype, uint64_t n);
+
+float fm_from_bf16(uint16_t x);
+float fm_from_f16(uint16_t x);
+
+#endif
