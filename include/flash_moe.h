@@ -32,6 +32,8 @@ extern "C" {
 #define FM_API
 #endif
 
+#define FM_VERSION "0.1.0"
+
 /* ---- errors ------------------------------------------------------------------------------------------------------- */
 
 enum {
@@ -69,13 +71,14 @@ typedef struct fm_engine_options {
     const char *cpu;         /* "scalar", "avx2", "avx512", "neon"; NULL: the best this CPU has */
     /* One line for a person; NULL: dropped. */
     void (*log)(void *user, int level, const char *line);
-    /* Called now and then while loading and while reading a prompt; what is "load", "prompt"; units are bytes and tokens.
+    /* Called now and then while loading and while reading a prompt; what is "load" or "experts", in bytes, or "prompt", in tokens.
      * Return non-zero to cancel. NULL: none. */
     int (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
     void *user; /* handed to log and progress */
 } fm_engine_options;
 
-#define FM_ENGINE_OPTIONS_INIT {.size = sizeof(fm_engine_options)}
+#define FM_ENGINE_OPTIONS_INIT                                                                                                                                 \
+    { .size = sizeof(fm_engine_options) }
 
 /* ---- what a model is, and what it would need (nothing is loaded) ---------------------------------------------------- */
 
@@ -123,8 +126,10 @@ typedef struct fm_plan {
     uint64_t cache_bytes;    /* n_slots * slot_bytes */
     uint64_t floor_bytes;    /* the least budget that runs at this context */
     int n_slots, n_experts_total, min_slots;
-    int context, batch; /* tokens a session holds; tokens computed in one piece */
-    bool resident;      /* the whole model fits: nothing streams */
+    int context, batch;                                                /* tokens a session holds; tokens computed in one piece */
+    int n_staging;                                                     /* experts being read at once, at most */
+    uint64_t reserve_bytes;                                            /* left to the rest of the machine when no budget is given */
+    bool resident;                                                     /* the whole model fits: nothing streams */
     uint64_t expert_disk_bytes, token_expert_bytes, token_dense_bytes; /* one expert on disk; read for one token at hit rate 0; dense in RAM */
 } fm_plan;
 
@@ -160,17 +165,28 @@ FM_API int fm_engine_n_threads(const fm_engine *engine);
  * Async-signal-safe, callable from any thread. */
 FM_API void fm_engine_cancel(fm_engine *engine, bool cancel);
 
-typedef struct fm_stats { /* sums since the engine was opened */
-    uint64_t n_tokens;    /* computed, prompts included */
+typedef struct fm_stats {        /* sums since the engine was opened */
+    uint64_t n_tokens;           /* computed, prompts included */
     uint64_t n_requests, n_hits; /* experts asked for, and found in memory */
-    uint64_t disk_bytes; /* read for experts */
-    double stall_seconds; /* computing thread waiting for the disk */
-    double disk_seconds;  /* at least one expert read in flight */
-    double phase_seconds[12]; /* by fm_phase */
-    uint64_t slots_given_back; /* under memory pressure */
+    uint64_t disk_bytes;         /* read for experts */
+    double stall_seconds;        /* computing thread waiting for the disk */
+    double disk_seconds;         /* at least one expert read in flight */
+    double phase_seconds[12];    /* by fm_phase */
+    uint64_t slots_given_back;   /* under memory pressure */
 } fm_stats;
 
-enum fm_phase { FM_PHASE_EMBED, FM_PHASE_MIXER, FM_PHASE_ROUTER, FM_PHASE_SHARED, FM_PHASE_EXPERT_WAIT, FM_PHASE_EXPERT_COMPUTE, FM_PHASE_COMBINE, FM_PHASE_HEAD, FM_PHASE_SAMPLER, FM_N_PHASES };
+enum fm_phase {
+    FM_PHASE_EMBED,
+    FM_PHASE_MIXER,
+    FM_PHASE_ROUTER,
+    FM_PHASE_SHARED,
+    FM_PHASE_EXPERT_WAIT,
+    FM_PHASE_EXPERT_COMPUTE,
+    FM_PHASE_COMBINE,
+    FM_PHASE_HEAD,
+    FM_PHASE_SAMPLER,
+    FM_N_PHASES
+};
 
 FM_API void fm_engine_stats(const fm_engine *engine, fm_stats *out);
 FM_API const char *fm_phase_name(int phase);
@@ -225,6 +241,10 @@ FM_API int fm_engine_feed(fm_engine *engine, const fm_piece *pieces, int n_piece
 typedef void (*fm_trace_fn)(void *user, const char *name, int position, int n, int hidden, const float *x);
 FM_API void fm_session_trace(fm_session *session, fm_trace_fn fn, void *user);
 
+/* Computes ids [n] in a session of its own and writes what was computed as a safetensors file: `ids` (i32 [n]), `embed` and `layer.N` (the residual stream, f32
+ * [n][hidden]), `logits` (f32 [n][vocab]). FM_EIO if the file cannot be written. */
+FM_API int fm_dump(fm_engine *engine, const int32_t *ids, int n, const char *path, fm_error *err);
+
 /* ---- sampler ------------------------------------------------------------------------------------------------------ */
 
 typedef struct fm_logit_bias {
@@ -234,18 +254,19 @@ typedef struct fm_logit_bias {
 
 typedef struct fm_sampling { /* all off: greedy */
     size_t size;
-    float temperature; /* 0: greedy */
-    int top_k;         /* 0: off */
-    float top_p;       /* 1: off */
-    float min_p;       /* 0: off */
+    float temperature;                                         /* 0: greedy */
+    int top_k;                                                 /* 0: off */
+    float top_p;                                               /* 1: off */
+    float min_p;                                               /* 0: off */
     float repeat_penalty, presence_penalty, frequency_penalty; /* 1, 0, 0: off; over the last repeat_last tokens fed to it */
-    int repeat_last;   /* 64; 0: off; -1: all */
+    int repeat_last;                                           /* 64; 0: off; -1: all */
     uint64_t seed;
     const fm_logit_bias *bias; /* added to logits before anything else */
     int n_bias;
 } fm_sampling;
 
-#define FM_SAMPLING_INIT {.size = sizeof(fm_sampling), .top_p = 1, .repeat_penalty = 1, .repeat_last = 64}
+#define FM_SAMPLING_INIT                                                                                                                                       \
+    { .size = sizeof(fm_sampling), .top_p = 1, .repeat_penalty = 1, .repeat_last = 64 }
 
 typedef struct fm_sampler fm_sampler;
 
@@ -274,7 +295,8 @@ typedef struct fm_generation {
     void *user;
 } fm_generation;
 
-#define FM_GENERATION_INIT {.size = sizeof(fm_generation), .max_tokens = -1}
+#define FM_GENERATION_INIT                                                                                                                                     \
+    { .size = sizeof(fm_generation), .max_tokens = -1 }
 
 typedef struct fm_generated {
     int stop; /* FM_STOP_…; the context's end is LENGTH */
@@ -284,7 +306,8 @@ typedef struct fm_generated {
 
 /* Feeds the prompt's ids, then samples until something ends it. On FM_ECANCELLED by fm_engine_cancel, out is filled with
  * what was done and stop is FM_STOP_CANCELLED, and 0 is returned. */
-FM_API int fm_session_generate(fm_session *session, const int32_t *ids, int n, fm_sampler *sampler, const fm_generation *options, fm_generated *out, fm_error *err);
+FM_API int fm_session_generate(fm_session *session, const int32_t *ids, int n, fm_sampler *sampler, const fm_generation *options, fm_generated *out,
+                               fm_error *err);
 
 #ifdef __cplusplus
 }

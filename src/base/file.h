@@ -18,7 +18,7 @@ typedef struct fm_file {
 /* Opens path for reading. FM_EIO with the path: missing, unreadable, a directory. With direct, also tries direct I/O by
  * opening and by a test read; refused is no error (direct_fd is -1 then). */
 int fm_file_open(fm_file *file, const char *path, bool direct, fm_error *err);
-void fm_file_close(fm_file *file);
+void fm_file_close(fm_file *file); /* closing twice, or what is all 0, is fine */
 
 /* Exactly bytes from offset, buffered. FM_EIO, or FM_EFORMAT if the file ends before, with path, offset and numbers. */
 int fm_file_read(const fm_file *file, void *data, size_t bytes, uint64_t offset, fm_error *err);

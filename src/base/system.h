@@ -22,13 +22,16 @@ int fm_pressure_open(fm_pressure **pressure, fm_error *err);
 void fm_pressure_close(fm_pressure **pressure);
 /* Bytes that should be given back now, 0: none. Looks at most every 0.5 s. Allocates nothing. */
 uint64_t fm_pressure_poll(fm_pressure *pressure);
+/* For tests: the same with root before every path (base/cgroup.h), and one look without the wait, seconds after the one before. */
+int fm_pressure_open_at(fm_pressure **pressure, const char *root, fm_error *err);
+uint64_t fm_pressure_look(fm_pressure *pressure, double seconds);
 
 /* Seconds of a monotonic clock. */
 double fm_now(void);
 
 /* Instruction sets of this CPU that the operating system has enabled. */
 typedef struct fm_cpu_features {
-    bool avx2, fma, f16c, avx_vnni, avx512 /* F, BW, VL, DQ */, avx512_vnni, amx_int8;
+    bool avx2, fma, f16c, avx_vnni, avx512 /* F, BW, VL, DQ */, avx512_vnni, amx_int8; /* amx: a thread still has to ask Linux for the permission */
     bool neon, dotprod, i8mm;
 } fm_cpu_features;
 fm_cpu_features fm_cpu_features_read(void);

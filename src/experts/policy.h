@@ -14,8 +14,9 @@ typedef struct fm_policy_ops {
     void (*fill)(fm_policy *policy, int slot, int key); /* slot now holds key = layer * n_experts + expert, not yet used */
     void (*use)(fm_policy *policy, int slot);           /* the key in slot was asked for */
     void (*empty)(fm_policy *policy, int slot);         /* slot no longer holds anything (evicted, failed, given back) */
-    /* The occupied slot to evict for key among those for which pinned[slot] == 0; -1: all are pinned. */
+    /* The occupied slot to evict for key (-1: for none, the cache shrinks) among those for which pinned[slot] == 0; -1: all are pinned. */
     int (*victim)(fm_policy *policy, int key, const uint8_t *pinned);
+    uint64_t (*memory_bytes)(int n_slots, int n_layers, int n_experts); /* that open takes */
 } fm_policy_ops;
 
 struct fm_policy {

@@ -19,15 +19,15 @@ typedef struct fm_extent {
 } fm_extent;
 
 typedef struct fm_store_config {
-    int n_layers, n_experts; /* keys are 0 .. n_layers * n_experts - 1; a layer without experts has keys that are never asked for */
-    size_t slot_bytes;       /* of one slot, a multiple of 64 */
-    int n_slots;             /* at least 1 */
-    int n_staging;           /* experts being read or waiting to be taken at once, at least 1 */
-    int n_extents;           /* extents a key, at most FM_MAX_EXTENTS */
+    int n_layers, n_experts;  /* keys are 0 .. n_layers * n_experts - 1; a layer without experts has keys that are never asked for */
+    size_t slot_bytes;        /* of one slot, a multiple of 64 */
+    int n_slots;              /* at least 1 */
+    int n_staging;            /* experts being read or waiting to be taken at once, at least 1 */
+    int n_extents;            /* extents a key, at most FM_MAX_EXTENTS */
     const fm_extent *extents; /* [n_layers * n_experts][n_extents], borrowed for the store's life */
     const fm_file *files;     /* borrowed for the store's life */
     const fm_policy_ops *policy;
-    const fm_io_ops *io;      /* NULL: io_name, or the best */
+    const fm_io_ops *io; /* NULL: io_name, or the best */
     const char *io_name;
     void (*log)(void *user, int level, const char *line);
     void *user;
@@ -38,17 +38,18 @@ typedef struct fm_store fm_store;
 typedef struct fm_lease {
     int key;
     int slot;
-    uint8_t *data;                       /* the slot's slot_bytes */
-    bool fresh;                          /* parts are to be put into data before release */
+    uint8_t *data;                        /* the slot's slot_bytes */
+    bool fresh;                           /* parts are to be put into data before release */
     const uint8_t *parts[FM_MAX_EXTENTS]; /* when fresh: the first byte of each extent, of any alignment */
-    int staging;                         /* the store's */
+    int staging;                          /* the store's */
 } fm_lease;
 
 typedef struct fm_store_stats {
-    uint64_t n_requests, n_hits, n_prefetched;
-    uint64_t disk_bytes, n_reads;
-    double stall_seconds; /* in next, waiting for a read */
-    double disk_seconds;  /* at least one read in flight */
+    uint64_t n_requests, n_hits; /* keys that request took, and those of them that were in memory */
+    uint64_t disk_bytes;         /* that the disk delivered: the aligned ranges around the extents */
+    uint64_t n_reads;            /* that delivered them; parts of an expert that touch are one read */
+    double stall_seconds;        /* in next, waiting for a read */
+    double disk_seconds;         /* at least one read in flight, as far as the owner has looked */
 } fm_store_stats;
 
 /* Memory that a store of this configuration takes, all of it. */
@@ -58,16 +59,21 @@ int fm_store_open(fm_store **store, const fm_store_config *config, fm_error *err
 void fm_store_close(fm_store **store);
 const char *fm_store_io_name(const fm_store *store); /* "uring direct", "pread buffered" … */
 
-/* Asks for keys (distinct, none leased or requested already), most wanted first: starts the reads of those that are not in memory. Takes a prefix
- * of them, as many as there are slots not pinned by other leases, at least 1 if there is none outstanding; returns how many.
- * Each key taken is handed out exactly once by next. FM_EIO… cancels what is requested. */
+/* Asks for keys (distinct, none leased or requested already), most wanted first: starts the reads of those that are not in memory, in this order, while a
+ * staging buffer is free. Takes a prefix of them, as many as there are slots neither requested nor leased: at least 1 if there are none outstanding; returns how
+ * many. Each key taken is handed out exactly once by next. FM_EIO… cancels what is requested.
+ *
+ * A list longer than that is asked for again, less what was taken, after each release. Nothing waits for ever as long as the consumer holds fewer leases than
+ * there are staging buffers when it calls next (ready says whether more can be had). */
 int fm_store_request(fm_store *store, const int *keys, int n, fm_error *err);
 
 #define FM_ANY_KEY (-1)
 
-/* The next expert that is ready: hits first, then in the order of arrival; or the one of `key`, waiting for it. Blocks if need be.
- * Returns 1, 0 when nothing requested is left, or an error: a failed read names file, offset and errno or the short count. After an error
- * nothing requested is left, reads in flight have been waited for, and slots hold only what is whole. */
+/* The next expert that is ready: hits first in the order of the request, then in the order of arrival; or the one of `key`, waiting for it (in any order, but
+ * one that is far from the order of the request costs reads twice). Blocks if need be. Returns 1, 0 when nothing requested is left, or an error: a failed read
+ * names file, offset and errno or the short count; FM_EINVAL: key is not requested, or leases hold every staging buffer. After an error nothing requested is
+ * left, reads in flight have been waited for, slots hold only what is whole, and leases stay valid. When the I/O back end itself has failed, not a read, each
+ * further request is an error. */
 int fm_store_next(fm_store *store, int key, fm_lease *lease, fm_error *err);
 /* Whether next(FM_ANY_KEY) would return without waiting. Reaps and resubmits as a side effect; never blocks. */
 bool fm_store_ready(fm_store *store);

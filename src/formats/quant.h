@@ -14,6 +14,8 @@
 #ifndef FM_FORMATS_QUANT_H
 #define FM_FORMATS_QUANT_H
 
+#include <string.h>
+
 #include "formats/tensors.h"
 
 typedef enum fm_format { FM_FORMAT_F32, FM_FORMAT_F16, FM_FORMAT_BF16, FM_FORMAT_R16 } fm_format;
@@ -37,8 +39,8 @@ typedef struct fm_matrix {
 /* The type of a quantised matrix of these source shapes: weight [rows][weight_cols] u32, scales [rows][scale_cols]. FM_EFORMAT
  * when bits and group, as config.json gives them, do not fit the shapes; FM_EUNSUPPORTED for other bits, groups or types;
  * both name `name`. */
-int fm_matrix_type_affine(fm_matrix_type *type, const char *name, uint64_t rows, uint64_t weight_cols, uint64_t scale_cols,
-                          fm_dtype scale_dtype, int bits, int group, fm_error *err);
+int fm_matrix_type_affine(fm_matrix_type *type, const char *name, uint64_t rows, uint64_t weight_cols, uint64_t scale_cols, fm_dtype scale_dtype, int bits,
+                          int group, fm_error *err);
 
 /* Bytes in memory: of all of it, and of one strip of 16 rows (R16) or one row (others). */
 size_t fm_matrix_bytes(const fm_matrix_type *type);
@@ -47,15 +49,33 @@ int fm_matrix_n_strips(const fm_matrix_type *type); /* R16: (rows + 15) / 16; ot
 
 /* Permutes the strips [first, last) from source rows to r16 at dest (the matrix's first byte). weight, scales, biases are the source's row 0
  * of any alignment; row_map, when not NULL, gives for each destination row its source row. Rows past the end become 0. */
-void fm_r16_fill(void *dest, const fm_matrix_type *type, const void *weight, const void *scales, const void *biases, const int32_t *row_map, int first, int last);
+void fm_r16_fill(void *dest, const fm_matrix_type *type, const void *weight, const void *scales, const void *biases, const int32_t *row_map, int first,
+                 int last);
 
 /* One value of a matrix in memory as f32, for tests and the embedding row: out[cols] = row `row`. q * scale + bias by one fma. */
 void fm_matrix_row(const fm_matrix *matrix, int row, float *out);
 
-/* The first value that is not finite among n of type dtype (any alignment): its index, or -1. */
+/* The first value that is not finite among n of type dtype, FM_F32, FM_F16 or FM_BF16 (any alignment): its index, or -1. */
 int64_t fm_find_nonfinite(const void *data, fm_dtype dtype, uint64_t n);
 
-float fm_from_bf16(uint16_t x);
-float fm_from_f16(uint16_t x);
+/* Exact. Here because kernels convert whole rows. */
+static inline float fm_from_bf16(uint16_t x) {
+    uint32_t bits = (uint32_t)x << 16;
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static inline float fm_from_f16(uint16_t x) {
+    uint32_t sign = (uint32_t)(x & 0x8000) << 16, exponent = x >> 10 & 31, mantissa = x & 1023, bits;
+    float f;
+    if (exponent == 0) { /* a denormal, or zero */
+        f = (float)mantissa * 0x1p-24f;
+        return sign ? -f : f;
+    }
+    bits = sign | (exponent == 31 ? 0x7f800000 : (exponent + 112) << 23) | mantissa << 13;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
 
 #endif

@@ -35,10 +35,15 @@ typedef struct fm_tensors {
 } fm_tensors;
 
 void fm_tensors_close(fm_tensors *tensors);
-/* Opens path (direct I/O tried) and adds it. Returns its index. */
+/* Opens path (direct I/O tried) and adds it. Returns its index. FM_EFORMAT for a Git LFS pointer. */
 int fm_tensors_add_file(fm_tensors *tensors, const char *path, fm_error *err);
+/* FM_EFORMAT if a file's first bytes say that it is a Git LFS pointer. */
+int fm_tensors_check_lfs(const char *path, const void *head, size_t bytes, fm_error *err);
 /* Adds a tensor (name is copied). Checks that shape and type give its bytes and that it lies inside its file: FM_EFORMAT. */
 int fm_tensors_add(fm_tensors *tensors, const char *name, const fm_tensor *tensor, fm_error *err);
+/* FM_EFORMAT if two of the tensors from index `first` on, contiguous and all of one file, overlap. last (NULL: not wanted) becomes the one that ends
+ * last, NULL if all are empty. */
+int fm_tensors_check_places(const fm_tensors *tensors, int first, const fm_tensor **last, fm_error *err);
 /* Builds the index. FM_EFORMAT for a name that is there twice, naming both files. */
 int fm_tensors_finish(fm_tensors *tensors, fm_error *err);
 /* NULL if there is none. */

@@ -5,8 +5,11 @@
  * meant and nowhere else (-ffp-contract=off); exp, log1p, sin, cos and pow are ours (base/math.h), the same operations in each form; division
  * and sqrt are IEEE's. Denormals are flushed (FTZ, DAZ) on every computing thread.
  *
- *   sum of n products or values ("dot"): column c goes to lane c % 16 of accumulator (c / 16) % 4 by fma, in the order of c; missing columns
- *   count as +0 * +0. Then (A0 + A1) + (A2 + A3), then lanes i and i + 8, i and i + 4, i and i + 2, i and i + 1.
+ *   sum of n products or values ("dot"): column c goes to lane c % 16 of accumulator (c / 16) % 4 by fma, in the order of c, from +0; columns
+ *   missing to a multiple of 16 count as +0 * +0. Then (A0 + A1) + (A2 + A3), then lanes i and i + 8, i and i + 4, i and i + 2, i and i + 1.
+ *
+ * The same bits is meant for every input, infinities and signed zeros too; where a result is NaN it is NaN on every ISA, of whatever sign and
+ * payload. No kernel turns a NaN of its input into numbers only.
  *
  * No pointer needs alignment unless said; lengths need not be multiples of 16 unless said. None of them allocates. */
 #ifndef FM_CPU_ISA_KERNELS_H
@@ -28,8 +31,9 @@ typedef struct fm_act8 {
 typedef struct fm_kernels {
     const char *name;
 
-    /* One vector x[cols] to int8. Per group: amax = max |x|; if amax < 1e-30, q = 0 and scale = sum = 0; else
-     * q = rint(x * (127 / amax)) (one division, ties to even), scale = amax / 127 and sum = scale * (float)(sum of q). */
+    /* One vector x[cols] to int8. Per group: amax = max |x|; if amax < 1e-30, q = 0 and scale = sum = 0; if it is infinite or there is a NaN,
+     * q = 0 and scale = sum = NaN; else q = rint(x * (127 / amax)) (one division, ties to even), scale = amax / 127 and
+     * sum = scale * (float)(sum of q). */
     void (*quantize)(const float *x, int cols, int group, int width, int8_t *q, float *scale, float *sum);
 
     /* y[i * ldy + r] = row r of matrix times token tokens[i] (tokens NULL: token i) for i < n and the rows of strips [first, last).
@@ -60,7 +64,7 @@ typedef struct fm_kernels {
     void (*add)(const float *x, int n, float *y);
     /* y = fma(a, x, y) */
     void (*axpy)(float a, const float *x, int n, float *y);
-    /* y = x / sum(exp(x - max)), exp(x - max) first, by dot with ones; then one division each. y may be x. */
+    /* y = exp(x - max) / (their sum by dot with ones), one division each. y may be x. */
     void (*softmax)(const float *x, int n, float *y);
 
     /* Depthwise causal convolution and SiLU, channels [first, last): y[c] = silu(sum over j of w[j * channels + c] * x[j][c]), fma in the order of j from 0.
@@ -73,7 +77,7 @@ typedef struct fm_kernels {
     void (*delta_step)(float *s, int dk, int dv, const float *q, const float *k, const float *v, float g, float beta, float *o);
 
     /* Attention of one query over one block of n keys: s_j = dot(q, k_j) * scale, *m = max s_j, p_j = exp(s_j - *m), *l = dot(p, ones),
-     * acc[hd] = sum over j in order of fma(p_j, v_j, .). k, v: rows of hd floats, ld apart. n at most FM_ATTENTION_BLOCK. */
+     * acc[hd] = sum over j in order of fma(p_j, v_j, .). k, v: rows of hd floats, ld apart. n from 1 to FM_ATTENTION_BLOCK. */
     void (*attend)(const float *q, const float *k, const float *v, size_t ld, int n, int hd, float scale, float *m, float *l, float *acc);
     /* Merges block (m, l, acc) into the running (*M, *L, ACC): with N = max(*M, m), a = exp(*M - N), b = exp(m - N): *L = fma(*L, a, l * b),
      * ACC = fma(ACC, a, acc * b), *M = N. The first block is copied instead (*L == 0). */
@@ -89,7 +93,8 @@ typedef struct fm_kernels {
 
 extern const fm_kernels fm_kernels_scalar;
 
-/* The table for this CPU, or the named lower one. NULL, with the list of names this CPU has in *err, for another name. */
+/* The best table for this CPU when name is NULL or empty, else the one of that name. NULL, with FM_EINVAL and the names that this CPU has in
+ * *err, for another name. */
 const fm_kernels *fm_kernels_find(const char *name, fm_error *err);
 /* Names of the tables this CPU can run, lowest first; returns how many. */
 int fm_kernels_list(const fm_kernels **list, int max);

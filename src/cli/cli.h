@@ -1,0 +1,50 @@
+/* cli/cli.h: what the commands share. One file a command; each uses flash_moe.h as any other program would. */
+#ifndef FM_CLI_CLI_H
+#define FM_CLI_CLI_H
+
+#include "options.h"
+#include "output.h"
+
+enum { EXIT_USAGE = 2, EXIT_CANCELLED = 130 };
+
+extern const struct cli_command fm_command_run, fm_command_info, fm_command_plan, fm_command_perplexity, fm_command_dump;
+
+/* The options of the model and the machine, which most commands have. */
+struct engine_choices {
+    const char *config_from, *io, *policy, *cpu;
+    uint64_t memory;
+    int threads, context, experts_per_token, activations;
+};
+
+extern const struct cli_option fm_engine_table[];
+extern const int fm_engine_table_n;
+#define ENGINE_GROUP(choices)                                                                                                                                  \
+    { "Model and machine", fm_engine_table, fm_engine_table_n, (choices) }
+
+/* The library's options for these; log and progress go to stderr through *progress. */
+fm_engine_options fm_engine_choose(const struct engine_choices *choices, struct progress *progress);
+
+/* Opens the engine with Ctrl-C and SIGTERM caught: they cancel what is computed, and fm_cancelled says so; the second one kills. */
+int fm_open_engine(fm_engine **out, const char *model, const fm_engine_options *options, fm_error *err);
+/* Closes it and lets go of the signals. */
+void fm_close_engine(fm_engine **engine);
+bool fm_cancelled(void);
+/* Cancelled while there was no engine yet that could be told. */
+bool fm_stop_loading(void);
+
+/* "flash-moe: message." on stderr; returns the exit code that belongs to it: EXIT_CANCELLED for FM_ECANCELLED, else 1. */
+int fm_report(const fm_error *err);
+/* The same for a mistake on the command line: EXIT_USAGE. */
+__attribute__((format(printf, 1, 2))) int fm_usage_error(const char *format, ...);
+/* Fills *err and returns code. */
+__attribute__((format(printf, 3, 4))) int fm_cli_fail(fm_error *err, int code, const char *format, ...);
+
+struct text {
+    char *bytes; /* malloc'd */
+    size_t n;
+};
+
+/* The text that exactly one of -p, -f and - gives; "-" as path is standard input too. 0, or FM_EINVAL (none or several), or FM_EIO. */
+int fm_read_text(struct text *out, const char *prompt, const char *path, bool standard_input, fm_error *err);
+
+#endif

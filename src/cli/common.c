@@ -1,0 +1,156 @@
+/* cli/common.c: what the commands do alike: the engine's options, Ctrl-C, errors, and reading a text. */
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli.h"
+
+/* ---- options of the engine ---- */
+
+#define AT(field) offsetof(struct engine_choices, field)
+
+const struct cli_option fm_engine_table[] = {
+    {"memory", 'm', OPTION_SIZE, AT(memory), "SIZE", "all memory the program may use: 12G, 1.5G, 800M\n(default: what is free, less a reserve)", 0, 0},
+    {"context", 'c', OPTION_INT, AT(context), "N", "tokens of prompt and answer together\n(default: what a tenth of the memory holds, at most 32768)", 1,
+     16777216},
+    {"threads", 't', OPTION_INT, AT(threads), "N", "computing threads (default: one per CPU)", 1, 1024},
+    {"experts-per-token", 0, OPTION_INT, AT(experts_per_token), "K", "fewer experts than the model was trained with: faster, not exact", 1, 1024},
+    {"activations", 0, OPTION_CHOICE, AT(activations), "int8|f32", "what multiplies quantised weights; f32 is slow and the reference\n(default: int8)", 0, 0},
+    {"policy", 0, OPTION_TEXT, AT(policy), "NAME", "which experts stay in memory: lru, lfu (default: the best known)", 0, 0},
+    {"io", 0, OPTION_TEXT, AT(io), "NAME", "how experts are read: uring, pread (default: the best that works)", 0, 0},
+    {"cpu", 0, OPTION_TEXT, AT(cpu), "NAME", "kernels: scalar, avx2, avx512, neon (default: the best that works)", 0, 0},
+    {"config-from", 0, OPTION_TEXT, AT(config_from), "DIR", "where config.json and tokenizer.json are, if not in MODEL", 0, 0},
+};
+const int fm_engine_table_n = sizeof fm_engine_table / sizeof *fm_engine_table;
+
+fm_engine_options fm_engine_choose(const struct engine_choices *choices, struct progress *progress) {
+    fm_engine_options options = FM_ENGINE_OPTIONS_INIT;
+
+    options.config_from = choices->config_from;
+    options.memory_bytes = choices->memory;
+    options.n_threads = choices->threads;
+    options.context = choices->context;
+    options.experts_per_token = choices->experts_per_token;
+    options.activations = choices->activations;
+    options.io = choices->io;
+    options.policy = choices->policy;
+    options.cpu = choices->cpu;
+    options.log = fm_progress_log;
+    options.progress = fm_progress_show;
+    options.user = progress;
+    return options;
+}
+
+/* ---- Ctrl-C ---- */
+
+static fm_engine *volatile signalled_engine; /* a signal handler has no other way to find it */
+static volatile sig_atomic_t signalled;
+
+static void on_signal(int signal_number) {
+    fm_engine *engine = signalled_engine;
+
+    (void)signal_number;
+    signalled = 1;
+    if (engine) fm_engine_cancel(engine, true);
+}
+
+bool fm_cancelled(void) { return signalled != 0; }
+bool fm_stop_loading(void) { return signalled && !signalled_engine; }
+
+int fm_open_engine(fm_engine **out, const char *model, const fm_engine_options *options, fm_error *err) {
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    int rc;
+
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    rc = fm_engine_open(out, model, options, err);
+    if (rc < 0) return rc;
+    signalled_engine = *out;
+    if (signalled) fm_engine_cancel(*out, true); /* it came before there was an engine to tell */
+    return 0;
+}
+
+void fm_close_engine(fm_engine **engine) {
+    signalled_engine = NULL;
+    fm_engine_close(engine);
+}
+
+/* ---- errors ---- */
+
+int fm_report(const fm_error *err) {
+    size_t n = strlen(err->message);
+    bool ended = n > 0 && strchr(".?!", err->message[n - 1]);
+
+    if (err->code == FM_ECANCELLED && fm_cancelled())
+        fputs("flash-moe: stopped.\n", stderr);
+    else
+        fprintf(stderr, "flash-moe: %s%s\n", n ? err->message : "an error without a message", ended ? "" : ".");
+    return err->code == FM_ECANCELLED ? EXIT_CANCELLED : 1;
+}
+
+int fm_cli_fail(fm_error *err, int code, const char *format, ...) {
+    va_list arguments;
+
+    err->code = code;
+    va_start(arguments, format);
+    vsnprintf(err->message, sizeof err->message, format, arguments);
+    va_end(arguments);
+    return code;
+}
+
+int fm_usage_error(const char *format, ...) {
+    fm_error err = {.code = FM_EINVAL};
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(err.message, sizeof err.message, format, arguments);
+    va_end(arguments);
+    fm_report(&err);
+    return EXIT_USAGE;
+}
+
+/* ---- reading a text ---- */
+
+static int read_all(struct text *out, FILE *file, const char *name, fm_error *err) {
+    size_t room = 0, got;
+
+    do {
+        if (out->n + 65536 > room) {
+            char *bytes = realloc(out->bytes, room = 2 * room + 65536);
+            if (!bytes) return fm_cli_fail(err, FM_ENOMEM, "%s does not fit in memory", name);
+            out->bytes = bytes;
+        }
+        out->n += got = fread(out->bytes + out->n, 1, room - out->n, file);
+    } while (got > 0);
+    if (ferror(file)) return fm_cli_fail(err, FM_EIO, "%s cannot be read: %s", name, strerror(errno));
+    return 0;
+}
+
+int fm_read_text(struct text *out, const char *prompt, const char *path, bool standard_input, fm_error *err) {
+    int rc, n = (prompt != NULL) + (path != NULL) + standard_input;
+    FILE *file;
+
+    *out = (struct text){0};
+    if (n == 0) return fm_cli_fail(err, FM_EINVAL, "there is no text: give -p TEXT, -f FILE, or - for standard input");
+    if (n > 1) return fm_cli_fail(err, FM_EINVAL, "there is more than one text: give one of -p TEXT, -f FILE and -");
+    if (prompt) {
+        if (!(out->bytes = strdup(prompt))) return fm_cli_fail(err, FM_ENOMEM, "no memory for the text");
+        out->n = strlen(prompt);
+        return 0;
+    }
+    if (standard_input || strcmp(path, "-") == 0) {
+        rc = read_all(out, stdin, "standard input", err);
+    } else {
+        if (!(file = fopen(path, "rb"))) return fm_cli_fail(err, FM_EIO, "%s cannot be opened: %s", path, strerror(errno));
+        rc = read_all(out, file, path, err);
+        fclose(file);
+    }
+    if (rc < 0) {
+        free(out->bytes);
+        *out = (struct text){0};
+    }
+    return rc;
+}

@@ -1,0 +1,220 @@
+/* cpu/cpu.c: the CPU device: its memory, sessions' states, and the verbs that are a line or two. The others have files of their own. */
+#include "cpu/cpu.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/math.h"
+
+static void *carve(uint8_t *base, size_t *used, size_t bytes) {
+    void *p = base ? base + *used : NULL;
+    *used += fm_arena_bytes(bytes);
+    return p;
+}
+
+static size_t most(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Points the device's buffers into base; with base NULL only counts. */
+static size_t lay_out(fm_device *dev, const fm_device_config *c, uint8_t *base) {
+    const fm_description *d = &c->model->description;
+    size_t used = 0, n = (size_t)c->max_batch, hidden = (size_t)d->hidden, k = (size_t)c->top_k, f = sizeof(float);
+    size_t inner = most((size_t)d->n_heads * (size_t)d->head_dim,
+                        most((size_t)d->n_value_heads * (size_t)d->value_dim, most((size_t)d->dense_width, (size_t)d->shared_width)));
+    dev->n_rows = FM_ROW_TOKENS * c->top_k;
+    dev->rope = carve(base, &used, (size_t)c->context * (size_t)d->rotary_dim * f);
+    dev->x = carve(base, &used, n * hidden * f);
+    dev->h = carve(base, &used, n * hidden * f);
+    dev->out = carve(base, &used, n * hidden * f);
+    dev->shared = carve(base, &used, (d->shared_width ? n : 0) * hidden * f);
+    size_t scratch = fm_feed_forward_floats(c, c->max_batch);
+    scratch = most(scratch, d->n_heads ? fm_attention_floats(d, c->max_batch) : 0);
+    scratch = most(scratch, d->n_value_heads ? fm_deltanet_floats(d, c->max_batch) : 0);
+    dev->scratch = carve(base, &used, scratch * f);
+    dev->input.memory = carve(base, &used, c->int8 ? fm_input_bytes(c->max_batch, d->hidden) : 0);
+    size_t inner_bytes = most(fm_input_bytes(c->max_batch, (int)inner), fm_input_bytes(dev->n_rows, d->expert_width));
+    dev->inner.memory = carve(base, &used, c->int8 ? inner_bytes : 0);
+    dev->router_logits = carve(base, &used, n * (size_t)d->n_experts * f);
+    dev->chosen = carve(base, &used, n * k * sizeof(int));
+    dev->weights = carve(base, &used, n * k * f);
+    dev->rows = carve(base, &used, (size_t)dev->n_rows * hidden * f);
+    dev->row_of = carve(base, &used, (size_t)dev->n_rows * sizeof(int32_t));
+    dev->iota = carve(base, &used, (size_t)dev->n_rows * sizeof(int32_t));
+    dev->logits = carve(base, &used, FM_HEAD_ROWS * (size_t)d->vocab * f);
+    return used;
+}
+
+static uint64_t device_bytes(const fm_device_config *config) {
+    fm_device counted = {0};
+    return lay_out(&counted, config, NULL);
+}
+
+static size_t lay_out_state(fm_state *state, const fm_device_config *c, uint8_t *base) {
+    const fm_description *d = &c->model->description;
+    size_t used = 0, kv = (size_t)d->n_kv_heads * (size_t)d->head_dim, f = sizeof(float);
+    fm_layer_state *layers = carve(base, &used, (size_t)d->n_layers * sizeof *layers);
+    for (int i = 0; i < d->n_layers; i++) {
+        fm_layer_state s = {0};
+        if (d->layers[i].mixer == FM_MIXER_ATTENTION) {
+            s.keys = carve(base, &used, (size_t)c->context * kv * f);
+            s.values = carve(base, &used, (size_t)c->context * kv * f);
+        } else {
+            s.memory = carve(base, &used, (size_t)d->n_value_heads * (size_t)d->key_dim * (size_t)d->value_dim * f);
+            s.conv = carve(base, &used, (size_t)(d->conv_taps - 1) * (size_t)fm_conv_channels(d) * f);
+        }
+        if (base) layers[i] = s;
+    }
+    if (base) state->layers = layers;
+    return used;
+}
+
+static uint64_t state_bytes(const fm_device_config *config) {
+    fm_state counted = {0};
+    return lay_out_state(&counted, config, NULL) + sizeof(fm_state);
+}
+
+/* Cosines and sines of a position, in transformers' roundings: frequencies and angles are f32. */
+static void rope_task(void *arg, int position, int thread) {
+    (void)thread;
+    fm_device *dev = arg;
+    int dims = dev->d->rotary_dim, half = dims / 2;
+    float *cosine = dev->rope + (size_t)position * (size_t)dims;
+    for (int i = 0; i < half; i++) {
+        float frequency = 1 / (float)fm_pow(dev->d->rope_theta, (double)((float)(2 * i) / (float)dims));
+        double c, s;
+        fm_sincos((double)((float)position * frequency), &s, &c);
+        cosine[i] = (float)c;
+        cosine[half + i] = (float)s;
+    }
+}
+
+static int open_device(fm_device **out, const fm_device_config *config, fm_error *err) {
+    *out = NULL;
+    const fm_kernels *kernels = fm_kernels_find(config->cpu, err);
+    if (!kernels) return FM_EINVAL;
+    fm_device *dev = calloc(1, sizeof *dev);
+    if (!dev) return fm_fail(err, FM_ENOMEM, "no memory for the device");
+    *dev = (fm_device){.ops = &fm_cpu_device, .config = *config, .d = &config->model->description, .k = kernels};
+    int rc = fm_region_open(&dev->arena.region, lay_out(dev, config, NULL), "activations", err);
+    if (rc < 0) {
+        free(dev);
+        return rc;
+    }
+    lay_out(dev, config, dev->arena.region.data);
+    for (int i = 0; i < dev->n_rows; i++) dev->iota[i] = i;
+    if (dev->d->rotary_dim) fm_pool_run(config->pool, config->context, rope_task, dev);
+    *out = dev;
+    return 0;
+}
+
+static void close_device(fm_device **device) {
+    if (!*device) return;
+    fm_region_close(&(*device)->arena.region);
+    free(*device);
+    *device = NULL;
+}
+
+static int open_state(fm_state **out, fm_device *dev, fm_error *err) {
+    *out = NULL;
+    fm_state *state = calloc(1, sizeof *state);
+    if (!state) return fm_fail(err, FM_ENOMEM, "no memory for a session");
+    int rc = fm_region_open(&state->arena.region, lay_out_state(state, &dev->config, NULL), "KV cache and states", err);
+    if (rc < 0) {
+        free(state);
+        return rc;
+    }
+    state->device = dev;
+    lay_out_state(state, &dev->config, state->arena.region.data);
+    *out = state;
+    return 0;
+}
+
+static void close_state(fm_state **state) {
+    if (!*state) return;
+    fm_region_close(&(*state)->arena.region);
+    free(*state);
+    *state = NULL;
+}
+
+/* Keys and values need no clearing: positions past the session's end are never read. */
+static void clear_state(fm_state *state) {
+    const fm_description *d = state->device->d;
+    for (int i = 0; i < d->n_layers; i++) {
+        fm_layer_state *s = &state->layers[i];
+        if (!s->memory) continue;
+        memset(s->memory, 0, (size_t)d->n_value_heads * (size_t)d->key_dim * (size_t)d->value_dim * sizeof(float));
+        memset(s->conv, 0, (size_t)(d->conv_taps - 1) * (size_t)fm_conv_channels(d) * sizeof(float));
+    }
+}
+
+static void embed_task(void *arg, int i, int thread) {
+    (void)thread;
+    fm_device *dev = arg;
+    fm_matrix_row(&dev->config.weights->model.matrix[FM_EMBED], dev->batch.ids[i], dev->x + (size_t)i * (size_t)dev->d->hidden);
+}
+
+static void embed(fm_device *dev, const fm_batch *batch) {
+    dev->batch = *batch;
+    fm_pool_run(dev->config.pool, batch->n, embed_task, dev);
+}
+
+static void add_task(void *arg, int i, int thread) {
+    (void)thread;
+    fm_device *dev = arg;
+    size_t at = (size_t)i * (size_t)dev->d->hidden;
+    dev->k->add(dev->out + at, dev->d->hidden, dev->x + at);
+}
+
+void fm_add_out(fm_device *dev) { fm_pool_run(dev->config.pool, dev->batch.n, add_task, dev); }
+
+static void mixer(fm_device *dev, int layer) {
+    fm_norm_input(dev, dev->config.weights->layers[layer].vector[FM_NORM1]);
+    if (dev->d->layers[layer].mixer == FM_MIXER_ATTENTION) {
+        fm_attention(dev, layer);
+    } else {
+        fm_deltanet(dev, layer);
+    }
+    fm_add_out(dev);
+}
+
+static bool any_order(const fm_device *dev) { return dev->batch.n <= FM_ROW_TOKENS; }
+
+static int head(fm_device *dev, int first, int n, const float **logits, fm_error *err) {
+    size_t hidden = (size_t)dev->d->hidden, vocab = (size_t)dev->d->vocab;
+    const fm_layer_weights *w = &dev->config.weights->model;
+    for (int i = 0; i < n; i++) {
+        dev->k->rms_norm(dev->x + (size_t)(first + i) * hidden, w->vector[FM_FINAL_NORM], dev->d->hidden, dev->d->norm_eps, dev->h + (size_t)i * hidden);
+    }
+    fm_input_set(&dev->input, dev->h, hidden, n, dev->d->hidden);
+    fm_linear(dev, &w->matrix[FM_HEAD], &dev->input, dev->logits, vocab);
+    *logits = dev->logits;
+    int64_t bad = fm_find_nonfinite(dev->logits, FM_F32, (uint64_t)n * vocab);
+    if (bad < 0) return 0;
+    return fm_fail(err, FM_ENAN, "%s: the logit of token id %d after row %d of the batch is %g", dev->config.model->path, (int)((size_t)bad % vocab),
+                   first + (int)((size_t)bad / vocab), (double)dev->logits[bad]);
+}
+
+static const float *residual(fm_device *dev) { return dev->x; }
+static const char *kernels(const fm_device *dev) { return dev->k->name; }
+
+const fm_device_ops fm_cpu_device = {
+    .name = "cpu",
+    .device_bytes = device_bytes,
+    .state_bytes = state_bytes,
+    .open = open_device,
+    .close = close_device,
+    .state_open = open_state,
+    .state_close = close_state,
+    .state_clear = clear_state,
+    .embed = embed,
+    .mixer = mixer,
+    .dense = fm_dense,
+    .route = fm_route,
+    .shared = fm_shared,
+    .any_order = any_order,
+    .expert = fm_expert,
+    .combine = fm_combine,
+    .head = head,
+    .residual = residual,
+    .kernels = kernels,
+};

@@ -1,0 +1,106 @@
+/* cpu/cpu.h: device 1, the CPU. Private to this folder but for fm_cpu_device. */
+#ifndef FM_CPU_CPU_H
+#define FM_CPU_CPU_H
+
+#include "cpu/isa/kernels.h"
+#include "model/device.h"
+
+extern const fm_device_ops fm_cpu_device;
+
+/* Vectors that matrices are multiplied with, and their int8 forms, made when first asked for. */
+#define FM_MAX_ACTS 6 /* widths 2, 4, 8 by groups 32, 64 */
+typedef struct fm_input {
+    const float *x; /* [n][ld] */
+    size_t ld;
+    int n, cols;
+    int n_acts;
+    fm_act8 acts[FM_MAX_ACTS]; /* of different group or width; their memory is taken from `memory` */
+    uint8_t *memory;
+    size_t memory_bytes, used;
+} fm_input;
+
+struct fm_device {
+    const fm_device_ops *ops;
+    fm_device_config config;
+    const fm_description *d;
+    const fm_kernels *k;
+    fm_arena arena;
+    fm_batch batch;
+
+    float *rope;    /* [context][rotary_dim]: cosines, then sines */
+    float *x, *h;   /* [max_batch][hidden]: residual stream; normed input of a mixer or of the experts */
+    float *shared;  /* [max_batch][hidden] */
+    float *out;     /* [max_batch][hidden]: a mixer's output; the experts' sum */
+    float *scratch; /* mixers and experts, one after the other */
+    fm_input input; /* h */
+    fm_input inner; /* what lies between two matrices */
+
+    float *router_logits; /* [max_batch][n_experts] */
+    int *chosen;          /* [max_batch][top_k] */
+    float *weights;       /* [max_batch][top_k] */
+    float *rows;          /* [n_rows][hidden]: experts' outputs, kept apart for batches of up to FM_ROW_TOKENS tokens */
+    int n_rows;           /* FM_ROW_TOKENS * top_k */
+    int rows_used;
+    int32_t *row_of; /* [n_rows]: row of each choice */
+    int32_t *iota;   /* [n_rows]: 0, 1, 2 … */
+    float *logits;   /* [FM_HEAD_ROWS][vocab] */
+};
+
+typedef struct fm_layer_state {
+    float *keys, *values; /* attention: [context][n_kv_heads * head_dim] */
+    float *memory;        /* delta: [n_value_heads][key_dim][value_dim] */
+    float *conv;          /* delta: [conv_taps - 1][channels], oldest first */
+} fm_layer_state;
+
+struct fm_state {
+    fm_device *device;
+    fm_arena arena;
+    fm_layer_state *layers;
+};
+
+/* Tokens up to which each expert's output has a row of its own. */
+#define FM_ROW_TOKENS 16
+
+/* ---- linear.c ---- */
+
+/* Makes x [n][ld] of cols columns the input of what follows; its int8 forms are made anew. */
+void fm_input_set(fm_input *input, const float *x, size_t ld, int n, int cols);
+/* Memory for the int8 forms of n vectors of cols columns. */
+size_t fm_input_bytes(int n, int cols);
+/* The int8 form that matrix needs, for all n. */
+const fm_act8 *fm_input_act(fm_device *device, fm_input *input, const fm_matrix_type *type);
+
+typedef struct fm_product { /* y[i * ldy + r] = matrix row r times token tokens[i] of input */
+    const fm_matrix *matrix;
+    fm_input *input;
+    const int32_t *tokens; /* NULL: all in order */
+    int n;
+    float *y;
+    size_t ldy;
+    bool exact; /* f32 activations whatever the mode */
+} fm_product;
+
+#define FM_MAX_PRODUCTS (2 * FM_MAX_JOBS)
+
+/* Computes all products on all threads. */
+void fm_multiply(fm_device *device, const fm_product *products, int n);
+/* One product of the whole input. */
+void fm_linear(fm_device *device, const fm_matrix *matrix, fm_input *input, float *y, size_t ldy);
+/* h = RMSNorm(x) * weight for every row of the batch, and input = h. */
+void fm_norm_input(fm_device *device, const float *weight);
+
+/* ---- the verbs ---- */
+size_t fm_attention_floats(const fm_description *d, int n); /* scratch for n tokens */
+size_t fm_deltanet_floats(const fm_description *d, int n);
+size_t fm_feed_forward_floats(const fm_device_config *config, int n);
+void fm_attention(fm_device *device, int layer);
+void fm_deltanet(fm_device *device, int layer);
+void fm_dense(fm_device *device, int layer);
+void fm_route(fm_device *device, int layer, fm_routing *routing);
+void fm_shared(fm_device *device, int layer);
+int fm_expert(fm_device *device, int layer, const fm_expert_job *jobs, int n, int *bad, fm_error *err);
+void fm_combine(fm_device *device, int layer);
+/* x += out, for every row. */
+void fm_add_out(fm_device *device);
+
+#endif

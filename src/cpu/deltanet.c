@@ -1,0 +1,110 @@
+/* cpu/deltanet.c: the gated delta rule with its convolution. Token by token in prompts too, parallel over heads, so that a prompt gives the bits that decoding
+ * gives. Mathematics: torch_recurrent_gated_delta_rule in transformers' modeling files that families/ names. */
+#include <math.h>
+#include <string.h>
+
+#include "base/math.h"
+#include "cpu/cpu.h"
+
+typedef struct delta_work {
+    fm_device *device;
+    const fm_layer_weights *w;
+    float *raw;   /* [n][channels]: projected q | k | v */
+    float *mixed; /* [n][channels]: after convolution and SiLU; q and k then normalised */
+    float *z;     /* [n][values] */
+    float *a, *b; /* [n][n_value_heads]: decay and beta, in place of their projections */
+    float *out;   /* [n][values] */
+    size_t channels, values;
+    int layer;
+} delta_work;
+
+size_t fm_deltanet_floats(const fm_description *d, int n) {
+    size_t channels = (size_t)fm_conv_channels(d), values = (size_t)d->n_value_heads * (size_t)d->value_dim;
+    return (size_t)n * (2 * channels + 2 * values + 2 * (size_t)d->n_value_heads);
+}
+
+/* Convolution, norms, decay and beta of one token. */
+static void prepare_task(void *arg, int token, int thread) {
+    (void)thread;
+    const delta_work *w = arg;
+    fm_device *dev = w->device;
+    const fm_description *d = dev->d;
+    const fm_span *span = dev->batch.spans;
+    while (token >= span->first + span->n) span++;
+    const fm_layer_state *state = &span->state->layers[w->layer];
+    const float *taps[16];
+    for (int j = 0; j < d->conv_taps; j++) {
+        int back = token - span->first - (d->conv_taps - 1) + j; /* row of the span; before it, rows of the state */
+        taps[j] = back >= 0 ? w->raw + (size_t)(span->first + back) * w->channels : state->conv + (size_t)(d->conv_taps - 1 + back) * w->channels;
+    }
+    float *x = w->mixed + (size_t)token * w->channels;
+    dev->k->conv_silu(w->w->vector[FM_DELTA_CONV], taps, d->conv_taps, (int)w->channels, 0, (int)w->channels, x);
+    float scale = 1 / sqrtf((float)d->key_dim);
+    for (int i = 0; i < d->n_key_heads; i++) {
+        float *q = x + (size_t)i * (size_t)d->key_dim, *k = q + (size_t)d->n_key_heads * (size_t)d->key_dim;
+        dev->k->l2_norm(q, d->key_dim, 1e-6f, scale, q);
+        dev->k->l2_norm(k, d->key_dim, 1e-6f, 1, k);
+    }
+    float *a = w->a + (size_t)token * (size_t)d->n_value_heads, *b = w->b + (size_t)token * (size_t)d->n_value_heads;
+    for (int i = 0; i < d->n_value_heads; i++) {
+        a[i] = fm_expf(-fm_expf(w->w->vector[FM_DELTA_A_LOG][i]) * fm_softplusf(a[i] + w->w->vector[FM_DELTA_DT_BIAS][i]));
+        b[i] = fm_sigmoidf(b[i]);
+    }
+}
+
+/* One value head of one span: its tokens one after the other. */
+static void head_task(void *arg, int task, int thread) {
+    (void)thread;
+    const delta_work *w = arg;
+    fm_device *dev = w->device;
+    const fm_description *d = dev->d;
+    const fm_span *span = &dev->batch.spans[task / d->n_value_heads];
+    int head = task % d->n_value_heads, key_head = head / (d->n_value_heads / d->n_key_heads);
+    size_t dk = (size_t)d->key_dim, dv = (size_t)d->value_dim, keys = (size_t)d->n_key_heads * dk;
+    float *memory = span->state->layers[w->layer].memory + (size_t)head * dk * dv;
+    for (int i = span->first; i < span->first + span->n; i++) {
+        size_t t = (size_t)i, gate = t * (size_t)d->n_value_heads + (size_t)head;
+        const float *x = w->mixed + t * w->channels, *q = x + (size_t)key_head * dk;
+        float *o = w->out + t * w->values + (size_t)head * dv;
+        dev->k->delta_step(memory, d->key_dim, d->value_dim, q, q + keys, x + 2 * keys + (size_t)head * dv, w->a[gate], w->b[gate], o);
+        dev->k->rms_norm_gated(o, w->w->vector[FM_DELTA_NORM], w->z + t * w->values + (size_t)head * dv, d->value_dim, d->norm_eps, o);
+    }
+}
+
+/* The last raw rows stay for the next batch. Oldest first, so a row is read before it is overwritten. */
+static void keep_taps(const delta_work *w, const fm_span *span) {
+    int rows = w->device->d->conv_taps - 1;
+    float *conv = span->state->layers[w->layer].conv;
+    for (int j = 0; j < rows; j++) {
+        int back = span->n - rows + j;
+        const float *from = back >= 0 ? w->raw + (size_t)(span->first + back) * w->channels : conv + (size_t)(rows + back) * w->channels;
+        memmove(conv + (size_t)j * w->channels, from, w->channels * sizeof *conv);
+    }
+}
+
+void fm_deltanet(fm_device *dev, int layer) {
+    const fm_description *d = dev->d;
+    const fm_layer_weights *lw = &dev->config.weights->layers[layer];
+    size_t n = (size_t)dev->batch.n, heads = (size_t)d->n_value_heads;
+    delta_work w = {.device = dev, .w = lw, .layer = layer};
+    w.channels = (size_t)fm_conv_channels(d);
+    w.values = heads * (size_t)d->value_dim;
+    w.raw = dev->scratch;
+    w.mixed = w.raw + n * w.channels;
+    w.z = w.mixed + n * w.channels;
+    w.out = w.z + n * w.values;
+    w.a = w.out + n * w.values;
+    w.b = w.a + n * heads;
+    fm_product products[4] = {
+        {.matrix = &lw->matrix[FM_DELTA_QKV], .input = &dev->input, .n = dev->batch.n, .y = w.raw, .ldy = w.channels},
+        {.matrix = &lw->matrix[FM_DELTA_Z], .input = &dev->input, .n = dev->batch.n, .y = w.z, .ldy = w.values},
+        {.matrix = &lw->matrix[FM_DELTA_A], .input = &dev->input, .n = dev->batch.n, .y = w.a, .ldy = heads, .exact = true},
+        {.matrix = &lw->matrix[FM_DELTA_B], .input = &dev->input, .n = dev->batch.n, .y = w.b, .ldy = heads, .exact = true},
+    };
+    fm_multiply(dev, products, 4);
+    fm_pool_run(dev->config.pool, dev->batch.n, prepare_task, &w);
+    fm_pool_run(dev->config.pool, dev->batch.n_spans * d->n_value_heads, head_task, &w);
+    for (int i = 0; i < dev->batch.n_spans; i++) keep_taps(&w, &dev->batch.spans[i]);
+    fm_input_set(&dev->inner, w.out, w.values, dev->batch.n, (int)w.values);
+    fm_linear(dev, &lw->matrix[FM_DELTA_OUT], &dev->inner, dev->out, (size_t)d->hidden);
+}

@@ -1,0 +1,156 @@
+/* cpu/feed_forward.c: gated MLPs: the dense one, the shared expert, and routed experts as they come; and adding their outputs in one order. */
+#include <string.h>
+
+#include "base/math.h"
+#include "cpu/cpu.h"
+
+size_t fm_feed_forward_floats(const fm_device_config *config, int n) {
+    const fm_description *d = &config->model->description;
+    size_t rows = FM_ROW_TOKENS * (size_t)config->top_k;
+    size_t dense = (size_t)n * (size_t)d->dense_width, shared = (size_t)n * (size_t)(d->shared_width + 1), experts = rows * (size_t)d->expert_width;
+    size_t most = dense > shared ? dense : shared;
+    return 2 * (most > experts ? most : experts);
+}
+
+typedef struct rows_work {
+    fm_device *device;
+    float *gate, *up;
+    size_t width;
+    const fm_expert_job *job;
+    int first_row;
+} rows_work;
+
+static void swiglu_task(void *arg, int row, int thread) {
+    (void)thread;
+    const rows_work *w = arg;
+    float *g = w->gate + (size_t)row * w->width;
+    w->device->k->swiglu(g, w->up + (size_t)row * w->width, (int)w->width, g);
+}
+
+/* gate = silu(gate) * up for n rows, which become the inner input. */
+static void activate(fm_device *dev, float *gate, float *up, int n, int width) {
+    rows_work w = {.device = dev, .gate = gate, .up = up, .width = (size_t)width};
+    fm_pool_run(dev->config.pool, n, swiglu_task, &w);
+    fm_input_set(&dev->inner, gate, (size_t)width, n, width);
+}
+
+/* out = down(silu(gate h) * (up h)) for the whole batch. */
+static void gated_mlp(fm_device *dev, const fm_layer_weights *lw, const fm_role roles[3], int width, float *out) {
+    int n = dev->batch.n;
+    float *gate = dev->scratch, *up = gate + (size_t)n * (size_t)width;
+    fm_product products[2] = {
+        {.matrix = &lw->matrix[roles[0]], .input = &dev->input, .n = n, .y = gate, .ldy = (size_t)width},
+        {.matrix = &lw->matrix[roles[1]], .input = &dev->input, .n = n, .y = up, .ldy = (size_t)width},
+    };
+    fm_multiply(dev, products, 2);
+    activate(dev, gate, up, n, width);
+    fm_linear(dev, &lw->matrix[roles[2]], &dev->inner, out, (size_t)dev->d->hidden);
+}
+
+void fm_dense(fm_device *dev, int layer) {
+    const fm_layer_weights *lw = &dev->config.weights->layers[layer];
+    static const fm_role roles[3] = {FM_DENSE_GATE_PROJ, FM_DENSE_UP_PROJ, FM_DENSE_DOWN_PROJ};
+    fm_norm_input(dev, lw->vector[FM_NORM2]);
+    gated_mlp(dev, lw, roles, dev->d->dense_width, dev->out);
+    fm_add_out(dev);
+}
+
+void fm_shared(fm_device *dev, int layer) {
+    const fm_layer_weights *lw = &dev->config.weights->layers[layer];
+    static const fm_role roles[3] = {FM_SHARED_GATE_PROJ, FM_SHARED_UP_PROJ, FM_SHARED_DOWN_PROJ};
+    int n = dev->batch.n, hidden = dev->d->hidden;
+    /* The experts' sum starts anew with every layer. */
+    memset(dev->out, 0, (size_t)n * (size_t)hidden * sizeof *dev->out);
+    dev->rows_used = 0;
+    if (!dev->d->shared_width) return;
+    gated_mlp(dev, lw, roles, dev->d->shared_width, dev->shared);
+    fm_product gate = {.matrix = &lw->matrix[FM_SHARED_GATE], .input = &dev->input, .n = n, .y = dev->scratch, .ldy = 1, .exact = true};
+    fm_multiply(dev, &gate, 1);
+    for (int t = 0; t < n; t++) {
+        float s = fm_sigmoidf(dev->scratch[t]), *row = dev->shared + (size_t)t * (size_t)hidden;
+        for (int i = 0; i < hidden; i++) row[i] *= s;
+    }
+}
+
+/* gate, up and down of jobs whose tokens fit in the rows; outputs go to rows first_row and on, one job after the other. */
+static void compute(fm_device *dev, int layer, const fm_expert_job *jobs, int n, int first_row) {
+    const fm_expert_layout *layout = &dev->config.model->experts[layer];
+    size_t width = (size_t)dev->d->expert_width, hidden = (size_t)dev->d->hidden;
+    float *gate = dev->scratch, *up = gate + (size_t)dev->n_rows * width;
+    fm_matrix matrices[3][FM_MAX_JOBS];
+    fm_product products[FM_MAX_PRODUCTS] = {0};
+    int n_rows = 0;
+    for (int i = 0; i < n; i++) {
+        for (int which = 0; which < 3; which++) matrices[which][i] = fm_expert_matrix_in(layout, which, jobs[i].slot);
+        for (int up_too = 0; up_too < 2; up_too++) {
+            products[2 * i + up_too] = (fm_product){.matrix = &matrices[up_too][i],
+                                                    .input = &dev->input,
+                                                    .tokens = jobs[i].tokens,
+                                                    .n = jobs[i].n,
+                                                    .y = (up_too ? up : gate) + (size_t)n_rows * width,
+                                                    .ldy = width};
+        }
+        n_rows += jobs[i].n;
+    }
+    fm_multiply(dev, products, 2 * n);
+    activate(dev, gate, up, n_rows, (int)width);
+    for (int i = 0, row = 0; i < n; row += jobs[i].n, i++) {
+        products[i] = (fm_product){.matrix = &matrices[FM_DOWN][i],
+                                   .input = &dev->inner,
+                                   .tokens = dev->iota + row,
+                                   .n = jobs[i].n,
+                                   .y = dev->rows + (size_t)(first_row + row) * hidden,
+                                   .ldy = hidden};
+    }
+    fm_multiply(dev, products, n);
+}
+
+static void accumulate_task(void *arg, int i, int thread) {
+    (void)thread;
+    const rows_work *w = arg;
+    fm_device *dev = w->device;
+    size_t hidden = (size_t)dev->d->hidden;
+    float weight = dev->weights[w->job->choices[i]];
+    dev->k->axpy(weight, dev->rows + (size_t)i * hidden, dev->d->hidden, dev->out + (size_t)w->job->tokens[i] * hidden);
+}
+
+int fm_expert(fm_device *dev, int layer, const fm_expert_job *jobs, int n, int *bad, fm_error *err) {
+    fm_arrival arrivals[FM_MAX_JOBS];
+    for (int i = 0; i < n; i++) arrivals[i] = (fm_arrival){jobs[i].key, jobs[i].slot, jobs[i].parts};
+    int rc = fm_experts_fill(dev->config.model, dev->config.pool, arrivals, n, bad, err);
+    if (rc < 0) return rc;
+    if (dev->batch.n <= FM_ROW_TOKENS) {
+        compute(dev, layer, jobs, n, dev->rows_used);
+        for (int i = 0; i < n; i++) {
+            for (int t = 0; t < jobs[i].n; t++) dev->row_of[jobs[i].choices[t]] = dev->rows_used++;
+        }
+        return 0;
+    }
+    for (int i = 0; i < n; i++) {
+        for (int t = 0; t < jobs[i].n; t += dev->n_rows) {
+            int count = jobs[i].n - t < dev->n_rows ? jobs[i].n - t : dev->n_rows;
+            fm_expert_job some = {.key = jobs[i].key, .slot = jobs[i].slot, .tokens = jobs[i].tokens + t, .choices = jobs[i].choices + t, .n = count};
+            compute(dev, layer, &some, 1, 0);
+            rows_work w = {.device = dev, .job = &some};
+            fm_pool_run(dev->config.pool, count, accumulate_task, &w);
+        }
+    }
+    return 0;
+}
+
+static void combine_task(void *arg, int token, int thread) {
+    (void)thread;
+    fm_device *dev = arg;
+    size_t hidden = (size_t)dev->d->hidden, at = (size_t)token * hidden;
+    int k = dev->config.top_k;
+    for (int j = token * k; j < (token + 1) * k && dev->batch.n <= FM_ROW_TOKENS; j++) {
+        dev->k->axpy(dev->weights[j], dev->rows + (size_t)dev->row_of[j] * hidden, dev->d->hidden, dev->out + at);
+    }
+    if (dev->d->shared_width) dev->k->add(dev->shared + at, dev->d->hidden, dev->out + at);
+    dev->k->add(dev->out + at, dev->d->hidden, dev->x + at);
+}
+
+void fm_combine(fm_device *dev, int layer) {
+    (void)layer;
+    fm_pool_run(dev->config.pool, dev->batch.n, combine_task, dev);
+}

@@ -1,0 +1,250 @@
+/* cpu/isa/body_matrix.h: products of matrices and a few vectors. Contracts: kernels.h; the layout of r16: formats/quant.h.
+ *
+ * Each of the three works on one strip (or row) for up to TOKENS tokens at a time, in functions that are inlined with the width of the values and the number of
+ * tokens as constants, so that sums stay in registers. What a token's result is does not depend on how many share the pass. */
+#ifndef FM_CPU_ISA_BODY_MATRIX_H
+#define FM_CPU_ISA_BODY_MATRIX_H
+
+#include "cpu/isa/lanes.h"
+
+#define MAX_TOKENS 8
+
+static inline int32_t load_tuple(const int8_t *q) {
+    int32_t x;
+    memcpy(&x, q, sizeof x);
+    return x;
+}
+
+/* The most of limit, limit / 2, … 1 that is at most n. */
+static inline int pass_of(int limit, int n) {
+    while (limit > n) limit /= 2;
+    return limit;
+}
+
+typedef struct i8_pass {
+    const fm_matrix_type *type;
+    const fm_act8 *x;
+    size_t token[MAX_TOKENS];
+    float *y[MAX_TOKENS]; /* of the strip's first row */
+    int rows;             /* to store */
+} i8_pass;
+
+/* d += the words [words][16] times the tuples of each of nt tokens. */
+ALWAYS_INLINE void dot_words(vi *d, const uint8_t *words, const int8_t *const *q, const int n_words, const int width, const int nt) {
+    for (int w = 0; w < n_words; w++) {
+        prefetch(words + 64 * w);
+        vi v = i_load(words + 64 * w);
+        for (int k = 0; k < 8 / width; k++) {
+            size_t at = (size_t)(w * (8 / width) + k) * 4;
+            if (width == 8) {
+                for (int t = 0; t < nt; t++) d[t] = i_dot(d[t], v, load_tuple(q[t] + at));
+            } else {
+                vi part = i_and(i_shr(v, k * width), i_set1(width == 4 ? 0x0f0f0f0f : 0x03030303));
+                for (int t = 0; t < nt; t++) d[t] = i_dot_small(d[t], part, load_tuple(q[t] + at));
+            }
+        }
+    }
+}
+
+ALWAYS_INLINE void strip_i8(const i8_pass *p, const uint8_t *block, const int width, const int group, const int nt) {
+    const int n_words = group * width / 32;
+    const fm_matrix_type *type = p->type;
+    const bool f16 = type->scale_dtype == FM_F16;
+    int parts = type->group / group;
+    size_t n_groups = (size_t)(type->cols / group), cols = (size_t)type->cols;
+    vf a[MAX_TOKENS], b[MAX_TOKENS];
+    for (int t = 0; t < nt; t++) a[t] = b[t] = f_set1(0);
+    for (size_t g = 0; g < n_groups;) {
+        const uint8_t *tail = block + (size_t)parts * (size_t)n_words * 64;
+        vf scale = f16 ? f_load_f16(tail) : f_load_bf16(tail), bias = f16 ? f_load_f16(tail + 32) : f_load_bf16(tail + 32);
+        prefetch(tail);
+        for (int part = 0; part < parts; part++, g++, block += (size_t)n_words * 64) {
+            vi d[MAX_TOKENS];
+            const int8_t *q[MAX_TOKENS];
+            for (int t = 0; t < nt; t++) {
+                d[t] = i_set1(0);
+                q[t] = p->x->q + p->token[t] * cols + g * (size_t)group;
+            }
+            dot_words(d, block, q, n_words, width, nt);
+            for (int t = 0; t < nt; t++) {
+                size_t at = p->token[t] * n_groups + g;
+                a[t] = f_fma(f_mul(scale, f_set1(p->x->scale[at])), i_to_float(d[t]), a[t]);
+                b[t] = f_fma(bias, f_set1(p->x->sum[at]), b[t]);
+            }
+        }
+        block = tail + 64;
+    }
+    for (int t = 0; t < nt; t++) f_store_n(p->y[t], f_add(a[t], b[t]), p->rows);
+}
+
+ALWAYS_INLINE void strip_i8_of_width(const i8_pass *p, const uint8_t *block, const int width, const int nt) {
+    if (p->x->group == 64) {
+        strip_i8(p, block, width, 64, nt);
+    } else {
+        strip_i8(p, block, width, 32, nt);
+    }
+}
+
+ALWAYS_INLINE void strip_i8_of_tokens(const i8_pass *p, const uint8_t *block, const int nt) {
+    switch (p->type->width) {
+    case 2: strip_i8_of_width(p, block, 2, nt); break;
+    case 4: strip_i8_of_width(p, block, 4, nt); break;
+    default: strip_i8_of_width(p, block, 8, nt); break;
+    }
+}
+
+static void strip_i8_1(const i8_pass *p, const uint8_t *block) { strip_i8_of_tokens(p, block, 1); }
+static void strip_i8_2(const i8_pass *p, const uint8_t *block) { strip_i8_of_tokens(p, block, 2); }
+static void strip_i8_4(const i8_pass *p, const uint8_t *block) { strip_i8_of_tokens(p, block, 4); }
+static void strip_i8_8(const i8_pass *p, const uint8_t *block) { strip_i8_of_tokens(p, block, 8); }
+
+static size_t token_of(const int32_t *tokens, int i) { return (size_t)(tokens ? tokens[i] : i); }
+
+/* Of an r16 matrix. */
+static size_t strip_bytes_of(const fm_matrix_type *type) { return (size_t)(type->cols / type->group) * (size_t)(type->group * type->width * 2 + 64); }
+
+static void mul_r16_i8(const fm_matrix *matrix, int first, int last, const fm_act8 *x, const int32_t *tokens, int n, float *y, size_t ldy) {
+    i8_pass p = {.type = &matrix->type, .x = x};
+    for (int strip = first; strip < last; strip++) {
+        const uint8_t *block = (const uint8_t *)matrix->data + (size_t)strip * strip_bytes_of(p.type);
+        p.rows = p.type->rows - 16 * strip;
+        for (int i = 0, nt; i < n; i += nt) {
+            nt = pass_of(TOKENS_I8, n - i);
+            for (int t = 0; t < nt; t++) {
+                p.token[t] = token_of(tokens, i + t);
+                p.y[t] = y + (size_t)(i + t) * ldy + (size_t)strip * 16;
+            }
+            switch (nt) {
+            case 1: strip_i8_1(&p, block); break;
+            case 2: strip_i8_2(&p, block); break;
+            case 4: strip_i8_4(&p, block); break;
+            default:
+                if (TOKENS_I8 >= 8) strip_i8_8(&p, block);
+            }
+        }
+    }
+}
+
+typedef struct f32_pass {
+    const fm_matrix_type *type;
+    const float *x[MAX_TOKENS];
+    float *y[MAX_TOKENS];
+    int rows;
+} f32_pass;
+
+ALWAYS_INLINE void strip_f32(const f32_pass *p, const uint8_t *block, const int width, const int nt) {
+    const fm_matrix_type *type = p->type;
+    const bool f16 = type->scale_dtype == FM_F16;
+    size_t words = (size_t)(type->group * width / 32);
+    vf acc[MAX_TOKENS];
+    vi mask = i_set1((1 << width) - 1);
+    for (int t = 0; t < nt; t++) acc[t] = f_set1(0);
+    for (size_t c = 0; c < (size_t)type->cols;) {
+        const uint8_t *tail = block + words * 64;
+        vf scale = f16 ? f_load_f16(tail) : f_load_bf16(tail), bias = f16 ? f_load_f16(tail + 32) : f_load_bf16(tail + 32);
+        for (; block < tail; block += 64) {
+            prefetch(block);
+            vi v = i_load(block);
+            for (int k = 0; k < 32 / width; k++, c++) {
+                vf w = f_fma(i_to_float(i_and(i_shr(v, k * width), mask)), scale, bias);
+                for (int t = 0; t < nt; t++) acc[t] = f_fma(w, f_set1(p->x[t][c]), acc[t]);
+            }
+        }
+        block = tail + 64;
+    }
+    for (int t = 0; t < nt; t++) f_store_n(p->y[t], acc[t], p->rows);
+}
+
+ALWAYS_INLINE void strip_f32_of_tokens(const f32_pass *p, const uint8_t *block, const int nt) {
+    switch (p->type->width) {
+    case 2: strip_f32(p, block, 2, nt); break;
+    case 4: strip_f32(p, block, 4, nt); break;
+    default: strip_f32(p, block, 8, nt); break;
+    }
+}
+
+static void strip_f32_1(const f32_pass *p, const uint8_t *block) { strip_f32_of_tokens(p, block, 1); }
+static void strip_f32_4(const f32_pass *p, const uint8_t *block) { strip_f32_of_tokens(p, block, 4); }
+
+static void mul_r16_f32(const fm_matrix *matrix, int first, int last, const float *x, size_t ldx, const int32_t *tokens, int n, float *y, size_t ldy) {
+    f32_pass p = {.type = &matrix->type};
+    for (int strip = first; strip < last; strip++) {
+        const uint8_t *block = (const uint8_t *)matrix->data + (size_t)strip * strip_bytes_of(p.type);
+        p.rows = p.type->rows - 16 * strip;
+        for (int i = 0, nt; i < n; i += nt) {
+            nt = n - i >= 4 ? 4 : 1;
+            for (int t = 0; t < nt; t++) {
+                p.x[t] = x + token_of(tokens, i + t) * ldx;
+                p.y[t] = y + (size_t)(i + t) * ldy + (size_t)strip * 16;
+            }
+            if (nt == 4) {
+                strip_f32_4(&p, block);
+            } else {
+                strip_f32_1(&p, block);
+            }
+        }
+    }
+}
+
+/* 16 weights from column c, or the n < 16 there are and zeros. */
+ALWAYS_INLINE vf load_weights(const uint8_t *row, int c, int n, const fm_format format) {
+    if (format == FM_FORMAT_F32) return f_load_n((const float *)(const void *)row + c, n);
+    const uint8_t *p = row + 2 * (size_t)c;
+    uint8_t some[32] = {0};
+    if (n < 16) p = memcpy(some, p, 2 * (size_t)n);
+    return format == FM_FORMAT_BF16 ? f_load_bf16(p) : f_load_f16(p);
+}
+
+/* y[t] = dot(row, x[t]) for nt tokens. */
+ALWAYS_INLINE void row_float(const f32_pass *p, const uint8_t *row, const fm_format format, const int nt) {
+    vf sum[TOKENS_FLOAT][4];
+    int c = 0, n = p->type->cols;
+    for (int t = 0; t < nt; t++) sum[t][0] = sum[t][1] = sum[t][2] = sum[t][3] = f_set1(0);
+    for (; c + 64 <= n; c += 64) {
+        for (int i = 0; i < 4; i++) {
+            const int at = c + 16 * i;
+            if (format == FM_FORMAT_F32 || i % 2 == 0) prefetch(row + (size_t)at * (format == FM_FORMAT_F32 ? 4 : 2));
+            vf w = load_weights(row, at, 16, format);
+            for (int t = 0; t < nt; t++) sum[t][i] = f_fma(w, f_load(p->x[t] + at), sum[t][i]);
+        }
+    }
+    for (int i = 0; i < 4; i++, c += 16) {
+        if (c >= n) break;
+        vf w = load_weights(row, c, n - c, format);
+        for (int t = 0; t < nt; t++) sum[t][i] = f_fma(w, f_load_n(p->x[t] + c, n - c), sum[t][i]);
+    }
+    for (int t = 0; t < nt; t++) *p->y[t] = f_tree(sum[t]);
+}
+
+ALWAYS_INLINE void row_float_of_tokens(const f32_pass *p, const uint8_t *row, const int nt) {
+    switch (p->type->format) {
+    case FM_FORMAT_BF16: row_float(p, row, FM_FORMAT_BF16, nt); break;
+    case FM_FORMAT_F16: row_float(p, row, FM_FORMAT_F16, nt); break;
+    default: row_float(p, row, FM_FORMAT_F32, nt); break;
+    }
+}
+
+static void row_float_1(const f32_pass *p, const uint8_t *row) { row_float_of_tokens(p, row, 1); }
+static void row_float_many(const f32_pass *p, const uint8_t *row) { row_float_of_tokens(p, row, TOKENS_FLOAT); }
+
+static void mul_float(const fm_matrix *matrix, int first, int last, const float *x, size_t ldx, const int32_t *tokens, int n, float *y, size_t ldy) {
+    f32_pass p = {.type = &matrix->type};
+    size_t row_bytes = (size_t)p.type->cols * (p.type->format == FM_FORMAT_F32 ? 4 : 2);
+    for (int r = first; r < last; r++) {
+        const uint8_t *row = (const uint8_t *)matrix->data + (size_t)r * row_bytes;
+        for (int i = 0, nt; i < n; i += nt) {
+            nt = n - i >= TOKENS_FLOAT ? TOKENS_FLOAT : 1;
+            for (int t = 0; t < nt; t++) {
+                p.x[t] = x + token_of(tokens, i + t) * ldx;
+                p.y[t] = y + (size_t)(i + t) * ldy + (size_t)r;
+            }
+            if (nt > 1) {
+                row_float_many(&p, row);
+            } else {
+                row_float_1(&p, row);
+            }
+        }
+    }
+}
+
+#endif

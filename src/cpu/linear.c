@@ -1,0 +1,129 @@
+/* cpu/linear.c: products of matrices and batches of vectors on all threads, and the int8 forms of the vectors. */
+#include <assert.h>
+
+#include "cpu/cpu.h"
+
+#define TASK_BYTES ((size_t)64 << 10) /* of weights a task reads at least, when one token is computed */
+
+size_t fm_input_bytes(int n, int cols) {
+    /* Of group 32, the finer: q, scale and sum. Each block is rounded to 64 bytes. */
+    size_t groups = (size_t)(cols + 31) / 32;
+    return FM_MAX_ACTS * ((size_t)n * ((size_t)cols + 8 * groups) + 3 * 64);
+}
+
+void fm_input_set(fm_input *input, const float *x, size_t ld, int n, int cols) {
+    input->x = x;
+    input->ld = ld;
+    input->n = n;
+    input->cols = cols;
+    input->n_acts = 0;
+    input->used = 0;
+}
+
+static void *take(fm_input *input, size_t bytes) {
+    void *p = input->memory + input->used;
+    input->used += fm_arena_bytes(bytes);
+    return p;
+}
+
+typedef struct quantize_work {
+    const fm_kernels *k;
+    const fm_input *input;
+    const fm_act8 *act;
+} quantize_work;
+
+static void quantize_task(void *arg, int i, int thread) {
+    (void)thread;
+    const quantize_work *w = arg;
+    const fm_act8 *a = w->act;
+    size_t groups = (size_t)(a->cols / a->group), t = (size_t)i;
+    w->k->quantize(w->input->x + t * w->input->ld, a->cols, a->group, a->width, a->q + t * (size_t)a->cols, a->scale + t * groups, a->sum + t * groups);
+}
+
+const fm_act8 *fm_input_act(fm_device *device, fm_input *input, const fm_matrix_type *type) {
+    int group = type->group < 64 ? type->group : 64;
+    for (int i = 0; i < input->n_acts; i++) {
+        if (input->acts[i].group == group && input->acts[i].width == type->width) return &input->acts[i];
+    }
+    assert(input->n_acts < FM_MAX_ACTS);
+    fm_act8 *a = &input->acts[input->n_acts++];
+    size_t groups = (size_t)(input->cols / group), n = (size_t)input->n;
+    *a = (fm_act8){.cols = input->cols, .group = group, .width = type->width};
+    a->q = take(input, n * (size_t)input->cols);
+    a->scale = take(input, n * groups * sizeof(float));
+    a->sum = take(input, n * groups * sizeof(float));
+    quantize_work w = {device->k, input, a};
+    fm_pool_run(device->config.pool, input->n, quantize_task, &w);
+    return a;
+}
+
+typedef struct multiply_work {
+    const fm_kernels *k;
+    const fm_product *products;
+    const fm_act8 *acts[FM_MAX_PRODUCTS]; /* NULL: f32 */
+    int first_task[FM_MAX_PRODUCTS + 1], step[FM_MAX_PRODUCTS];
+    int n;
+} multiply_work;
+
+static void multiply_task(void *arg, int task, int thread) {
+    (void)thread;
+    const multiply_work *w = arg;
+    int i = 0;
+    while (task >= w->first_task[i + 1]) i++;
+    const fm_product *p = &w->products[i];
+    const fm_matrix *m = p->matrix;
+    int n_strips = fm_matrix_n_strips(&m->type), first = (task - w->first_task[i]) * w->step[i], last = first + w->step[i];
+    if (last > n_strips) last = n_strips;
+    if (m->type.format != FM_FORMAT_R16) {
+        w->k->mul_float(m, first, last, p->input->x, p->input->ld, p->tokens, p->n, p->y, p->ldy);
+    } else if (w->acts[i]) {
+        w->k->mul_r16_i8(m, first, last, w->acts[i], p->tokens, p->n, p->y, p->ldy);
+    } else {
+        w->k->mul_r16_f32(m, first, last, p->input->x, p->input->ld, p->tokens, p->n, p->y, p->ldy);
+    }
+}
+
+/* Strips a task takes: enough that handing it out costs little, few enough that the threads end together. */
+static int strips_a_task(const fm_device *device, const fm_product *p) {
+    int n_strips = fm_matrix_n_strips(&p->matrix->type), n_threads = fm_pool_n_threads(device->config.pool);
+    size_t strip = fm_matrix_strip_bytes(&p->matrix->type) * (size_t)(p->n < 1 ? 1 : p->n);
+    int step = (int)(TASK_BYTES / (strip ? strip : 1)), most = n_strips / (4 * n_threads);
+    if (step > most) step = most;
+    return step < 1 ? 1 : step;
+}
+
+void fm_multiply(fm_device *device, const fm_product *products, int n) {
+    multiply_work w = {.k = device->k, .products = products, .n = n};
+    for (int i = 0; i < n; i++) {
+        const fm_product *p = &products[i];
+        bool act = device->config.int8 && !p->exact && p->matrix->type.format == FM_FORMAT_R16;
+        w.acts[i] = act ? fm_input_act(device, p->input, &p->matrix->type) : NULL;
+        w.step[i] = strips_a_task(device, p);
+        w.first_task[i + 1] = w.first_task[i] + (p->n ? (fm_matrix_n_strips(&p->matrix->type) + w.step[i] - 1) / w.step[i] : 0);
+    }
+    fm_pool_run(device->config.pool, w.first_task[n], multiply_task, &w);
+}
+
+void fm_linear(fm_device *device, const fm_matrix *matrix, fm_input *input, float *y, size_t ldy) {
+    fm_product p = {.matrix = matrix, .input = input, .n = input->n, .y = y, .ldy = ldy};
+    fm_multiply(device, &p, 1);
+}
+
+typedef struct norm_work {
+    fm_device *device;
+    const float *weight;
+} norm_work;
+
+static void norm_task(void *arg, int i, int thread) {
+    (void)thread;
+    const norm_work *w = arg;
+    fm_device *dev = w->device;
+    size_t at = (size_t)i * (size_t)dev->d->hidden;
+    dev->k->rms_norm(dev->x + at, w->weight, dev->d->hidden, dev->d->norm_eps, dev->h + at);
+}
+
+void fm_norm_input(fm_device *device, const float *weight) {
+    norm_work w = {device, weight};
+    fm_pool_run(device->config.pool, device->batch.n, norm_task, &w);
+    fm_input_set(&device->input, device->h, (size_t)device->d->hidden, device->batch.n, device->d->hidden);
+}

@@ -1,0 +1,84 @@
+/* engine/engine.h: the inside of an engine and of a session, private to this folder. */
+#ifndef FM_ENGINE_ENGINE_H
+#define FM_ENGINE_ENGINE_H
+
+#include <stdatomic.h>
+
+#include "base/system.h"
+#include "families/families.h"
+#include "model/device.h"
+#include "text/tokenizer.h"
+
+#define FM_MAX_SPANS 64 /* sessions in one batch */
+
+/* One layer's chosen experts, ascending, and who goes through each. */
+typedef struct fm_uses {
+    int n;      /* distinct experts */
+    int *keys;  /* [n] */
+    int *start; /* [n + 1] into tokens and choices */
+    int32_t *tokens, *choices;
+    int *count; /* [n_experts] */
+} fm_uses;
+
+struct fm_engine {
+    fm_engine_options options;
+    fm_model *model;
+    fm_model_info info;
+    fm_plan plan;
+    fm_tokenizer *tokenizer;
+    fm_sampling sampling;
+    fm_pool *pool;
+    fm_weights weights;
+    fm_device *device;
+    const fm_device_ops *ops;
+    fm_store *store;
+    const fm_io_ops *io; /* NULL: by options.io */
+    fm_pressure *pressure;
+    int n_sessions;
+    int top_k;
+    atomic_bool cancelled;
+
+    fm_arena tables;
+    fm_uses uses;
+    int32_t *ids; /* [batch] */
+    fm_span spans[FM_MAX_SPANS];
+    fm_session *sessions[FM_MAX_SPANS]; /* of the spans */
+    uint64_t n_tokens, slots_given_back;
+    double phase_seconds[FM_N_PHASES];
+};
+
+struct fm_session {
+    fm_engine *engine;
+    fm_state *state;
+    int position;
+    bool has_logits;
+    float *logits; /* [vocab] */
+    fm_trace_fn trace;
+    void *trace_user;
+};
+
+/* engine.c: fm_engine_open with a given I/O back end, for tests. */
+int fm_engine_open_io(fm_engine **out, const char *directory, const fm_engine_options *options, const fm_io_ops *io, fm_error *err);
+
+/* plan.c: everything that fm_engine_open will allocate, as it will allocate it. model and tokenizer (may be NULL) are open. */
+int fm_plan_compute(fm_plan *plan, const fm_model *model, const fm_tokenizer *tokenizer, const fm_engine_options *options, fm_error *err);
+/* The device's and the store's configuration under a plan. */
+fm_device_config fm_plan_device(const fm_plan *plan, const fm_model *model, const fm_engine_options *options);
+fm_store_config fm_plan_store(const fm_plan *plan, const fm_model *model, const fm_engine_options *options);
+size_t fm_plan_table_bytes(const fm_model *model, int batch, int top_k);
+/* Copies options of any known size over the defaults; checks their ranges. */
+int fm_options_read(fm_engine_options *out, const fm_engine_options *in, fm_error *err);
+
+/* info.c */
+int fm_info_fill(fm_model_info *info, const fm_model *model, const fm_tokenizer *tokenizer, const char *config_from, fm_error *err);
+/* The tokenizer of a model; *tokenizer NULL and 0 if there is no tokenizer.json. */
+int fm_info_tokenizer(fm_tokenizer **tokenizer, const char *directory, const char *config_from, fm_error *err);
+
+/* forward.c: computes the tokens of e->spans (n in all, ids in e->ids) through all layers; the residual stream stays on the device. */
+int fm_forward(fm_engine *engine, int n_spans, int n, fm_error *err);
+/* Reads every expert into the store: for a model that fits. */
+int fm_forward_preload(fm_engine *engine, fm_error *err);
+
+void fm_engine_log(const fm_engine *engine, int level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+#endif

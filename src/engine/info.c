@@ -1,0 +1,152 @@
+/* engine/info.c: what a model is, for people: sizes, formats by part, what is left out, template and tool format. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/engine.h"
+#include "formats/quant.h"
+#include "text/tool_format.h"
+
+static void format_name(char *out, size_t size, const fm_source *s) {
+    if (s->shape.kind == FM_KIND_MATRIX && s->scales) {
+        snprintf(out, size, "%d-bit group %d", s->type.bits, s->type.group);
+        return;
+    }
+    snprintf(out, size, "%s", fm_dtype_name(s->weight->dtype));
+    for (; *out; out++) *out = (char)(*out >= 'A' && *out <= 'Z' ? *out + 32 : *out);
+}
+
+static void add_part(fm_part *parts, int *n, const char *what, const char *format, int n_tensors, uint64_t bytes) {
+    int i = 0;
+    while (i < *n && (strcmp(parts[i].what, what) || strcmp(parts[i].format, format))) i++;
+    if (i == FM_MAX_PARTS) i = FM_MAX_PARTS - 1;
+    if (i == *n) {
+        (*n)++;
+        snprintf(parts[i].what, sizeof parts[i].what, "%s", what);
+        snprintf(parts[i].format, sizeof parts[i].format, "%s", format);
+    }
+    parts[i].n_tensors += n_tensors;
+    parts[i].bytes += bytes;
+}
+
+static void add_dense(fm_model_info *info, const fm_model *model) {
+    char format[32];
+    for (int i = 0; i <= model->description.n_layers; i++) {
+        for (int role = 0; role < FM_N_ROLES; role++) {
+            const fm_source *s = &model->sources[i][role];
+            if (!s->weight) continue;
+            /* The delta rule's projections may share one tensor: count rows, not tensors. */
+            uint64_t rows = s->weight->n_dims ? s->weight->shape[0] : 1, mine = s->row_map ? (uint64_t)s->shape.rows : rows;
+            uint64_t bytes = (s->weight->bytes + (s->scales ? s->scales->bytes + s->biases->bytes : 0)) * mine / (rows ? rows : 1);
+            format_name(format, sizeof format, s);
+            add_part(info->parts, &info->n_parts, fm_role_part((fm_role)role), format, s->scales ? 3 : 1, bytes);
+            info->dense_bytes += bytes;
+            info->n_parameters += (uint64_t)s->shape.rows * (uint64_t)s->shape.cols;
+            if (role != FM_EMBED) info->n_active_parameters += (uint64_t)s->shape.rows * (uint64_t)s->shape.cols;
+        }
+    }
+    if (model->description.tied_head) info->n_active_parameters += (uint64_t)model->description.vocab * (uint64_t)model->description.hidden;
+}
+
+static void add_experts(fm_model_info *info, const fm_model *model) {
+    const fm_description *d = &model->description;
+    char format[32];
+    for (int i = 0; i < d->n_layers; i++) {
+        if (!d->layers[i].moe) continue;
+        const fm_expert_layout *layout = &model->experts[i];
+        uint64_t expert = 0;
+        for (int which = 0; which < 3; which++) {
+            const fm_expert_matrix *m = &layout->matrix[which];
+            uint64_t values = (uint64_t)m->type.rows * (uint64_t)m->type.cols, bytes = values * 2;
+            if (m->type.format == FM_FORMAT_R16) {
+                snprintf(format, sizeof format, "%d-bit group %d", m->type.bits, m->type.group);
+                bytes = values * (uint64_t)m->type.bits / 8 + values / (uint64_t)m->type.group * 4;
+            } else {
+                snprintf(format, sizeof format, "%s", m->type.format == FM_FORMAT_BF16 ? "bf16" : m->type.format == FM_FORMAT_F16 ? "f16" : "f32");
+                if (m->type.format == FM_FORMAT_F32) bytes = values * 4;
+            }
+            add_part(info->parts, &info->n_parts, "experts", format, d->n_experts * (m->type.format == FM_FORMAT_R16 ? 3 : 1), bytes * (uint64_t)d->n_experts);
+            expert += values;
+        }
+        info->n_moe_layers++;
+        info->n_parameters += expert * (uint64_t)d->n_experts;
+        info->n_active_parameters += expert * (uint64_t)d->top_k;
+        info->experts_bytes += layout->disk_bytes * (uint64_t)d->n_experts;
+        if (layout->disk_bytes > info->expert_bytes) info->expert_bytes = layout->disk_bytes;
+    }
+}
+
+static void add_left_out(fm_model_info *info, const fm_model *model) {
+    for (int i = 0; i < model->tensors.n_tensors; i++) {
+        const fm_tensor *t = &model->tensors.tensors[i];
+        const char *what = model->used[i] == FM_USED_LEFT_OUT ? fm_model_left_out(model, t->name) : NULL;
+        if (what) add_part(info->left_out, &info->n_left_out, what, fm_dtype_name(t->dtype), 1, t->bytes);
+    }
+}
+
+static bool find_file(char *out, size_t size, const char *directory, const char *config_from, const char *name) {
+    if (fm_path_join(out, size, directory, name, NULL) == 0 && fm_path_exists(out)) return true;
+    return config_from && fm_path_join(out, size, config_from, name, NULL) == 0 && fm_path_exists(out);
+}
+
+/* The chat template lies in chat_template.jinja, chat_template.json or tokenizer_config.json; its text tells how the model writes tool calls. */
+static void find_template(fm_model_info *info, const char *directory, const char *config_from) {
+    static const char *const files[] = {"chat_template.jinja", "chat_template.json", "tokenizer_config.json"};
+    snprintf(info->tool_format, sizeof info->tool_format, "none");
+    for (int i = 0; i < 3; i++) {
+        char path[1100], *text;
+        size_t bytes;
+        if (!find_file(path, sizeof path, directory, config_from, files[i]) || fm_file_read_text(&text, &bytes, path, (size_t)4 << 20, NULL) < 0) continue;
+        if (i == 0 || strstr(text, "\"chat_template\"")) {
+            snprintf(info->chat_template, sizeof info->chat_template, "%s", files[i]);
+            snprintf(info->tool_format, sizeof info->tool_format, "%s", fm_tool_format_name(text));
+        }
+        free(text);
+        if (*info->chat_template) return;
+    }
+}
+
+int fm_info_tokenizer(fm_tokenizer **tokenizer, const char *directory, const char *config_from, fm_error *err) {
+    char path[1100];
+    *tokenizer = NULL;
+    return find_file(path, sizeof path, directory, config_from, "tokenizer.json") ? fm_tokenizer_open(tokenizer, path, err) : 0;
+}
+
+int fm_info_fill(fm_model_info *info, const fm_model *model, const fm_tokenizer *tokenizer, const char *config_from, fm_error *err) {
+    const fm_description *d = &model->description;
+    (void)err;
+    memset(info, 0, sizeof *info);
+    snprintf(info->path, sizeof info->path, "%s", model->path);
+    snprintf(info->source, sizeof info->source, "%s", model->source);
+    snprintf(info->architecture, sizeof info->architecture, "%s", d->architecture);
+    snprintf(info->model_type, sizeof info->model_type, "%s", d->model_type);
+    snprintf(info->family, sizeof info->family, "%s", model->family->name);
+    info->hidden = d->hidden;
+    info->vocab = d->vocab;
+    info->n_layers = d->n_layers;
+    for (int i = 0; i < d->n_layers; i++) *(d->layers[i].mixer == FM_MIXER_ATTENTION ? &info->n_attention_layers : &info->n_delta_layers) += 1;
+    info->n_experts = d->n_experts;
+    info->experts_per_token = d->top_k;
+    info->expert_width = d->expert_width;
+    info->shared_width = d->shared_width;
+    info->max_position = d->max_position;
+    info->vocab_entries = tokenizer ? fm_tokenizer_n_entries(tokenizer) : 0;
+    add_dense(info, model);
+    add_experts(info, model);
+    add_left_out(info, model);
+    find_template(info, model->path, config_from);
+    return 0;
+}
+
+int fm_model_info_read(fm_model_info *out, const char *directory, const fm_engine_options *options, fm_error *err) {
+    fm_engine_options o;
+    fm_model *model = NULL;
+    fm_tokenizer *tokenizer = NULL;
+    memset(out, 0, sizeof *out);
+    int rc = fm_options_read(&o, options, err);
+    if (rc < 0 || (rc = fm_model_open(&model, directory, o.config_from, fm_families, err)) < 0) return rc;
+    rc = fm_info_tokenizer(&tokenizer, directory, o.config_from, err);
+    if (rc >= 0) rc = fm_info_fill(out, model, tokenizer, o.config_from, err);
+    fm_tokenizer_close(&tokenizer);
+    fm_model_close(&model);
+    return rc;
+}

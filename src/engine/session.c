@@ -1,0 +1,172 @@
+/* engine/session.c: one timeline of tokens, and feeding pieces of several of them as batches. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/engine.h"
+
+int fm_session_open(fm_session **out, fm_engine *e, fm_error *err) {
+    *out = NULL;
+    if (e->n_sessions == e->options.n_sessions) return fm_fail(err, FM_ENOMEM, "the budget is for %d open sessions", e->options.n_sessions);
+    fm_session *s = calloc(1, sizeof *s);
+    if (!s) return fm_fail(err, FM_ENOMEM, "no memory for a session");
+    s->engine = e;
+    e->n_sessions++;
+    s->logits = calloc((size_t)e->model->description.vocab, sizeof *s->logits);
+    int rc = s->logits ? e->ops->state_open(&s->state, e->device, err) : fm_fail(err, FM_ENOMEM, "no memory for a session's logits");
+    if (rc < 0) fm_session_close(&s);
+    *out = s;
+    return rc;
+}
+
+void fm_session_close(fm_session **session) {
+    fm_session *s = *session;
+    if (!s) return;
+    s->engine->n_sessions--;
+    s->engine->ops->state_close(&s->state);
+    free(s->logits);
+    free(s);
+    *session = NULL;
+}
+
+int fm_session_position(const fm_session *s) { return s->position; }
+const float *fm_session_logits(const fm_session *s) { return s->has_logits ? s->logits : NULL; }
+
+void fm_session_clear(fm_session *s) {
+    s->position = 0;
+    s->has_logits = false;
+    s->engine->ops->state_clear(s->state);
+}
+
+void fm_session_trace(fm_session *s, fm_trace_fn fn, void *user) {
+    s->trace = fn;
+    s->trace_user = user;
+}
+
+/* One batch in the making: which piece each span is of, and how far each piece is. */
+typedef struct feed {
+    fm_engine *e;
+    const fm_piece *pieces;
+    int n_pieces;
+    int done[FM_MAX_SPANS];  /* tokens of each piece computed so far */
+    int piece[FM_MAX_SPANS]; /* of each span */
+    int n_spans, n;
+    fm_logits_fn fn;
+    void *user;
+} feed;
+
+static int check_pieces(const feed *f, fm_error *err) {
+    int vocab = f->e->model->description.vocab;
+    if (f->n_pieces < 1 || f->n_pieces > FM_MAX_SPANS) return fm_fail(err, FM_EINVAL, "%d pieces is not between 1 and %d", f->n_pieces, FM_MAX_SPANS);
+    for (int i = 0; i < f->n_pieces; i++) {
+        const fm_piece *p = &f->pieces[i];
+        for (int j = 0; j < i; j++) {
+            if (f->pieces[j].session == p->session) return fm_fail(err, FM_EINVAL, "pieces %d and %d are of one session", j, i);
+        }
+        if (p->session->engine != f->e) return fm_fail(err, FM_EINVAL, "the session of piece %d is another engine's", i);
+        if (p->n < 1) return fm_fail(err, FM_EINVAL, "piece %d has %d tokens", i, p->n);
+        if (p->n > f->e->plan.context - p->session->position) {
+            return fm_fail(err, FM_EFULL, "%d tokens do not fit behind the %d there are: the context is %d tokens", p->n, p->session->position,
+                           f->e->plan.context);
+        }
+        for (int j = 0; j < p->n; j++) {
+            if (p->ids[j] < 0 || p->ids[j] >= vocab)
+                return fm_fail(err, FM_EINVAL, "token id %d at place %d is outside the vocabulary of %d", (int)p->ids[j], j, vocab);
+        }
+    }
+    return 0;
+}
+
+/* Takes as many tokens of the pieces as fit in a batch, the short pieces (somebody's next token) first. */
+static void fill_batch(feed *f) {
+    fm_engine *e = f->e;
+    f->n_spans = f->n = 0;
+    for (int longs = 0; longs < 2; longs++) {
+        for (int i = 0; i < f->n_pieces; i++) {
+            const fm_piece *p = &f->pieces[i];
+            int left = p->n - f->done[i], room = e->plan.batch - f->n, n = left < room ? left : room;
+            if ((p->n > 1) != longs || n <= 0) continue;
+            memcpy(e->ids + f->n, p->ids + f->done[i], (size_t)n * sizeof *e->ids);
+            e->spans[f->n_spans] = (fm_span){.state = p->session->state, .first = f->n, .n = n, .position = p->session->position};
+            e->sessions[f->n_spans] = p->session;
+            f->piece[f->n_spans++] = i;
+            f->n += n;
+        }
+    }
+}
+
+/* The logits that span s of the batch owes. */
+static int give_logits(feed *f, int s, fm_error *err) {
+    fm_engine *e = f->e;
+    const fm_span *span = &e->spans[s];
+    const fm_piece *p = &f->pieces[f->piece[s]];
+    size_t vocab = (size_t)e->model->description.vocab;
+    bool last = f->done[f->piece[s]] + span->n == p->n;
+    int first = p->which == FM_LOGITS_ALL ? 0 : p->which == FM_LOGITS_LAST && last ? span->n - 1 : span->n;
+    for (int i = first; i < span->n; i += FM_HEAD_ROWS) {
+        int n = span->n - i < FM_HEAD_ROWS ? span->n - i : FM_HEAD_ROWS, rc;
+        const float *logits;
+        if ((rc = e->ops->head(e->device, span->first + i, n, &logits, err)) < 0) return rc;
+        for (int j = 0; j < n && f->fn; j++) {
+            if (f->fn(f->user, span->position + i + j, logits + (size_t)j * vocab)) return fm_fail(err, FM_ECANCELLED, "cancelled by the caller");
+        }
+        if (i + n == span->n && last) {
+            memcpy(p->session->logits, logits + (size_t)(n - 1) * vocab, vocab * sizeof(float));
+            p->session->has_logits = true;
+        }
+    }
+    return 0;
+}
+
+/* Under memory pressure the cache gives slots back, down to what one layer needs. */
+static void relieve(fm_engine *e) {
+    uint64_t bytes = e->store ? fm_pressure_poll(e->pressure) : 0;
+    if (!bytes) return;
+    int n = fm_store_shrink(e->store, (int)(bytes / e->plan.slot_bytes) + 1, e->plan.min_slots);
+    if (!n) return;
+    e->slots_given_back += (uint64_t)n;
+    fm_engine_log(e, FM_LOG_WARNING, "memory is short: gave back %d of the expert cache's slots, %d are left", n, fm_store_n_slots(e->store));
+}
+
+static int feed_batches(feed *f, fm_error *err) {
+    fm_engine *e = f->e;
+    uint64_t total = 0, done = 0;
+    for (int i = 0; i < f->n_pieces; i++) total += (uint64_t)f->pieces[i].n;
+    while (done < total) {
+        fill_batch(f);
+        int rc = fm_forward(e, f->n_spans, f->n, err);
+        if (rc < 0) return rc;
+        double t = fm_now();
+        for (int s = 0; s < f->n_spans; s++) {
+            if ((rc = give_logits(f, s, err)) < 0) return rc;
+            f->done[f->piece[s]] += e->spans[s].n;
+            e->sessions[s]->position += e->spans[s].n;
+        }
+        e->phase_seconds[FM_PHASE_HEAD] += fm_now() - t;
+        done += (uint64_t)f->n;
+        relieve(e);
+        bool stop = total > 1 && e->options.progress && e->options.progress(e->options.user, "prompt", done, total);
+        if (done < total && (stop || atomic_load(&e->cancelled)))
+            return fm_fail(err, FM_ECANCELLED, "cancelled after %llu of %llu tokens", (unsigned long long)done, (unsigned long long)total);
+    }
+    return 0;
+}
+
+int fm_engine_feed(fm_engine *e, const fm_piece *pieces, int n_pieces, fm_logits_fn fn, void *user, fm_error *err) {
+    feed f = {.e = e, .pieces = pieces, .n_pieces = n_pieces, .fn = fn, .user = user};
+    int rc = check_pieces(&f, err), n = 0;
+    if (rc < 0) return rc;
+    for (int i = 0; i < n_pieces; i++) {
+        pieces[i].session->has_logits = false;
+        n += pieces[i].n;
+    }
+    unsigned long mode = fm_pool_enter();
+    rc = feed_batches(&f, err);
+    fm_pool_leave(mode);
+    for (int i = 0; i < n_pieces && rc < 0; i++) fm_session_clear(pieces[i].session);
+    return rc < 0 ? rc : n;
+}
+
+int fm_session_feed(fm_session *s, const int32_t *ids, int n, int which, fm_logits_fn fn, void *user, fm_error *err) {
+    fm_piece piece = {.session = s, .ids = ids, .n = n, .which = which};
+    return fm_engine_feed(s->engine, &piece, 1, fn, user, err);
+}

@@ -1,0 +1,88 @@
+/* model/model.h: a checkpoint opened and understood: its description, and for every role the tensors it comes from, checked in type and shape. No weights
+ * are read; `info` and `plan` stop here. */
+#ifndef FM_MODEL_MODEL_H
+#define FM_MODEL_MODEL_H
+
+#include "base/pool.h"
+#include "experts/store.h"
+#include "formats/quant.h"
+#include "model/family.h"
+
+/* Where one matrix or vector comes from, and what it will be in memory. */
+typedef struct fm_source {
+    const fm_tensor *weight;          /* NULL: this model does not have it */
+    const fm_tensor *scales, *biases; /* quantised only */
+    fm_shape shape;
+    fm_matrix_type type;    /* matrices only */
+    const int32_t *row_map; /* [rows] source row of each row; NULL: the same */
+} fm_source;
+
+enum { FM_GATE, FM_UP, FM_DOWN }; /* an expert's matrices */
+
+/* How one layer's experts lie in a slot, and where their bytes come from. */
+typedef struct fm_expert_matrix {
+    fm_matrix_type type;
+    size_t slot_offset; /* of its first byte, a multiple of 64 */
+    int extent[3];      /* of weight, scales, biases; -1: none */
+    uint32_t skip[3];   /* bytes into the extent */
+} fm_expert_matrix;
+
+typedef struct fm_expert_layout {
+    fm_expert_matrix matrix[3];
+    size_t slot_bytes;   /* of this layer's experts in memory */
+    uint64_t disk_bytes; /* of one expert on disk */
+} fm_expert_layout;
+
+typedef struct fm_model {
+    char path[1024];
+    const char *source; /* "safetensors", "mlx", "packed_experts" */
+    const fm_family *family;
+    fm_description description;
+    fm_tensors tensors;
+    bool mlx; /* norms are stored plain, conv as [channels][taps][1] */
+    const char *prefix;
+    fm_source (*sources)[FM_N_ROLES]; /* [1 + n_layers]: the model's, then each layer's */
+    int32_t *row_maps;                /* memory of the sources' row maps */
+    fm_expert_layout *experts;        /* [n_layers] */
+    fm_extent *extents;               /* [n_layers * n_experts][n_extents] */
+    int n_extents;
+    size_t slot_bytes; /* the largest layer's */
+    uint8_t *used;     /* [n_tensors]: FM_USED_… */
+    int32_t eos[16];   /* ids that end a text, from generation_config.json, else config.json */
+    int n_eos;
+} fm_model;
+
+enum { FM_USED_NOT, FM_USED_RUN, FM_USED_LEFT_OUT, FM_USED_IGNORED };
+
+/* Opens directory as one of families. Errors name path, tensor or key, and number: a missing tensor, a wrong shape or type, a tensor that the family does not
+ * have, an architecture or quantisation that is not supported. */
+int fm_model_open(fm_model **model, const char *directory, const char *config_from, const fm_family *const *families, fm_error *err);
+void fm_model_close(fm_model **model);
+
+static inline const fm_source *fm_model_source(const fm_model *model, int layer, fm_role role) { return &model->sources[layer + 1][role]; }
+
+/* Why tensor is left out ("vision", "mtp"), or NULL. */
+const char *fm_model_left_out(const fm_model *model, const char *name);
+
+/* An expert whose extents' bytes are at parts (of any alignment) and are to be put into its slot; parts NULL: it is there already. */
+typedef struct fm_arrival {
+    int key;
+    uint8_t *slot;
+    const uint8_t *const *parts;
+} fm_arrival;
+
+#define FM_MAX_ARRIVALS 16
+
+/* Fills the slots of n arrivals (at most FM_MAX_ARRIVALS) with the pool's threads, permuting quantised matrices. FM_ENAN, naming file, tensor, expert and value, for
+ * one that is not finite; *bad is then its arrival. */
+int fm_experts_fill(const fm_model *model, fm_pool *pool, const fm_arrival *arrivals, int n, int *bad, fm_error *err);
+
+/* The matrix as it lies in a slot. */
+static inline fm_matrix fm_expert_matrix_in(const fm_expert_layout *layout, int which, const uint8_t *slot) {
+    return (fm_matrix){layout->matrix[which].type, slot + layout->matrix[which].slot_offset};
+}
+
+/* Names `tensor`'s value i as "row, column" with its number in an FM_ENAN error. */
+int fm_model_nonfinite(const fm_model *model, const fm_tensor *tensor, uint64_t i, float value, fm_error *err);
+
+#endif

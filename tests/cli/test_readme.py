@@ -1,0 +1,32 @@
+"""Every command of README.md, run as it stands there: in a copy of its own directory, with a home directory in which the downloaded model is the demo model."""
+
+import os
+import pathlib
+import re
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BLOCKS = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command(command, tmp_path):
+    program = pathlib.Path(os.environ["FLASH_MOE"]).resolve()
+    if command in ("make demo", "make test"):
+        # They build and test: that they exist is what can be checked from inside a test.
+        done = subprocess.run(["make", "-n", *command.split()[1:]], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return
+    home = tmp_path / "home" / "models"
+    home.mkdir(parents=True)
+    for name in set(re.findall(r"~/models/(\S+)", command)):
+        (home / name).symlink_to(ROOT / "models" / "ember")
+    (tmp_path / "models").symlink_to(ROOT / "models")
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "flash-moe").symlink_to(program)
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path / "home")}, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout or command.startswith("build/flash-moe dump"), done.stderr

@@ -1,0 +1,312 @@
+/* The scalar kernels against what kernels.h says, written out as plainly as can be: where it fixes every rounding the bits must agree, elsewhere the result
+ * lies within a tolerance of the same formula in double. */
+#include "kernels_test.h"
+
+static const fm_kernels *k = &fm_kernels_scalar;
+
+/* dot's tree, column by column. */
+static float plain_dot(const float *a, const float *b, int n) {
+    float sum[4][16] = {{0}}, lane[16];
+    for (int c = 0; c < (n + 15) / 16 * 16; c++) {
+        float *s = &sum[c / 16 % 4][c % 16];
+        *s = fmaf(c < n ? a[c] : 0, c < n ? b[c] : 0, *s);
+    }
+    for (int i = 0; i < 16; i++) lane[i] = (sum[0][i] + sum[1][i]) + (sum[2][i] + sum[3][i]);
+    for (int step = 8; step >= 1; step /= 2) {
+        for (int i = 0; i < step; i++) lane[i] += lane[i + step];
+    }
+    return lane[0];
+}
+
+static void check_dot(void) {
+    for (int n = 0; n <= 300; n++) {
+        float *a = new_vector(n, n % 2 ? WIDE : NORMAL), *b = new_vector(n, NORMAL);
+        float got = k->dot(a, b, n), want = plain_dot(a, b, n);
+        SAME(&got, &want, 1, "dot of %d", n);
+        double exact = 0, size = 0;
+        for (int i = 0; i < n; i++) {
+            exact += (double)a[i] * (double)b[i];
+            size += fabs((double)a[i] * (double)b[i]);
+        }
+        /* At most n / 64 + 7 roundings, each of half a unit, on any path. */
+        CHECK(fabs((double)got - exact) <= size * 0x1p-24 * (n / 64 + 8), "dot of %d: %g, exactly %g", n, (double)got, exact);
+        free(a);
+        free(b);
+    }
+}
+
+/* Column that byte `i` of a group's q holds. */
+static int column_of(int i, int width) {
+    int per_word = 32 / width, word = i / per_word, tuple = i % per_word / 4, byte = i % 4;
+    return word * per_word + tuple + byte * (8 / width);
+}
+
+static void check_quantize(int width, int group, int kind) {
+    int cols = 3 * group;
+    float *x = new_vector(cols, kind);
+    fm_act8 a = new_act8(k, x, 1, cols, group, width);
+    for (int g = 0; g < 3; g++) {
+        const float *xs = x + g * group;
+        float amax = 0;
+        for (int i = 0; i < group; i++) amax = fmaxf(amax, fabsf(xs[i]));
+        int sum = 0;
+        for (int i = 0; i < group; i++) {
+            int q = a.q[g * group + i];
+            float want = amax < 1e-30f ? 0 : xs[column_of(i, width)] * (127 / amax);
+            CHECK(q == (int)rint((double)want), "q %d of group %d is %d, from %g", i, g, q, (double)want);
+            sum += q;
+        }
+        float scale = amax < 1e-30f ? 0 : amax / 127, want = scale * (float)sum;
+        SAME(a.scale + g, &scale, 1, "scale, inputs %d", kind);
+        SAME(a.sum + g, &want, 1, "sum, inputs %d", kind);
+        for (int i = 0; i < group; i++) {
+            double error = fabs((double)(a.scale[g] * (float)a.q[g * group + i]) - (double)xs[column_of(i, width)]);
+            CHECK(amax < 1e-30f || error <= 0.5001 * (double)scale, "error %g of scale %g", error, (double)scale);
+        }
+    }
+    free_act8(&a);
+    free(x);
+}
+
+/* An infinity or NaN makes its group's products NaN, and only its group's. */
+static void check_not_finite(void) {
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    for (int i = 0; i < 3; i++) {
+        float *x = new_vector(256, NORMAL), y[16];
+        x[70 + i] = bad[i];
+        fm_act8 a = new_act8(k, x, 1, 256, 64, 4);
+        for (int g = 0; g < 4; g++) CHECK(isnan(a.scale[g]) == (g == 1) && isnan(a.sum[g]) == (g == 1), "group %d", g);
+        fm_matrix m = new_r16(16, 256, 4, 64, false, ALL_ZERO);
+        k->mul_r16_i8(&m, 0, 1, &a, NULL, 1, y, 16);
+        for (int r = 0; r < 16; r++) CHECK(isnan(y[r]), "row %d is %g", r, (double)y[r]);
+        free_matrix(&m);
+        free_act8(&a);
+        free(x);
+    }
+}
+
+/* Row r times token t, from the values in the matrix's words. */
+static float plain_i8(const fm_matrix *m, int row, const fm_act8 *a, int t) {
+    const fm_matrix_type *type = &m->type;
+    int groups = type->cols / a->group, block_bytes = type->group * type->width * 2 + 64;
+    const uint8_t *strip = (const uint8_t *)m->data + (size_t)(row / 16) * (size_t)(type->cols / type->group) * (size_t)block_bytes;
+    float A = 0, B = 0;
+    for (int g = 0; g < groups; g++) {
+        const uint8_t *block = strip + (size_t)(g * a->group / type->group) * (size_t)block_bytes;
+        int32_t dot = 0;
+        for (int i = 0; i < a->group; i++) {
+            int c = column_of(i, type->width), in_group = (g * a->group + c) % type->group, bit = in_group * type->width;
+            uint32_t word;
+            memcpy(&word, block + bit / 32 * 64 + row % 16 * 4, sizeof word);
+            dot += (int32_t)(word >> bit % 32 & ((1u << type->width) - 1)) * a->q[t * a->cols + g * a->group + i];
+        }
+        uint16_t half[2];
+        memcpy(&half[0], block + block_bytes - 64 + row % 16 * 2, 2);
+        memcpy(&half[1], block + block_bytes - 32 + row % 16 * 2, 2);
+        bool f16 = type->scale_dtype == FM_F16;
+        float s = f16 ? fm_from_f16(half[0]) : fm_from_bf16(half[0]), b = f16 ? fm_from_f16(half[1]) : fm_from_bf16(half[1]);
+        A = fmaf(s * a->scale[t * groups + g], (float)dot, A);
+        B = fmaf(b, a->sum[t * groups + g], B);
+    }
+    return A + B;
+}
+
+static void check_r16(int width, int group, bool f16) {
+    int rows = 37, cols = 512, n = 3;
+    fm_matrix m = new_r16(rows, cols, width, group, f16, RANDOM_BITS);
+    float *x = new_vector(n * cols, NORMAL), *w = allocate((size_t)cols * 4), *i8 = allocate((size_t)(n * rows) * 4), *f32 = allocate((size_t)(n * rows) * 4);
+    fm_act8 a = new_act8(k, x, n, cols, group < 64 ? group : 64, width);
+    static const int32_t tokens[] = {2, 0, 2};
+    k->mul_r16_i8(&m, 0, 3, &a, tokens, n, i8, (size_t)rows);
+    k->mul_r16_f32(&m, 0, 3, x, (size_t)cols, tokens, n, f32, (size_t)rows);
+    double error = 0, size = 0;
+    for (int t = 0; t < n; t++) {
+        for (int r = 0; r < rows; r++) {
+            fm_matrix_row(&m, r, w);
+            float acc = 0, int8 = plain_i8(&m, r, &a, tokens[t]);
+            double exact = 0;
+            for (int c = 0; c < cols; c++) {
+                float xc = x[tokens[t] * cols + c];
+                acc = fmaf(w[c], xc, acc);
+                exact += (double)w[c] * (double)xc;
+            }
+            SAME(f32 + t * rows + r, &acc, 1, "f32: width %d group %d f16 %d token %d row %d", width, group, f16, t, r);
+            SAME(i8 + t * rows + r, &int8, 1, "i8: width %d group %d f16 %d token %d row %d", width, group, f16, t, r);
+            error += pow((double)i8[t * rows + r] - exact, 2);
+            size += exact * exact;
+        }
+    }
+    CHECK(sqrt(error / size) < 0.02, "int8 activations: relative error %g, width %d, group %d", sqrt(error / size), width, group);
+    free_act8(&a);
+    free(x);
+    free(w);
+    free(i8);
+    free(f32);
+    free_matrix(&m);
+}
+
+static void check_float(fm_format format, int cols) {
+    fm_matrix m = new_float(5, cols, format, NORMAL);
+    float *x = new_vector(2 * cols, NORMAL), *w = allocate((size_t)cols * 4), y[10];
+    k->mul_float(&m, 0, 5, x, (size_t)cols, NULL, 2, y, 5);
+    for (int i = 0; i < 10; i++) {
+        fm_matrix_row(&m, i % 5, w);
+        float want = plain_dot(w, x + i / 5 * cols, cols);
+        SAME(y + i, &want, 1, "format %d cols %d row %d", (int)format, cols, i % 5);
+    }
+    free(x);
+    free(w);
+    free_matrix(&m);
+}
+
+#define CLOSE(got, want, tolerance, what)                                                                                                                      \
+    CHECK(fabs((double)(got) - (want)) <= (tolerance) * (fabs(want) + 1e-30), "%s: %.9g, want %.9g", what, (double)(got), (double)(want))
+
+static double silu(double x) { return x / (1 + exp(-x)); }
+
+static void check_vectors(int n) {
+    float *x = new_vector(n, NORMAL), *w = new_vector(n, NORMAL), *z = new_vector(n, NORMAL), *y = new_vector(n, NORMAL), *y0 = allocate((size_t)n * 4);
+    memcpy(y0, y, (size_t)n * 4);
+    double square = 0, most = -1e30, total = 0;
+    for (int i = 0; i < n; i++) {
+        square += (double)x[i] * (double)x[i];
+        most = fmax(most, (double)x[i]);
+    }
+    for (int i = 0; i < n; i++) total += exp((double)x[i] - most);
+    double rms = 1 / sqrt(square / n + 1e-3), l2 = 1 / sqrt(square + 1e-3);
+    k->add(x, n, y);
+    for (int i = 0; i < n; i++) CHECK(y[i] == y0[i] + x[i], "add %d", i);
+    k->axpy(0.3f, x, n, y);
+    for (int i = 0; i < n; i++) CHECK(y[i] == fmaf(0.3f, x[i], y0[i] + x[i]), "axpy %d", i);
+    k->rms_norm(x, w, n, 1e-3f, y);
+    for (int i = 0; i < n; i++) CLOSE(y[i], (double)x[i] * rms * (double)w[i], 1e-6, "rms_norm");
+    k->rms_norm_gated(x, w, z, n, 1e-3f, y);
+    for (int i = 0; i < n; i++) CLOSE(y[i], (double)x[i] * rms * (double)w[i] * silu((double)z[i]), 1e-6, "rms_norm_gated");
+    k->l2_norm(x, n, 1e-3f, 0.25f, y);
+    for (int i = 0; i < n; i++) CLOSE(y[i], (double)x[i] * l2 * 0.25, 1e-6, "l2_norm");
+    k->swiglu(x, w, n, y);
+    for (int i = 0; i < n; i++) CLOSE(y[i], silu((double)x[i]) * (double)w[i], 1e-6, "swiglu");
+    k->sigmoid_mul(x, w, n, y);
+    for (int i = 0; i < n; i++) CLOSE(y[i], (double)x[i] / (1 + exp(-(double)w[i])), 1e-6, "sigmoid_mul");
+    k->softmax(x, n, y);
+    for (int i = 0; i < n; i++) CLOSE(y[i], exp((double)x[i] - most) / total, 1e-6, "softmax");
+    free(x);
+    free(w);
+    free(z);
+    free(y);
+    free(y0);
+}
+
+static void check_conv(void) {
+    enum { CHANNELS = 37, TAPS = 4 };
+    float *w = new_vector(CHANNELS * TAPS, NORMAL), *x = new_vector(CHANNELS * TAPS, NORMAL), y[CHANNELS];
+    const float *rows[TAPS] = {x + 2 * CHANNELS, x, x + 3 * CHANNELS, x + CHANNELS};
+    k->conv_silu(w, rows, TAPS, CHANNELS, 0, CHANNELS, y);
+    for (int c = 0; c < CHANNELS; c++) {
+        float sum = 0;
+        for (int j = 0; j < TAPS; j++) sum = fmaf(w[j * CHANNELS + c], rows[j][c], sum);
+        CLOSE(y[c], silu((double)sum), 1e-6, "conv_silu");
+    }
+    free(w);
+    free(x);
+}
+
+/* Attention over several blocks and the merging of them, against one softmax over all keys. */
+static void check_attention(int n, int hd) {
+    float *q = new_vector(hd, NORMAL), *keys = new_vector(n * hd, NORMAL), *v = new_vector(n * hd, NORMAL);
+    float *acc = allocate((size_t)hd * 4), *block = allocate((size_t)hd * 4), M = 0, L = 0, m, l;
+    double *p = allocate((size_t)n * sizeof *p), most = -1e30, total = 0;
+    for (int first = 0; first < n; first += FM_ATTENTION_BLOCK) {
+        int count = n - first < FM_ATTENTION_BLOCK ? n - first : FM_ATTENTION_BLOCK;
+        k->attend(q, keys + first * hd, v + first * hd, (size_t)hd, count, hd, 0.4f, &m, &l, block);
+        k->attend_merge(&M, &L, acc, m, l, block, hd);
+    }
+    k->attend_finish(L, acc, hd, acc);
+    for (int j = 0; j < n; j++) {
+        p[j] = 0;
+        for (int i = 0; i < hd; i++) p[j] += (double)q[i] * (double)keys[j * hd + i];
+        p[j] *= (double)0.4f;
+        most = fmax(most, p[j]);
+    }
+    for (int j = 0; j < n; j++) total += p[j] = exp(p[j] - most);
+    for (int i = 0; i < hd; i++) {
+        double want = 0;
+        for (int j = 0; j < n; j++) want += p[j] / total * (double)v[j * hd + i];
+        /* Outputs are means of values of size 1; scores of size 10 are rounded to 1e-6. */
+        CHECK(fabs((double)acc[i] - want) < 3e-6, "attention over %d keys, %d: %g, want %g", n, i, (double)acc[i], want);
+    }
+    CLOSE(M, most, 1e-5, "the largest score");
+    free(q);
+    free(keys);
+    free(v);
+    free(acc);
+    free(block);
+    free(p);
+}
+
+static void check_delta(void) {
+    enum { DK = 24, DV = 40 };
+    float *s = new_vector(DK * DV, NORMAL), *q = new_vector(DK, NORMAL), *key = new_vector(DK, NORMAL), *v = new_vector(DV, NORMAL), o[DV], s0[DK * DV];
+    memcpy(s0, s, sizeof s0);
+    k->delta_step(s, DK, DV, q, key, v, 0.9f, 0.6f, o);
+    for (int c = 0; c < DV; c++) {
+        float kv = 0, out = 0;
+        for (int i = 0; i < DK; i++) kv = fmaf(s0[i * DV + c] * 0.9f, key[i], kv);
+        float d = (v[c] - kv) * 0.6f;
+        double exact = 0;
+        for (int i = 0; i < DK; i++) {
+            float want = fmaf(key[i], d, s0[i * DV + c] * 0.9f);
+            SAME(s + i * DV + c, &want, 1, "state %d, %d", i, c);
+            out = fmaf(want, q[i], out);
+            exact += (double)want * (double)q[i];
+        }
+        SAME(o + c, &out, 1, "output %d", c);
+        CHECK(fabs((double)o[c] - exact) < 1e-4, "output %d", c);
+    }
+    free(s);
+    free(q);
+    free(key);
+    free(v);
+}
+
+/* A NaN among the inputs must be seen in the output. */
+static void check_nan(void) {
+    float x[40], y[40], z[40], m, l;
+    for (int at = 0; at < 40; at++) {
+        fill_vector(x, 40, NORMAL);
+        fill_vector(z, 40, NORMAL);
+        x[at] = NAN;
+        CHECK(isnan(k->dot(x, z, 40)), "dot");
+        k->rms_norm(x, z, 40, 1e-6f, y);
+        CHECK(isnan(y[0]) && isnan(y[39]), "rms_norm");
+        k->softmax(x, 40, y);
+        CHECK(isnan(y[0]) && isnan(y[39]), "softmax");
+        k->exp(x, 40, y);
+        CHECK(isnan(y[at]), "exp");
+        k->swiglu(x, z, 40, y);
+        CHECK(isnan(y[at]), "swiglu");
+        k->sigmoid_mul(z, x, 40, y);
+        CHECK(isnan(y[at]), "sigmoid_mul");
+        k->attend(z, x, z, 8, 5, 8, 1, &m, &l, y);
+        CHECK(isnan(l) && isnan(y[0]), "attend, NaN in a key");
+    }
+}
+
+int main(void) {
+    check_dot();
+    for (int kind = 0; kind < N_VECTORS; kind++) {
+        for (int i = 0; i < 6; i++) check_quantize(2 << i % 3, i < 3 ? 32 : 64, kind);
+    }
+    check_not_finite();
+    for (int i = 0; i < 18; i++) check_r16(2 << i % 3, 32 << i / 3 % 3, i >= 9);
+    for (int i = 0; i < 30; i++) check_float(i % 3 == 0 ? FM_FORMAT_F32 : i % 3 == 1 ? FM_FORMAT_F16 : FM_FORMAT_BF16, 1 + i * 7);
+    for (int n = 1; n < 80; n++) check_vectors(n);
+    check_vectors(2048);
+    check_conv();
+    check_attention(1, 16);
+    check_attention(300, 33);
+    check_attention(1000, 64);
+    check_delta();
+    check_nan();
+    return TEST_END();
+}

@@ -1,0 +1,30 @@
+#!/bin/sh
+# Fills a folder with Debian's arm64 libraries that the cross build links: tools/arm64_sysroot.sh FOLDER. It keeps package lists and packages of its own in
+# there, so neither root nor a second architecture of the system is needed. Writes FOLDER/paths.ini, the [constants] of cross/arm64.ini.
+set -eu
+mkdir -p "$1"
+cd "$1"
+folder=$(pwd)
+[ ! -e paths.ini ] || exit 0
+packages="libjansson-dev libjansson4 libpcre2-dev libpcre2-8-0 libutf8proc-dev libutf8proc2 liburing-dev liburing2"
+echo "fetching arm64 libraries into $1: $packages"
+mkdir -p state/lists/partial cache/archives/partial packages
+apt() {
+    apt-get -qq -o APT::Architecture=arm64 -o APT::Architectures::=arm64 -o Dir::State="$folder/state" -o Dir::Cache="$folder/cache" \
+        -o Dir::State::status=/dev/null -o Dir::Etc::SourceParts="$folder/sources" -o Dir::Etc::SourceList=/dev/null -o Debug::NoLocking=1 -o APT::Sandbox::User="$(id -un)" "$@"
+}
+# Debian's own sources only: what else this system knows need not have arm64.
+mkdir -p sources
+for file in /etc/apt/sources.list /etc/apt/sources.list.d/debian.sources; do
+    [ ! -e "$file" ] || cp "$file" sources/
+done
+[ ! -e sources/sources.list ] || mv sources/sources.list sources/debian.list
+apt update
+(cd packages && apt download $packages)
+for file in packages/*.deb; do dpkg-deb -x "$file" files; done
+cat >paths.ini <<END
+[constants]
+sysroot = '$folder/files'
+libraries = '$folder/files/usr/lib/aarch64-linux-gnu'
+END
+rm -rf state cache packages sources
