@@ -14,7 +14,7 @@ MESON_TEST := meson test --no-rebuild --print-errorlogs --timeout-multiplier
 # setup FOLDER OPTION…: configures once; quiet unless it fails.
 SETUP = setup() { [ -e "$$1/build.ninja" ] || out=$$(meson setup "$$@") || { echo "$$out"; exit 1; }; }; setup
 LOG := meson-logs/testlog.json
-DEMO := build/flash-moe run models/ember --memory 64M --temp 0
+DEMO := build/flash-moe run models/ember --memory 20M --context 1024 --temp 0
 
 all: build/build.ninja ## build the program and the library into build/
 	@$(NINJA) -C build

@@ -4,6 +4,11 @@
 #ifndef FM_BASE_MEMORY_H
 #define FM_BASE_MEMORY_H
 
+#include <stdlib.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include "base/error.h"
 
 #define FM_HUGE_PAGE ((size_t)2 << 20)
@@ -36,5 +41,12 @@ typedef struct fm_arena {
 static inline size_t fm_arena_bytes(size_t n) { return (n + 63) & ~(size_t)63; }
 /* The next n bytes of it, zeroed at first use. The caller sized the arena: running over is our bug (assert). */
 void *fm_arena_take(fm_arena *arena, size_t n);
+
+/* Gives what malloc has free back to the system, where the C library can: after something large was freed in small pieces. */
+static inline void fm_memory_trim(void) {
+#ifdef __GLIBC__
+    malloc_trim(0);
+#endif
+}
 
 #endif

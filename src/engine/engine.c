@@ -106,7 +106,7 @@ static int open_parts(fm_engine *e, const char *directory, fm_error *err) {
     if (!fm_kernels_find(o->cpu, err) || !fm_policy_find(o->policy, err)) return FM_EINVAL;
     if ((rc = fm_pool_open(&e->pool, o->n_threads, err)) < 0) return rc;
     fm_progress progress = {o->progress, o->user};
-    if ((rc = fm_weights_load(&e->weights, e->model, e->pool, &progress, err)) < 0) return rc;
+    if ((rc = fm_weights_load(&e->weights, e->model, e->pool, fm_plan_piece_bytes(&e->plan, o), &progress, err)) < 0) return rc;
     fm_device_config device = fm_plan_device(&e->plan, e->model, o);
     device.weights = &e->weights;
     device.pool = e->pool;

@@ -65,6 +65,8 @@ int fm_plan_compute(fm_plan *plan, const fm_model *model, const fm_tokenizer *to
 /* The device's and the store's configuration under a plan. */
 fm_device_config fm_plan_device(const fm_plan *plan, const fm_model *model, const fm_engine_options *options);
 fm_store_config fm_plan_store(const fm_plan *plan, const fm_model *model, const fm_engine_options *options);
+/* Bytes that each thread reads at a time while the dense weights are loaded: their buffers, which are gone before slots are filled, stay a small part of the budget. */
+size_t fm_plan_piece_bytes(const fm_plan *plan, const fm_engine_options *options);
 size_t fm_plan_table_bytes(const fm_model *model, int batch, int top_k);
 /* Copies options of any known size over the defaults; checks their ranges. */
 int fm_options_read(fm_engine_options *out, const fm_engine_options *in, fm_error *err);

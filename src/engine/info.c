@@ -64,7 +64,7 @@ static void add_experts(fm_model_info *info, const fm_model *model) {
                 snprintf(format, sizeof format, "%s", m->type.format == FM_FORMAT_BF16 ? "bf16" : m->type.format == FM_FORMAT_F16 ? "f16" : "f32");
                 if (m->type.format == FM_FORMAT_F32) bytes = values * 4;
             }
-            add_part(info->parts, &info->n_parts, "experts", format, d->n_experts * (m->type.format == FM_FORMAT_R16 ? 3 : 1), bytes * (uint64_t)d->n_experts);
+            add_part(info->parts, &info->n_parts, "experts", format, m->n_tensors, bytes * (uint64_t)d->n_experts);
             expert += values;
         }
         info->n_moe_layers++;

@@ -1,6 +1,6 @@
 /* engine/plan.c: what a model needs under a budget: how long a context, how many tokens a batch, how many experts in memory. fm_engine_open allocates exactly
  * what stands here. */
-#include <inttypes.h>
+#include <assert.h>
 #include <string.h>
 
 #include "cpu/cpu.h"
@@ -8,12 +8,14 @@
 
 #define MIB ((uint64_t)1 << 20)
 #define GIB ((uint64_t)1 << 30)
-#define OVERHEAD (10 * MIB)       /* the program, its libraries, heap and tables that are not counted one by one */
+#define OVERHEAD (8 * MIB)        /* the program, its libraries, heap and tables that are not counted one by one */
 #define OVERHEAD_THREAD (MIB / 4) /* stack and scratch of a thread */
 #define MAX_CONTEXT 32768         /* when --context does not say */
 #define MIN_CONTEXT 256
 #define MAX_BATCH 512
 #define MIN_BATCH FM_ROW_TOKENS
+#define MIN_PIECE (64 << 10)
+#define MAX_PIECE (2 << 20)
 #define STAGING_BYTES (16 * MIB) /* experts being read: what one disk wants in flight */
 
 int fm_options_read(fm_engine_options *out, const fm_engine_options *in, fm_error *err) {
@@ -59,6 +61,11 @@ fm_store_config fm_plan_store(const fm_plan *plan, const fm_model *model, const 
                              .io_name = o->io,
                              .log = o->log,
                              .user = o->user};
+}
+
+size_t fm_plan_piece_bytes(const fm_plan *plan, const fm_engine_options *o) {
+    uint64_t bytes = plan->budget_bytes / 512 / (uint64_t)o->n_threads;
+    return bytes < MIN_PIECE ? MIN_PIECE : bytes > MAX_PIECE ? MAX_PIECE : (size_t)bytes;
 }
 
 size_t fm_plan_table_bytes(const fm_model *model, int batch, int top_k) {
@@ -136,10 +143,10 @@ static int refuse(const fm_plan *p, const fm_model *model, const fm_engine_optio
 static void find_buffers(fm_plan *p, const fm_model *model, const fm_engine_options *o, uint64_t slot) {
     uint64_t disk = p->expert_disk_bytes ? p->expert_disk_bytes : 1, want = STAGING_BYTES / disk;
     p->n_staging = want < 4 ? 4 : want > 64 ? 64 : (int)want;
-    for (p->batch = MAX_BATCH;; p->batch /= 2) {
+    for (p->batch = MAX_BATCH; p->batch > MIN_BATCH; p->batch /= 2) {
         uint64_t fixed = fixed_bytes(p, model, o), variable = fixed - p->dense_bytes - p->session_bytes - p->text_bytes - p->overhead_bytes;
-        uint64_t wanted = slot * (uint64_t)p->n_experts_total, left = fixed + wanted;
-        if (p->batch == MIN_BATCH || left <= p->budget_bytes || variable <= p->budget_bytes / 10) break;
+        bool resident = fixed + slot * (uint64_t)p->n_experts_total <= p->budget_bytes;
+        if (resident || (variable <= p->budget_bytes / 10 && fixed + slot * (uint64_t)p->min_slots <= p->budget_bytes)) break;
         if (p->n_staging > 4) p->n_staging = p->n_staging / 2 < 4 ? 4 : p->n_staging / 2;
     }
     while (p->n_staging > 1 && fixed_bytes(p, model, o) + slot * (uint64_t)p->min_slots > p->budget_bytes) p->n_staging--;
@@ -186,6 +193,7 @@ int fm_plan_compute(fm_plan *p, const fm_model *model, const fm_tokenizer *token
         p->context = p->context / 2 < MIN_CONTEXT ? MIN_CONTEXT : p->context / 2;
         fixed = fixed_bytes(p, model, o);
     }
+    assert(fixed + slot * (uint64_t)p->min_slots <= p->budget_bytes);
     uint64_t slots = slot ? (p->budget_bytes - fixed) / slot : 0;
     p->resident = slots >= (uint64_t)p->n_experts_total;
     p->n_slots = p->resident ? p->n_experts_total : (int)slots;

@@ -1,61 +1,47 @@
-/* formats/packed_experts.c: see packed_experts.h. */
+/* formats/packed_experts.c: see packed_experts.h. Whether tensors fit the model is model/'s business. */
 #include "formats/packed_experts.h"
 
-#include <ctype.h>
 #include <inttypes.h>
-#include <jansson.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-#define JSON_LIMIT ((size_t)64 << 20)
+#include "formats/json.h"
+
 #define MAX_COMPONENTS 16
+#define PATH_BYTES 1300
+
+typedef struct component {
+    const char *name; /* in the layout's JSON */
+    fm_tensor tensor; /* of one expert: type, shape, offset and bytes */
+} component;
 
 typedef struct layout {
-    char path[1200];
+    char path[PATH_BYTES];
+    json_t *json;
     uint64_t expert_size, n_layers, n_experts;
     int n;
-    struct {
-        char name[64];
-        uint64_t offset, size;
-        fm_dtype dtype;
-    } components[MAX_COMPONENTS];
+    component components[MAX_COMPONENTS];
 } layout;
 
+static bool exists(const char *directory, const char *name) {
+    char path[PATH_BYTES];
+    return fm_path_join(path, sizeof path, directory, name, NULL) == 0 && fm_path_exists(path);
+}
+
 bool fm_packed_experts_here(const char *directory) {
-    char path[1200];
-    if (fm_path_join(path, sizeof path, directory, "packed_experts/layout.json", NULL) == 0 && fm_path_exists(path)) return true;
-    return fm_path_join(path, sizeof path, directory, "model_weights.json", NULL) == 0 && fm_path_exists(path);
-}
-
-static int open_json(json_t **root, const char *path, fm_error *err) {
-    char *text;
-    size_t bytes;
-    json_error_t at;
-    int rc = fm_file_read_text(&text, &bytes, path, JSON_LIMIT, err);
-    *root = NULL;
-    if (rc < 0) return rc;
-    *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &at);
-    free(text);
-    return *root ? 0 : fm_fail(err, FM_EFORMAT, "%s: line %d: %s", path, at.line, at.text);
-}
-
-static bool number(const json_t *object, const char *key, uint64_t most, uint64_t *out) {
-    const json_t *v = json_object_get(object, key);
-    if (!json_is_integer(v) || json_integer_value(v) < 0 || (uint64_t)json_integer_value(v) > most) return false;
-    *out = (uint64_t)json_integer_value(v);
-    return true;
+    if (exists(directory, "model_weights.json")) return true;
+    return exists(directory, "packed_experts/layout.json") && !exists(directory, "model.safetensors.index.json") && !exists(directory, "model.safetensors");
 }
 
 /* The programs write "U32", "BF16", "F32"; others "uint32", "bfloat16" and the like. */
-static bool dtype_of(const char *name, fm_dtype *out) {
+static bool find_dtype(const char *name, fm_dtype *out) {
     static const struct {
         const char *name;
         fm_dtype dtype;
     } names[] = {{"U32", FM_U32},    {"BF16", FM_BF16},     {"F16", FM_F16},     {"F32", FM_F32},
                  {"uint32", FM_U32}, {"bfloat16", FM_BF16}, {"float16", FM_F16}, {"float32", FM_F32}};
-    for (size_t i = 0; name && i < sizeof names / sizeof *names; i++) {
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (strcasecmp(name, names[i].name)) continue;
         *out = names[i].dtype;
         return true;
@@ -63,129 +49,124 @@ static bool dtype_of(const char *name, fm_dtype *out) {
     return false;
 }
 
-/* Some layouts leave the type out: weights are u32 words, scales and biases bf16. */
-static fm_dtype usual_dtype(const char *component) {
-    const char *dot = strrchr(component, '.');
-    return dot && !strcmp(dot, ".weight") ? FM_U32 : FM_BF16;
+/* What layout and manifest have in common: dtype, shape, offset and size of the entry of a name. what is "component" or "tensor". */
+static int read_entry(fm_tensor *tensor, const char *path, const char *what, const char *name, const json_t *entry, fm_error *err) {
+    const char *dtype = json_string_value(json_object_get(entry, "dtype"));
+    if (!dtype) return fm_fail(err, FM_EFORMAT, "%s: %s %s has no dtype", path, what, name);
+    if (!find_dtype(dtype, &tensor->dtype)) return fm_fail(err, FM_EUNSUPPORTED, "%s: %s %s is of type %.40s, which is not supported", path, what, name, dtype);
+    if (!fm_json_whole(json_object_get(entry, "offset"), INT64_MAX, &tensor->offset) ||
+        !fm_json_whole(json_object_get(entry, "size"), INT64_MAX, &tensor->bytes)) {
+        return fm_fail(err, FM_EFORMAT, "%s: %s %s has no offset and size that are whole numbers", path, what, name);
+    }
+    if (fm_json_shape(json_object_get(entry, "shape"), tensor)) return 0;
+    return fm_fail(err, FM_EFORMAT, "%s: %s %s has no shape of up to %d whole numbers", path, what, name, FM_MAX_DIMS);
 }
 
-static int read_component(layout *l, const json_t *c, fm_error *err) {
-    const char *name = json_string_value(json_object_get(c, "name")), *dtype = json_string_value(json_object_get(c, "dtype"));
-    if (l->n == MAX_COMPONENTS) return fm_fail(err, FM_EUNSUPPORTED, "%s: more than %d components", l->path, MAX_COMPONENTS);
-    if (!name || strlen(name) >= sizeof l->components[0].name) return fm_fail(err, FM_EFORMAT, "%s: component %d has no usable name", l->path, l->n);
-    snprintf(l->components[l->n].name, sizeof l->components[0].name, "%s", name);
-    l->components[l->n].dtype = usual_dtype(name);
-    if (dtype && !dtype_of(dtype, &l->components[l->n].dtype)) {
-        return fm_fail(err, FM_EUNSUPPORTED, "%s: component %s is of type %s, which is not supported", l->path, name, dtype);
+static int read_component(layout *l, const json_t *json, fm_error *err) {
+    if (l->n == MAX_COMPONENTS) return fm_fail(err, FM_EUNSUPPORTED, "%s: it has more than %d components", l->path, MAX_COMPONENTS);
+    component *c = &l->components[l->n];
+    fm_tensor *t = &c->tensor;
+    c->name = json_string_value(json_object_get(json, "name"));
+    if (!c->name || !*c->name) return fm_fail(err, FM_EFORMAT, "%s: component %d has no name", l->path, l->n);
+    int rc = read_entry(t, l->path, "component", c->name, json, err);
+    if (rc < 0) return rc;
+    if (t->n_dims == 3 && t->shape[0] == l->n_experts) { /* some say the shape of all experts */
+        memmove(t->shape, t->shape + 1, 2 * sizeof *t->shape);
+        t->n_dims = 2;
     }
-    uint64_t offset, size;
-    if (!number(c, "offset", l->expert_size, &offset) || !number(c, "size", l->expert_size, &size) || offset + size > l->expert_size) {
-        return fm_fail(err, FM_EFORMAT, "%s: component %s does not lie within the %" PRIu64 " bytes of an expert", l->path, name, l->expert_size);
+    if (t->n_dims != 2) return fm_fail(err, FM_EFORMAT, "%s: component %s has %d dimensions, not 2", l->path, c->name, t->n_dims);
+    if (t->offset > l->expert_size || t->bytes > l->expert_size - t->offset) {
+        return fm_fail(err, FM_EFORMAT, "%s: component %s, %" PRIu64 " bytes at %" PRIu64 ", leaves the %" PRIu64 " bytes of an expert", l->path, c->name,
+                       t->bytes, t->offset, l->expert_size);
     }
     for (int i = 0; i < l->n; i++) {
-        bool apart = offset >= l->components[i].offset + l->components[i].size || offset + size <= l->components[i].offset;
-        if (!apart) return fm_fail(err, FM_EFORMAT, "%s: components %s and %s overlap", l->path, l->components[i].name, name);
+        const fm_tensor *other = &l->components[i].tensor;
+        if (t->offset >= other->offset + other->bytes || t->offset + t->bytes <= other->offset) continue;
+        return fm_fail(err, FM_EFORMAT, "%s: components %s, at %" PRIu64 ", and %s, at %" PRIu64 ", overlap", l->path, l->components[i].name, other->offset,
+                       c->name, t->offset);
     }
-    l->components[l->n].offset = offset;
-    l->components[l->n++].size = size;
+    l->n++;
     return 0;
 }
 
-static int read_layout(layout *l, const char *directory, fm_error *err) {
-    json_t *root;
+/* A number of the layout, from 1 to most. */
+static int read_number(const layout *l, const char *key, uint64_t most, uint64_t *out, fm_error *err) {
+    if (fm_json_whole(json_object_get(l->json, key), most, out) && *out) return 0;
+    return fm_fail(err, FM_EFORMAT, "%s: it has no %s from 1 to %" PRIu64, l->path, key, most);
+}
+
+static int open_layout(layout *l, const char *directory, fm_error *err) {
     memset(l, 0, sizeof *l);
     int rc = fm_path_join(l->path, sizeof l->path, directory, "packed_experts/layout.json", err);
-    if (rc < 0 || (rc = open_json(&root, l->path, err)) < 0) return rc;
-    const json_t *components = json_object_get(root, "components");
-    if (!number(root, "expert_size", UINT32_MAX, &l->expert_size) || !number(root, "num_layers", 4096, &l->n_layers) ||
-        !number(root, "num_experts", 65536, &l->n_experts) || !json_is_array(components) || !l->expert_size || !l->n_experts) {
-        rc = fm_fail(err, FM_EFORMAT, "%s: it lacks expert_size, num_layers, num_experts or components, or one of them is out of range", l->path);
-    }
-    for (size_t i = 0; rc >= 0 && i < json_array_size(components); i++) rc = read_component(l, json_array_get(components, i), err);
-    json_decref(root);
+    if (rc < 0 || (rc = fm_json_open(&l->json, l->path, err)) < 0) return rc;
+    if ((rc = read_number(l, "expert_size", UINT32_MAX, &l->expert_size, err)) < 0) return rc;
+    if ((rc = read_number(l, "num_layers", 4096, &l->n_layers, err)) < 0) return rc;
+    if ((rc = read_number(l, "num_experts", 65536, &l->n_experts, err)) < 0) return rc;
+    const json_t *components = json_object_get(l->json, "components");
+    size_t n = json_array_size(components);
+    if (n == 0) return fm_fail(err, FM_EFORMAT, "%s: it has no components", l->path);
+    for (size_t i = 0; i < n && rc >= 0; i++) rc = read_component(l, json_array_get(components, i), err);
     return rc;
 }
 
-/* Rows of a component: of its `weight`, scales and biases alike. They follow from sizes: gate and up have as many rows as down has columns, which the caller checks
- * against config.json; here the shapes in the layout (with or without a leading expert axis) say it. */
-static int component_shape(const layout *l, int i, uint64_t shape[2], const json_t *json, fm_error *err) {
-    const json_t *dims = json_object_get(json_array_get(json_object_get(json, "components"), (size_t)i), "shape");
-    size_t n = json_array_size(dims);
-    for (size_t d = 0; d < 2 && n >= 2; d++) shape[d] = (uint64_t)json_integer_value(json_array_get(dims, n - 2 + d));
-    uint64_t bytes = 0;
-    bool good = n >= 2 && shape[0] && shape[1] && !__builtin_mul_overflow(shape[0], shape[1], &bytes) &&
-                !__builtin_mul_overflow(bytes, (uint64_t)fm_dtype_bytes(l->components[i].dtype), &bytes) && bytes == l->components[i].size;
-    if (good) return 0;
-    return fm_fail(err, FM_EFORMAT, "%s: component %s has %" PRIu64 " bytes, which is not what its shape and type give", l->path, l->components[i].name,
-                   l->components[i].size);
-}
-
-static int add_layer(fm_tensors *t, const layout *l, const json_t *json, const char *directory, int layer, fm_error *err) {
-    char name[160], path[1300];
-    snprintf(name, sizeof name, "packed_experts/layer_%02d.bin", layer);
-    int rc = fm_path_join(path, sizeof path, directory, name, err), file;
-    if (rc < 0 || (rc = file = fm_tensors_add_file(t, path, err)) < 0) return rc;
-    if (t->files[file].size != l->n_experts * l->expert_size) {
-        return fm_fail(err, FM_EFORMAT, "%s: it has %" PRIu64 " bytes, but %" PRIu64 " experts of %" PRIu64 " are %" PRIu64, path, t->files[file].size,
-                       l->n_experts, l->expert_size, l->n_experts * l->expert_size);
-    }
-    for (int i = 0; i < l->n; i++) {
-        fm_tensor tensor = {.file = file, .dtype = l->components[i].dtype, .n_dims = 3, .offset = l->components[i].offset, .stride = l->expert_size};
-        tensor.shape[0] = l->n_experts;
-        if ((rc = component_shape(l, i, tensor.shape + 1, json, err)) < 0) return rc;
-        tensor.bytes = l->n_experts * l->components[i].size;
-        snprintf(name, sizeof name, "model.layers.%d.mlp.switch_mlp.%s", layer, l->components[i].name);
-        if ((rc = fm_tensors_add(t, name, &tensor, err)) < 0) return rc;
-    }
-    return 0;
-}
-
+/* model_weights.bin as model_weights.json says it. */
 static int add_dense(fm_tensors *t, const char *directory, json_t **manifest, fm_error *err) {
-    char path[1200], weights[1200];
+    char path[PATH_BYTES], weights[PATH_BYTES];
     const char *name;
     json_t *entry;
-    int rc = fm_path_join(path, sizeof path, directory, "model_weights.json", err), file;
-    if (rc < 0 || (rc = open_json(manifest, path, err)) < 0) return rc;
-    if ((rc = fm_path_join(weights, sizeof weights, directory, "model_weights.bin", err)) < 0 || (rc = file = fm_tensors_add_file(t, weights, err)) < 0)
-        return rc;
+    int rc = fm_path_join(path, sizeof path, directory, "model_weights.json", err), file, first = t->n_tensors;
+    if (rc < 0 || (rc = fm_json_open(manifest, path, err)) < 0) return rc;
     json_t *tensors = json_object_get(*manifest, "tensors");
     if (!json_is_object(tensors)) return fm_fail(err, FM_EFORMAT, "%s: it has no tensors", path);
+    if ((rc = fm_path_join(weights, sizeof weights, directory, "model_weights.bin", err)) < 0 || (rc = file = fm_tensors_add_file(t, weights, err)) < 0)
+        return rc;
     json_object_foreach(tensors, name, entry) {
         fm_tensor tensor = {.file = file};
-        const json_t *shape = json_object_get(entry, "shape");
-        const char *dtype = json_string_value(json_object_get(entry, "dtype"));
-        if (!dtype_of(dtype, &tensor.dtype))
-            return fm_fail(err, FM_EUNSUPPORTED, "%s: tensor %s is of type %s, which is not supported", path, name, dtype ? dtype : "none");
-        if (!number(entry, "offset", INT64_MAX, &tensor.offset) || !number(entry, "size", INT64_MAX, &tensor.bytes) || json_array_size(shape) > FM_MAX_DIMS) {
-            return fm_fail(err, FM_EFORMAT, "%s: tensor %s lacks a usable offset, size or shape", path, name);
-        }
-        for (; tensor.n_dims < (int)json_array_size(shape); tensor.n_dims++) {
-            json_int_t n = json_integer_value(json_array_get(shape, (size_t)tensor.n_dims));
-            if (n < 0) return fm_fail(err, FM_EFORMAT, "%s: tensor %s has a negative dimension", path, name);
-            tensor.shape[tensor.n_dims] = (uint64_t)n;
-        }
-        if ((rc = fm_tensors_add(t, name, &tensor, err)) < 0) return rc;
+        if ((rc = read_entry(&tensor, path, "tensor", name, entry, err)) < 0 || (rc = fm_tensors_add(t, name, &tensor, err)) < 0) return rc;
+    }
+    return fm_tensors_check_places(t, first, NULL, err);
+}
+
+static int add_layer(fm_tensors *t, const layout *l, const char *path, unsigned layer, fm_error *err) {
+    int file = fm_tensors_add_file(t, path, err), rc;
+    if (file < 0) return file;
+    uint64_t size = t->files[file].size, want = l->n_experts * l->expert_size;
+    if (size != want) {
+        return fm_fail(err, FM_EFORMAT, "%s: it has %" PRIu64 " bytes, but %" PRIu64 " experts of %" PRIu64 " are %" PRIu64, path, size, l->n_experts,
+                       l->expert_size, want);
+    }
+    for (int i = 0; i < l->n; i++) {
+        const fm_tensor *one = &l->components[i].tensor;
+        fm_tensor all = {.file = file, .dtype = one->dtype, .n_dims = 3, .offset = one->offset, .bytes = l->n_experts * one->bytes, .stride = l->expert_size};
+        all.shape[0] = l->n_experts;
+        all.shape[1] = one->shape[0];
+        all.shape[2] = one->shape[1];
+        char name[300];
+        snprintf(name, sizeof name, "model.layers.%u.mlp.switch_mlp.%s", layer, l->components[i].name);
+        if ((rc = fm_tensors_add(t, name, &all, err)) < 0) return rc;
     }
     return 0;
 }
 
-/* A layer whose MLP stands in the manifest has no experts, so no file. */
-static bool is_dense(const json_t *manifest, uint64_t layer) {
+/* A layer whose MLP stands in the manifest need have no experts, so no file. */
+static bool is_dense(const json_t *manifest, unsigned layer) {
     char name[80];
-    snprintf(name, sizeof name, "model.layers.%u.mlp.gate_proj.weight", (unsigned)layer);
+    snprintf(name, sizeof name, "model.layers.%u.mlp.gate_proj.weight", layer);
     return json_object_get(json_object_get(manifest, "tensors"), name) != NULL;
 }
 
 int fm_packed_experts_add(fm_tensors *t, const char *directory, fm_error *err) {
     layout l;
-    json_t *json = NULL, *manifest = NULL;
-    int rc = read_layout(&l, directory, err);
-    if (rc < 0 || (rc = open_json(&json, l.path, err)) < 0) return rc;
-    rc = add_dense(t, directory, &manifest, err);
-    for (uint64_t i = 0; rc >= 0 && i < l.n_layers; i++) {
-        if (!is_dense(manifest, i)) rc = add_layer(t, &l, json, directory, (int)i, err);
+    json_t *manifest = NULL;
+    char name[64], path[PATH_BYTES];
+    int rc = open_layout(&l, directory, err);
+    if (rc >= 0) rc = add_dense(t, directory, &manifest, err);
+    for (unsigned i = 0; rc >= 0 && i < l.n_layers; i++) {
+        snprintf(name, sizeof name, "packed_experts/layer_%02u.bin", i);
+        if ((rc = fm_path_join(path, sizeof path, directory, name, err)) < 0) break;
+        if (fm_path_exists(path) || !is_dense(manifest, i)) rc = add_layer(t, &l, path, i, err);
     }
-    json_decref(json);
+    json_decref(l.json);
     json_decref(manifest);
     return rc;
 }

@@ -8,10 +8,12 @@
 
 #include "formats/tensors.h"
 
-/* Whether directory looks like one (has packed_experts/layout.json or model_weights.json). */
+/* Whether directory is to be read as one: it has model_weights.json, or packed_experts/layout.json and no safetensors model beside it (the programs put
+ * packed_experts/ into the snapshot that it was made from). */
 bool fm_packed_experts_here(const char *directory);
-/* FM_EFORMAT, with path and number: a layer file missing or of the wrong size, components that overlap or leave the expert,
- * a manifest entry outside model_weights.bin. */
+/* FM_EFORMAT, with path and number: a layer file of the wrong size, components or manifest entries that overlap, do not fit their shapes or leave the
+ * expert or model_weights.bin. FM_EIO: a file is missing; a layer without a file is fine if the manifest has a dense MLP for it. FM_EUNSUPPORTED: a type
+ * that is not known. */
 int fm_packed_experts_add(fm_tensors *tensors, const char *directory, fm_error *err);
 
 #endif

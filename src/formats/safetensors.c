@@ -33,7 +33,8 @@ static int parse_tensor(fm_tensors *t, int file, const char *name, const json_t 
     if (!fm_json_whole(json_array_get(offsets, 0), INT64_MAX, &begin) || !fm_json_whole(json_array_get(offsets, 1), INT64_MAX, &end)) {
         return fm_fail(err, FM_EFORMAT, "%s: tensor %s has data_offsets that are not whole numbers", path, name);
     }
-    if (end < begin) return fm_fail(err, FM_EFORMAT, "%s: tensor %s has data_offsets %" PRIu64 " to %" PRIu64 ": it ends before it begins", path, name, begin, end);
+    if (end < begin)
+        return fm_fail(err, FM_EFORMAT, "%s: tensor %s has data_offsets %" PRIu64 " to %" PRIu64 ": it ends before it begins", path, name, begin, end);
     tensor.offset = data_offset + begin;
     tensor.bytes = end - begin;
     return fm_tensors_add(t, name, &tensor, err);
@@ -68,7 +69,8 @@ int fm_safetensors_add(fm_tensors *t, const char *path, fm_error *err) {
     if (header > f->size - sizeof head) {
         return fm_fail(err, FM_EFORMAT, "%s: its header should have %" PRIu64 " bytes, but the file has %" PRIu64 " in all", path, header, f->size);
     }
-    if (header > HEADER_LIMIT) return fm_fail(err, FM_EFORMAT, "%s: a header of %" PRIu64 " bytes is more than the %" PRIu64 " allowed", path, header, HEADER_LIMIT);
+    if (header > HEADER_LIMIT)
+        return fm_fail(err, FM_EFORMAT, "%s: a header of %" PRIu64 " bytes is more than the %" PRIu64 " allowed", path, header, HEADER_LIMIT);
     char *json = malloc((size_t)header + 1);
     if (!json) return fm_fail(err, FM_ENOMEM, "%s: no memory for its header of %" PRIu64 " bytes", path, header);
     rc = fm_file_read(f, json, (size_t)header, sizeof head, err);

@@ -19,7 +19,8 @@ static uint64_t entry_bytes(const fm_safetensors_entry *e) {
 static json_t *entry_json(const fm_safetensors_entry *e, uint64_t begin) {
     json_t *shape = json_array();
     for (int i = 0; i < e->n_dims; i++) json_array_append_new(shape, json_integer((json_int_t)e->shape[i]));
-    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", fm_dtype_name(e->dtype), "shape", shape, "data_offsets", (json_int_t)begin, (json_int_t)(begin + entry_bytes(e)));
+    return json_pack("{s:s, s:o, s:[I, I]}", "dtype", fm_dtype_name(e->dtype), "shape", shape, "data_offsets", (json_int_t)begin,
+                     (json_int_t)(begin + entry_bytes(e)));
 }
 
 /* The header, padded with spaces so that the data begins at a multiple of 8, and malloc'd. */
@@ -29,8 +30,9 @@ static int make_header(char **header, const char *path, const fm_safetensors_ent
     int rc = 0;
     *header = NULL;
     for (int i = 0; i < n && rc == 0; at += entry_bytes(&entries[i++])) {
-        if (json_object_get(root, entries[i].name)) rc = fm_fail(err, FM_EINVAL, "%s: two tensors are called %s", path, entries[i].name);
-        else if (json_object_set_new(root, entries[i].name, entry_json(&entries[i], at))) {
+        if (json_object_get(root, entries[i].name)) {
+            rc = fm_fail(err, FM_EINVAL, "%s: two tensors are called %s", path, entries[i].name);
+        } else if (json_object_set_new(root, entries[i].name, entry_json(&entries[i], at))) {
             rc = fm_fail(err, FM_EINVAL, "%s: tensor %d has a name that is not UTF-8, or there is no memory for it", path, i);
         }
     }

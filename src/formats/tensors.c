@@ -93,8 +93,9 @@ int fm_tensors_add(fm_tensors *t, const char *name, const fm_tensor *tensor, fm_
         return fm_fail(err, FM_EFORMAT, "%s: tensor %s has %" PRIu64 " bytes, but %s is %" PRIu64, file->path, name, tensor->bytes, what, bytes);
     }
     if (end > file->size) {
-        return fm_fail(err, FM_EFORMAT, "%s: tensor %s lies at bytes %" PRIu64 " to %" PRIu64 ", but the file ends at %" PRIu64 ": it is %" PRIu64 " bytes short",
-                       file->path, name, tensor->offset, end, file->size, end - file->size);
+        return fm_fail(err, FM_EFORMAT,
+                       "%s: tensor %s lies at bytes %" PRIu64 " to %" PRIu64 ", but the file ends at %" PRIu64 ": it is %" PRIu64 " bytes short", file->path,
+                       name, tensor->offset, end, file->size, end - file->size);
     }
     fm_tensor *tensors = grow(t->tensors, t->n_tensors, sizeof *tensors);
     if (!tensors) return fm_fail(err, FM_ENOMEM, "%s: no memory for tensor %s", file->path, name);
@@ -121,8 +122,8 @@ int fm_tensors_check_places(const fm_tensors *t, int first, const fm_tensor **la
     for (int i = 1; i < n && rc == 0; i++) {
         const fm_tensor *a = sorted[i - 1], *b = sorted[i];
         if (a->offset + a->bytes <= b->offset) continue;
-        rc = fm_fail(err, FM_EFORMAT, "%s: tensors %s, bytes %" PRIu64 " to %" PRIu64 ", and %s, from %" PRIu64 ", overlap", t->files[a->file].path, a->name, a->offset,
-                     a->offset + a->bytes, b->name, b->offset);
+        rc = fm_fail(err, FM_EFORMAT, "%s: tensors %s, bytes %" PRIu64 " to %" PRIu64 ", and %s, from %" PRIu64 ", overlap", t->files[a->file].path, a->name,
+                     a->offset, a->offset + a->bytes, b->name, b->offset);
     }
     if (last) *last = n ? sorted[n - 1] : NULL;
     free(sorted);

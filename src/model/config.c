@@ -52,8 +52,9 @@ int fm_config_int(const fm_config *config, const char *key, int fallback, int lo
         return fallback == FM_REQUIRED ? fm_fail(err, FM_EFORMAT, "%s: the key %s is missing", config->path, key) : 0;
     }
     double x = json_number_value(v);
-    if (!json_is_number(v) || x != floor(x) || x < low || x > high) {
-        return fm_fail(err, FM_EFORMAT, "%s: %s is %g, not a whole number from %d to %d", config->path, key, json_is_number(v) ? x : NAN, low, high);
+    if (!json_is_number(v)) return fm_fail(err, FM_EFORMAT, "%s: %s is not a number, but a whole one from %d to %d is needed", config->path, key, low, high);
+    if (x != floor(x) || x < low || x > high) {
+        return fm_fail(err, FM_EFORMAT, "%s: %s is %g, not a whole number from %d to %d", config->path, key, x, low, high);
     }
     *out = (int)x;
     return 0;

@@ -46,6 +46,7 @@ static void add_stacked_matrix(listing *l, int which, const fm_source *s) {
     m->extent[0] = add_stacked(l, s->weight);
     m->extent[1] = s->scales ? add_stacked(l, s->scales) : -1;
     m->extent[2] = s->biases ? add_stacked(l, s->biases) : -1;
+    m->n_tensors = s->scales ? 3 : 1;
 }
 
 /* gate, up and down each as one tensor with all experts. 0: not of this form. */
@@ -79,6 +80,7 @@ static int list_fused(listing *l, const char *prefix, fm_error *err) {
         place(l, which, &s.type);
         m->extent[0] = extent;
         m->extent[1] = m->extent[2] = -1;
+        m->n_tensors = which == FM_GATE;
     }
     l->layout->matrix[FM_UP].skip[0] = (uint32_t)fm_matrix_bytes(&s.type);
     snprintf(base, sizeof base, "%s%s", prefix, model->family->fused_experts[1]);
@@ -107,6 +109,7 @@ static int list_each(listing *l, const char *prefix, fm_error *err) {
                 return fm_fail(err, FM_EUNSUPPORTED, "%s: tensor %s is of another format than that of expert 0", fm_resolve_path(l->r, s.weight),
                                s.weight->name);
             }
+            m->n_tensors += s.scales ? 3 : 1;
             for (int i = 0, n = first; i < 3; i++) {
                 m->extent[i] = parts[i] ? n : -1;
                 if (!parts[i]) continue;

@@ -8,7 +8,6 @@
 
 #include "model/weights.h"
 
-#define PIECE_BYTES ((size_t)2 << 20)
 #define PIECES_A_RUN 64 /* between two looks at the progress callback */
 #define PAGE 4096u
 
@@ -23,7 +22,7 @@ typedef struct loader {
     piece *pieces;
     int n_pieces, next;
     uint8_t *buffers; /* [n_threads][buffer_bytes]: for weight, scales, biases each two of rows_bytes: as read, and gathered */
-    size_t buffer_bytes, rows_bytes;
+    size_t buffer_bytes, rows_bytes, piece_bytes;
     atomic_int failed;
     fm_error *errors; /* [n_threads] */
 } loader;
@@ -177,7 +176,7 @@ static int list_pieces(loader *l, const fm_source *s, uint8_t *dest, piece *piec
         size_t bytes = source_row_bytes(&s->type, part) * (size_t)rows_of_strip(&s->type);
         if (bytes > strip) strip = bytes;
     }
-    int n_strips = fm_matrix_n_strips(&s->type), step = strip && strip < PIECE_BYTES ? (int)(PIECE_BYTES / strip) : 1, n = 0;
+    int n_strips = fm_matrix_n_strips(&s->type), step = strip && strip < l->piece_bytes ? (int)(l->piece_bytes / strip) : 1, n = 0;
     size_t rows = align_up((size_t)step * strip) + 2 * PAGE;
     if (rows > l->rows_bytes) l->rows_bytes = rows;
     for (int first = 0; first < n_strips; first += step, n++) {
@@ -239,10 +238,10 @@ static int run_pieces(loader *l, fm_pool *pool, const fm_progress *progress, fm_
     return 0;
 }
 
-int fm_weights_load(fm_weights *w, const fm_model *model, fm_pool *pool, const fm_progress *progress, fm_error *err) {
+int fm_weights_load(fm_weights *w, const fm_model *model, fm_pool *pool, size_t piece_bytes, const fm_progress *progress, fm_error *err) {
     int n_threads = fm_pool_n_threads(pool);
     fm_region buffers = {0};
-    loader l = {.model = model};
+    loader l = {.model = model, .piece_bytes = piece_bytes};
     memset(w, 0, sizeof *w);
     int rc = fm_region_open(&w->arena.region, fm_weights_bytes(model), "dense weights", err);
     if (rc < 0 || (rc = lay_out(&l, w, err)) < 0) goto done;

@@ -25,6 +25,7 @@ typedef struct fm_expert_matrix {
     size_t slot_offset; /* of its first byte, a multiple of 64 */
     int extent[3];      /* of weight, scales, biases; -1: none */
     uint32_t skip[3];   /* bytes into the extent */
+    int n_tensors;      /* on disk, of all experts; up has 0 where it shares gate's */
 } fm_expert_matrix;
 
 typedef struct fm_expert_layout {

@@ -100,6 +100,11 @@ int fm_resolve_matrix(fm_resolver *r, const char *base, int n_experts, bool opti
         int rc = resolve_quantised(r, base, n_experts, rows, cols, s, err);
         return rc < 0 ? rc : 1;
     }
+    snprintf(name, sizeof name, "%s.scales", base);
+    if (fm_tensors_find(&r->model->tensors, name)) {
+        return fm_fail(err, FM_EFORMAT, "%s: tensor %s is of type %s, but as it has scales it should be of type U32", fm_resolve_path(r, s->weight),
+                       s->weight->name, fm_dtype_name(s->weight->dtype));
+    }
     if (!shape_is(s->weight, n_experts, (uint64_t)rows, (uint64_t)cols)) return shape_error(r, s->weight, n_experts, (uint64_t)rows, (uint64_t)cols, err);
     fm_format format = FM_FORMAT_BF16;
     switch (s->weight->dtype) {

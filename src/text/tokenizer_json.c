@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/memory.h"
 #include "text/tokenizer_parts.h"
 
 #define MAX_FILE_BYTES ((size_t)256 << 20)
@@ -400,5 +401,6 @@ int fm_tokenizer_open(fm_tokenizer **tokenizer, const char *path, fm_error *err)
     if (code) return code;
     code = fm_tokenizer_parse(tokenizer, json, bytes, path, err);
     free(json);
+    fm_memory_trim(); /* the document took ten times what is kept of it */
     return code;
 }

@@ -79,6 +79,19 @@ def test_cgroup_limit_is_seen(model, cgroup):
     assert BUDGET // 2 < plan["budget_bytes"] <= BUDGET
 
 
+@pytest.mark.parametrize("slack", [0, 1 << 20, 4 << 20, 16 << 20])
+def test_peak_stays_below_the_budget(slack):
+    """Loading takes no more than running, from the least budget on."""
+    if os.environ.get("FLASH_MOE_SANITIZE", "none") != "none":
+        pytest.skip("a sanitizer needs memory of its own")
+    ember = ROOT / "models" / "ember"
+    plan = subprocess.run([os.environ["FLASH_MOE"], "plan", str(ember), "--no-measure", "--json", "--context", "1024"], capture_output=True, text=True)
+    budget = json.loads(plan.stdout)["floor_bytes"] + slack
+    done = run(ember, "-p", "Once upon a time", "-n", "50", "--memory", str(budget))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["memory_peak_bytes"] < budget
+
+
 def test_below_the_floor(model):
     done = run(model, "-p", "x", "-n", "1", "--memory", "8M")
     assert done.returncode == 1

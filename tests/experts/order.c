@@ -80,6 +80,24 @@ static void all_staging_held(const fixture *x) {
     fm_store_close(&store);
 }
 
+/* The read that waits for a staging buffer starts when a lease gives its one back, not when somebody asks. */
+static void release_starts_reads(const fixture *x) {
+    fm_store *store = opened(x, 8, 1);
+    const int keys[] = {0, 1, 2};
+    fm_lease lease;
+    CHECK(fm_store_request(store, keys, 3, NULL) == 3 && io_fake.n_submits == 1, "%d submits for one buffer", io_fake.n_submits);
+    for (int i = 0; i < 2; i++) {
+        MUST(fm_store_next(store, FM_ANY_KEY, &lease, err));
+        fixture_consume(x, &lease);
+        if (i)
+            fm_store_discard(store, &lease);
+        else
+            fm_store_release(store, &lease);
+        CHECK(io_fake.n_submits == i + 2, "%d submits after %d leases", io_fake.n_submits, i + 1);
+    }
+    fm_store_close(&store);
+}
+
 /* More keys than slots: request takes a prefix, and more as leases end; a leased slot is nobody's victim. */
 static void window(const fixture *x) {
     fm_store *store = opened(x, 3, 3);
@@ -253,6 +271,7 @@ int main(void) {
         hits_first(&x);
         last_one_first(&x);
         all_staging_held(&x);
+        release_starts_reads(&x);
         window(&x);
         invalid(&x);
         ready(&x);

@@ -75,8 +75,8 @@ def main():
     CASES.mkdir(exist_ok=True)
     with open(CASES / "tiny.json", "w") as f:
         json.dump(tiny(), f, ensure_ascii=True, separators=(",", ":"))
-    write("ember.bin", ROOT / "models" / "ember" / "tokenizer.json", 2500, 1, 1)
-    write("tiny.bin", CASES / "tiny.json", 1500, 2, 3)
+    write("ember.bin", ROOT / "models" / "ember" / "tokenizer.json", 2300, 1, 1)
+    write("tiny.bin", CASES / "tiny.json", 1200, 2, 3)
 
 
 if __name__ == "__main__":
