@@ -65,7 +65,7 @@ static int check_pieces(const feed *f, fm_error *err) {
         if (p->session->engine != f->e) return fm_fail(err, FM_EINVAL, "the session of piece %d is another engine's", i);
         if (p->n < 1) return fm_fail(err, FM_EINVAL, "piece %d has %d tokens", i, p->n);
         if (p->n > f->e->plan.context - p->session->position) {
-            return fm_fail(err, FM_EFULL, "%d tokens do not fit behind the %d there are: the context is %d tokens", p->n, p->session->position,
+            return fm_fail(err, FM_EFULL, "%d tokens behind the %d there are do not fit in a context of %d tokens", p->n, p->session->position,
                            f->e->plan.context);
         }
         for (int j = 0; j < p->n; j++) {

@@ -1,4 +1,5 @@
 /* tests/experts/order.c: what request, next, ready, cancel, release and discard promise, one by one. */
+#include "experts/store_impl.h"
 #include "script.h"
 
 static fm_store *opened(const fixture *x, int n_slots, int n_staging) {
@@ -241,6 +242,26 @@ static void touching_parts(const fixture *x) {
     fm_store_close(&store);
 }
 
+/* A staging buffer holds the aligned ranges of its worst key: an extent of 2 bytes may need two blocks. */
+static void staging_bytes(void) {
+    const fm_file files[] = {{.path = (char *)"a", .fd = -1, .direct_fd = 0, .size = 100000, .alignment = 4096},
+                             {.path = (char *)"b", .fd = -1, .direct_fd = -1, .size = 100000, .alignment = 1},
+                             {.path = (char *)"c", .fd = -1, .direct_fd = 0, .size = 100000, .alignment = 65536}};
+    const struct {
+        fm_extent extents[2];
+        size_t bytes;
+    } cases[] = {
+        {{{4095, 2, 0}}, 8192}, {{{4096, 4096, 0}}, 4096}, {{{4095, 2, 0}, {50000, 4096, 0}}, 16384},
+        {{{4095, 2, 1}}, 4096}, {{{4095, 5000, 2}}, 8192}, {{{99999, 1, 0}}, 4096},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const fm_store_config c = {.n_layers = 1, .n_experts = 1, .n_extents = 2, .extents = cases[i].extents, .files = files};
+        size_t bytes = 0;
+        MUST(fm_store_staging_bytes(&c, &bytes, err));
+        CHECK(bytes == cases[i].bytes, "case %zu: %zu bytes, expected %zu", i, bytes, cases[i].bytes);
+    }
+}
+
 /* What open must refuse, and what it says. */
 static void bad_configs(const fixture *x) {
     const char *says[] = {"0 slots", "0 staging", "multiple of 64", "layers", "but the file has", "no I/O back end", NULL};
@@ -263,6 +284,7 @@ static void bad_configs(const fixture *x) {
 }
 
 int main(void) {
+    staging_bytes();
     const fm_policy_ops *policies[] = {&fm_policy_lru, &fm_policy_lfu};
     for (int direct = 0; direct < 2; direct++) {
         fixture x;

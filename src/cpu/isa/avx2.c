@@ -14,6 +14,7 @@ typedef struct vi {
 
 #define TOKENS_I8 4
 #define TOKENS_FLOAT 1
+#define PREFETCH_BYTES 0
 
 static inline __m256i load256(const void *p) { return _mm256_loadu_si256(p); }
 static inline __m128i load128(const void *p) { return _mm_loadu_si128(p); }

@@ -203,7 +203,6 @@ ALWAYS_INLINE void row_float(const f32_pass *p, const uint8_t *row, const fm_for
     for (; c + 64 <= n; c += 64) {
         for (int i = 0; i < 4; i++) {
             const int at = c + 16 * i;
-            if (format == FM_FORMAT_F32 || i % 2 == 0) prefetch(row + (size_t)at * (format == FM_FORMAT_F32 ? 4 : 2));
             vf w = load_weights(row, at, 16, format);
             for (int t = 0; t < nt; t++) sum[t][i] = f_fma(w, f_load(p->x[t] + at), sum[t][i]);
         }

@@ -16,7 +16,8 @@
  *   i_dot(acc, v, x)                                  acc + sum over the 4 bytes of v (0..255) times x's (int8)
  *   i_dot_small(acc, v, x)                            the same for bytes up to 15
  *
- * TOKENS_I8 and TOKENS_FLOAT: how many tokens' sums the registers hold in a pass over the weights (powers of two). */
+ * TOKENS_I8 and TOKENS_FLOAT: how many tokens' sums the registers hold in a pass over the weights (powers of two). PREFETCH_BYTES: how far ahead in an r16
+ * matrix cache lines are asked for; 0 leaves it to the hardware, which does as well or better where it was measured but for AVX-512. */
 #ifndef FM_CPU_ISA_LANES_H
 #define FM_CPU_ISA_LANES_H
 
@@ -27,10 +28,9 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-/* Cache lines are asked for this far ahead of a stream of weights. */
-#define PREFETCH_BYTES 2304
-
-static inline void prefetch(const void *p) { __builtin_prefetch((const char *)p + PREFETCH_BYTES); }
+static inline void prefetch(const void *p) {
+    if (PREFETCH_BYTES) __builtin_prefetch((const char *)p + PREFETCH_BYTES);
+}
 
 /* fm_expf in each lane. */
 static inline vf f_exp(vf x) {

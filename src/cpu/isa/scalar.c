@@ -14,6 +14,7 @@ typedef struct vi {
 
 #define TOKENS_I8 1
 #define TOKENS_FLOAT 1
+#define PREFETCH_BYTES 0
 
 #define EACH for (int i = 0; i < 16; i++)
 
