@@ -41,17 +41,18 @@ format: ## let clang-format rewrite src, include and tests
 	@tools/deps.sh lint
 	@git ls-files -co --exclude-standard 'src/*.[ch]' 'include/*.h' 'tests/*.[ch]' | xargs clang-format -i
 
+# clang, because gcc takes minutes to instrument the kernels' inlined bodies for addresses.
 asan: ## the tests with the address and undefined-behaviour sanitizers
-	@tools/deps.sh test
-	@$(SETUP) build-asan -Db_sanitize=address,undefined
+	@tools/deps.sh test fuzz
+	@export CC=clang; $(SETUP) build-asan -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1
 	@$(NINJA) -C build-asan
-	@$(MESON_TEST) 10 -C build-asan --no-suite cli
+	@$(MESON_TEST) 10 -C build-asan --no-suite cli --no-suite tree
 
 tsan: ## the tests that use threads with the thread sanitizer
 	@tools/deps.sh test
-	@$(SETUP) build-tsan -Db_sanitize=thread
+	@$(SETUP) build-tsan -Db_sanitize=thread -Doptimization=1
 	@$(NINJA) -C build-tsan
-	@$(MESON_TEST) 10 -C build-tsan --no-suite cli --no-suite fuzz --no-suite kernels
+	@$(MESON_TEST) 10 -C build-tsan --no-suite cli --no-suite tree --no-suite fuzz --no-suite kernels
 
 arm64: ## cross-build for arm64 and run the unit, kernel and golden tests under QEMU
 	@tools/deps.sh cross

@@ -13,6 +13,10 @@ static void set(fm_error *err, int code, const char *format, va_list args, const
         size_t n = strlen(message);
         snprintf(message + n, sizeof message - n, ": %s", reason);
     }
+    /* Names come from files of strangers: nothing in them may move a terminal's cursor. */
+    for (char *c = message; *c; c++) {
+        if ((unsigned char)*c < ' ' || *c == 127) *c = '?';
+    }
     memcpy(err->message, message, strlen(message) + 1);
     err->code = code;
 }

@@ -55,8 +55,8 @@ float fm_expf(float x) {
 }
 
 double fm_exp(double x) {
-    static const double c[] = {1,           1,           1.0 / 2,      1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
-                               1.0 / 5040,  1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
+    static const double c[] = {1,          1,           1.0 / 2,      1.0 / 6,       1.0 / 24,       1.0 / 120,       1.0 / 720,
+                               1.0 / 5040, 1.0 / 40320, 1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
     if (x != x) return x;
     if (x < -708.39) return 0;
     if (x > 709.78) return INFINITY;
@@ -67,8 +67,7 @@ double fm_exp(double x) {
 
 double fm_log(double x) {
     /* log m = 2 atanh(f), f = (m - 1) / (m + 1), for m in [sqrt(1/2), sqrt(2)) */
-    static const double c[] = {2.0,      2.0 / 3,  2.0 / 5,  2.0 / 7,  2.0 / 9,  2.0 / 11,
-                               2.0 / 13, 2.0 / 15, 2.0 / 17, 2.0 / 19, 2.0 / 21, 2.0 / 23};
+    static const double c[] = {2.0, 2.0 / 3, 2.0 / 5, 2.0 / 7, 2.0 / 9, 2.0 / 11, 2.0 / 13, 2.0 / 15, 2.0 / 17, 2.0 / 19, 2.0 / 21, 2.0 / 23};
     if (!(x > 0)) return x == 0 ? -INFINITY : NAN;
     if (x == INFINITY) return x;
     uint64_t bits = double_bits(x) + (0x3ff0000000000000u - 0x3fe6a09e667f3bcdu); /* so that the exponent changes at sqrt(1/2) */
@@ -92,9 +91,9 @@ float fm_sigmoidf(float x) { return 1 / (1 + fm_expf(-x)); }
 double fm_pow(double base, double exponent) { return fm_exp(exponent * fm_log(base)); }
 
 void fm_sincos(double x, double *sine, double *cosine) {
-    static const double s[] = {1, -1.0 / 6, 1.0 / 120, -1.0 / 5040, 1.0 / 362880, -1.0 / 39916800, 1.0 / 6227020800, -1.0 / 1307674368000, 1.0 / 355687428096000};
-    static const double c[] = {1,           -1.0 / 2,      1.0 / 24,        -1.0 / 720,           1.0 / 40320,
-                               -1.0 / 3628800, 1.0 / 479001600, -1.0 / 87178291200, 1.0 / 20922789888000};
+    static const double s[] = {
+        1, -1.0 / 6, 1.0 / 120, -1.0 / 5040, 1.0 / 362880, -1.0 / 39916800, 1.0 / 6227020800, -1.0 / 1307674368000, 1.0 / 355687428096000};
+    static const double c[] = {1, -1.0 / 2, 1.0 / 24, -1.0 / 720, 1.0 / 40320, -1.0 / 3628800, 1.0 / 479001600, -1.0 / 87178291200, 1.0 / 20922789888000};
     double shifted = fma(x, 0x1.45f306dc9c883p-1, SHIFT), n = shifted - SHIFT;
     /* pi / 2 in three parts. */
     double r = fma(n, -0x1.921fb54442d18p+0, x);

@@ -16,7 +16,7 @@
 #define MIN_BATCH FM_ROW_TOKENS
 #define MIN_PIECE (64 << 10)
 #define MAX_PIECE (2 << 20)
-#define STAGING_BYTES (16 * MIB) /* experts being read: what one disk wants in flight */
+#define STAGING_BYTES (8 * MIB) /* experts being read: what one disk wants in flight */
 
 int fm_options_read(fm_engine_options *out, const fm_engine_options *in, fm_error *err) {
     *out = (fm_engine_options)FM_ENGINE_OPTIONS_INIT;

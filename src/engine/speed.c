@@ -4,7 +4,8 @@
 
 #include "engine/engine.h"
 
-#define MEMORY_BYTES ((size_t)256 << 20) /* far above the caches */
+#define MOST_BYTES ((uint64_t)256 << 20) /* far above the caches, where there is room */
+#define LEAST_BYTES ((uint64_t)16 << 20)
 #define TASK_BYTES ((size_t)1 << 20)
 
 typedef struct read_work {
@@ -25,15 +26,17 @@ static void read_task(void *arg, int task, int thread) {
 
 static int measure_memory(fm_pool *pool, double seconds, double *rate, fm_error *err) {
     fm_region region;
-    int rc = fm_region_open(&region, MEMORY_BYTES, "measuring memory", err);
+    uint64_t room = fm_memory_available() / 4;
+    size_t n = (size_t)(room > MOST_BYTES ? MOST_BYTES : room < LEAST_BYTES ? LEAST_BYTES : room) / TASK_BYTES;
+    int rc = fm_region_open(&region, n * TASK_BYTES, "measuring memory", err);
     if (rc < 0) return rc;
     memset(region.data, 1, region.bytes);
     read_work w = {.data = region.data};
     double start = fm_now(), best = 0;
     do {
         double t = fm_now();
-        fm_pool_run(pool, (int)(MEMORY_BYTES / TASK_BYTES), read_task, &w);
-        double r = (double)MEMORY_BYTES / (fm_now() - t);
+        fm_pool_run(pool, (int)n, read_task, &w);
+        double r = (double)(n * TASK_BYTES) / (fm_now() - t);
         if (r > best) best = r;
     } while (fm_now() - start < seconds);
     *rate = best;

@@ -11,8 +11,10 @@ static bool is_one_of(int x, const int *list) {
     return *list != 0;
 }
 
-int fm_matrix_type_affine(fm_matrix_type *type, const char *name, uint64_t rows, uint64_t weight_cols, uint64_t scale_cols, fm_dtype scale_dtype, int bits,
-                          int group, fm_error *err) {
+int fm_matrix_type_affine(fm_matrix_type *type, const char *name, const fm_affine_shape *shape, fm_error *err) {
+    uint64_t rows = shape->rows, weight_cols = shape->weight_cols, scale_cols = shape->scale_cols;
+    fm_dtype scale_dtype = shape->scale_dtype;
+    int bits = shape->bits, group = shape->group;
     static const int all_bits[] = {2, 3, 4, 5, 6, 8, 0}, groups[] = {32, 64, 128, 0};
     if (!is_one_of(bits, all_bits))
         return fm_fail(err, FM_EUNSUPPORTED, "tensor %s: quantisation to %d bits is not supported (2, 3, 4, 5, 6 and 8 are)", name, bits);
@@ -28,7 +30,8 @@ int fm_matrix_type_affine(fm_matrix_type *type, const char *name, uint64_t rows,
     uint64_t cols = scale_cols * (uint64_t)group;
     if (weight_cols * 32 != cols * (uint64_t)bits) {
         return fm_fail(err, FM_EFORMAT,
-                       "tensor %s: %" PRIu64 " words and %" PRIu64 " scales a row do not fit %d bits in groups of %d, which config.json says (in such groups "
+                       "tensor %s: %" PRIu64 " words and %" PRIu64
+                       " scales a row do not fit %d bits in groups of %d, as config.json or the shapes say (in such groups "
                        "they are %g bits)",
                        name, weight_cols, scale_cols, bits, group, (double)(weight_cols * 32) / (double)cols);
     }
@@ -130,8 +133,7 @@ static void clear_rows(uint8_t *block, int n_words, int n_rows) {
     memset(block + n_words * 64 + 32 + n_rows * 2, 0, (size_t)(16 - n_rows) * 2);
 }
 
-void fm_r16_fill(void *dest, const fm_matrix_type *type, const void *weight, const void *scales, const void *biases, const int32_t *row_map, int first,
-                 int last) {
+void fm_r16_fill(void *dest, const fm_matrix_type *type, const fm_affine_rows *rows, int first, int last) {
     size_t row_bytes = (size_t)type->cols * (size_t)type->bits / 8, groups = (size_t)(type->cols / type->group),
            group_bytes = (size_t)(type->group * type->bits / 8);
     size_t strip_bytes = fm_matrix_strip_bytes(type), step = block_bytes(type);
@@ -142,10 +144,10 @@ void fm_r16_fill(void *dest, const fm_matrix_type *type, const void *weight, con
         int n_rows = type->rows - i * 16 < 16 ? type->rows - i * 16 : 16;
         for (int r = 0; r < 16; r++) {
             int to = i * 16 + (r < n_rows ? r : n_rows - 1);
-            size_t row = (size_t)(row_map ? row_map[to] : to);
-            s.weight[r] = (const uint8_t *)weight + row * row_bytes;
-            s.scales[r] = (const uint8_t *)scales + row * groups * 2;
-            s.biases[r] = (const uint8_t *)biases + row * groups * 2;
+            size_t row = (size_t)(rows->row_map ? rows->row_map[to] : to);
+            s.weight[r] = (const uint8_t *)rows->weight + row * row_bytes;
+            s.scales[r] = (const uint8_t *)rows->scales + row * groups * 2;
+            s.biases[r] = (const uint8_t *)rows->biases + row * groups * 2;
         }
         uint8_t *block = (uint8_t *)dest + (size_t)i * strip_bytes;
         for (size_t g = 0; g < groups; g++, block += step) {

@@ -36,21 +36,29 @@ typedef struct fm_matrix {
     const void *data; /* 64-byte aligned for R16 */
 } fm_matrix;
 
-/* The type of a quantised matrix of these source shapes: weight [rows][weight_cols] u32, scales [rows][scale_cols]. FM_EFORMAT
- * when bits and group, as config.json gives them, do not fit the shapes; FM_EUNSUPPORTED for other bits, groups or types;
- * both name `name`. */
-int fm_matrix_type_affine(fm_matrix_type *type, const char *name, uint64_t rows, uint64_t weight_cols, uint64_t scale_cols, fm_dtype scale_dtype, int bits,
-                          int group, fm_error *err);
+/* What the source says of a quantised matrix: weight [rows][weight_cols] u32, scales [rows][scale_cols], and config.json's bits and group. */
+typedef struct fm_affine_shape {
+    uint64_t rows, weight_cols, scale_cols;
+    fm_dtype scale_dtype;
+    int bits, group;
+} fm_affine_shape;
+
+/* The type of such a matrix. FM_EFORMAT when bits and group do not fit the shapes; FM_EUNSUPPORTED for other bits, groups or types; both name `name`. */
+int fm_matrix_type_affine(fm_matrix_type *type, const char *name, const fm_affine_shape *shape, fm_error *err);
 
 /* Bytes in memory: of all of it, and of one strip of 16 rows (R16) or one row (others). */
 size_t fm_matrix_bytes(const fm_matrix_type *type);
 size_t fm_matrix_strip_bytes(const fm_matrix_type *type);
 int fm_matrix_n_strips(const fm_matrix_type *type); /* R16: (rows + 15) / 16; others: rows */
 
-/* Permutes the strips [first, last) from source rows to r16 at dest (the matrix's first byte). weight, scales, biases are the source's row 0
- * of any alignment; row_map, when not NULL, gives for each destination row its source row. Rows past the end become 0. */
-void fm_r16_fill(void *dest, const fm_matrix_type *type, const void *weight, const void *scales, const void *biases, const int32_t *row_map, int first,
-                 int last);
+/* Rows of a quantised matrix as they are on disk: pointers to row 0, of any alignment. */
+typedef struct fm_affine_rows {
+    const void *weight, *scales, *biases;
+    const int32_t *row_map; /* for each row in memory its row here; NULL: the same */
+} fm_affine_rows;
+
+/* Permutes the strips [first, last) from rows to r16 at dest (the matrix's first byte). Rows past the end become 0. */
+void fm_r16_fill(void *dest, const fm_matrix_type *type, const fm_affine_rows *rows, int first, int last);
 
 /* One value of a matrix in memory as f32, for tests and the embedding row: out[cols] = row `row`. q * scale + bias by one fma. */
 void fm_matrix_row(const fm_matrix *matrix, int row, float *out);

@@ -214,7 +214,7 @@ static int fill_strips(const fm_model *model, const fm_arrival *a, int which, in
                 return nonfinite(model, a->key, m, i, begin + (uint64_t)bad, value, err);
             }
         }
-        fm_r16_fill(a->slot + m->slot_offset, &m->type, from[0], from[1], from[2], NULL, first, last);
+        fm_r16_fill(a->slot + m->slot_offset, &m->type, &(fm_affine_rows){from[0], from[1], from[2], NULL}, first, last);
         return 0;
     }
     fm_dtype dtype = part_dtype(&m->type, 0);

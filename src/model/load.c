@@ -112,7 +112,7 @@ static int load_piece(const loader *l, const piece *p, uint8_t *buffer, fm_error
     /* The rows lie one after the other from row `first` on: fill takes them as a matrix of its own. */
     fm_matrix_type part_type = *type;
     part_type.rows = last - first;
-    fm_r16_fill(p->dest + (size_t)p->first * strip_bytes, &part_type, data[0], data[1], data[2], NULL, 0, p->last - p->first);
+    fm_r16_fill(p->dest + (size_t)p->first * strip_bytes, &part_type, &(fm_affine_rows){data[0], data[1], data[2], NULL}, 0, p->last - p->first);
     return 0;
 }
 

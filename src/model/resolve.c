@@ -82,7 +82,7 @@ static int resolve_quantised(fm_resolver *r, const char *base, int n_experts, in
     if (!group && scale_cols) group = cols / (int)scale_cols;
     if (!bits) bits = (int)(weight_cols * 32 / (uint64_t)cols);
     fm_error why = {0};
-    rc = fm_matrix_type_affine(&s->type, s->weight->name, (uint64_t)rows, weight_cols, scale_cols, s->scales->dtype, bits, group, &why);
+    rc = fm_matrix_type_affine(&s->type, s->weight->name, &(fm_affine_shape){(uint64_t)rows, weight_cols, scale_cols, s->scales->dtype, bits, group}, &why);
     if (rc < 0) return fm_fail(err, rc, "%s: %s", fm_resolve_path(r, s->weight), why.message);
     if (s->type.cols == cols) return 0;
     return fm_fail(err, FM_EFORMAT, "%s: tensor %s has %d columns of %d bits, but config.json asks for %d", fm_resolve_path(r, s->weight), s->weight->name,

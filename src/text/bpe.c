@@ -98,8 +98,8 @@ int fm_bpe_merge(const fm_bpe *bpe, fm_bpe_work *work, const char *bytes, size_t
     int code = reserve(work, n, err);
     if (code) return code;
     for (size_t i = 0; i < n; i++) {
-        work->symbols[i] = (fm_symbol){
-            .id = bpe->byte_ids[(uint8_t)bytes[i]], .prev = (int32_t)i - 1, .next = i + 1 < n ? (int32_t)i + 1 : -1, .rank = FM_NO_RANK};
+        work->symbols[i] =
+            (fm_symbol){.id = bpe->byte_ids[(uint8_t)bytes[i]], .prev = (int32_t)i - 1, .next = i + 1 < n ? (int32_t)i + 1 : -1, .rank = FM_NO_RANK};
     }
     work->n_heap = 0;
     for (size_t i = 0; i < n; i++) consider(bpe, work, (int32_t)i);

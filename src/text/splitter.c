@@ -1,7 +1,8 @@
 /* splitter.c: splits text by the pre-tokeniser's pattern into matches and what lies between them, as the reference library's "Isolated" does.
  *
- * PCRE2 does the matching, with its JIT compiler where the system allows it. Patterns come from files and texts from anybody, so a match has
- * bounded stack, memory and steps; one that needs more is an error. */
+ * PCRE2 does the matching, with its JIT compiler where the system allows it. Patterns come from files and texts from anybody, so stack, memory and steps
+ * are bounded, and a pattern that needs more is an error. PCRE2 counts steps anew at each place where a match may begin; so that a text's steps can be
+ * summed, patterns are compiled as anchored and the places are gone through here. */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <stdlib.h>
@@ -9,7 +10,9 @@
 
 #include "text/tokenizer_parts.h"
 
-enum { HEAP_KIB = 65536, STEPS = 100000, STEPS_PER_BYTE = 32 };
+/* A place where FREE_STEPS do costs nothing, so that an ordinary pattern on an ordinary text is not matched twice; what takes more, such as a long run of
+ * spaces, comes out of the text's budget. */
+enum { HEAP_KIB = 65536, FREE_STEPS = 1024, STEPS = 1 << 20, STEPS_PER_BYTE = 64 };
 
 struct fm_splitter {
     pcre2_code *code;
@@ -28,7 +31,7 @@ int fm_splitter_open(fm_splitter **splitter, const char *pattern, const char *pa
         int problem = 0;
         size_t at = 0;
         pcre2_set_newline(context, PCRE2_NEWLINE_LF);
-        s->code = pcre2_compile((PCRE2_SPTR)words, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &problem, &at, context);
+        s->code = pcre2_compile((PCRE2_SPTR)words, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED, &problem, &at, context);
         if (!s->code) {
             char message[128] = "";
             pcre2_get_error_message(problem, (PCRE2_UCHAR *)message, sizeof message);
@@ -86,9 +89,7 @@ void fm_split_begin(fm_split *split, const char *text, size_t n) {
     split->search = split->done = 0;
     split->held_start = split->held_stop = 0;
     split->last_match = SIZE_MAX;
-    if (!split->splitter) return;
-    uint64_t steps = STEPS + (uint64_t)STEPS_PER_BYTE * n;
-    pcre2_set_match_limit(split->limits, steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
+    split->steps = STEPS + (uint64_t)STEPS_PER_BYTE * n;
 }
 
 static int hand_out(fm_split *split, size_t start, size_t stop, const char **piece, size_t *n) {
@@ -97,24 +98,37 @@ static int hand_out(fm_split *split, size_t start, size_t stop, const char **pie
     return 1;
 }
 
+/* A match that begins at split->search: 1 and its end, 0 or an error. */
+static int match_here(fm_split *split, size_t *stop, fm_error *err) {
+    int found = PCRE2_ERROR_MATCHLIMIT;
+    for (uint64_t limit = FREE_STEPS; found == PCRE2_ERROR_MATCHLIMIT && limit <= UINT32_MAX; limit *= 8) {
+        if (limit > FREE_STEPS) {
+            if (limit > split->steps) break;
+            split->steps -= limit;
+        }
+        pcre2_set_match_limit(split->limits, (uint32_t)limit);
+        found = pcre2_match(split->splitter->code, (PCRE2_SPTR)split->text, split->n, split->search, PCRE2_NO_UTF_CHECK, split->match, split->limits);
+    }
+    if (found == PCRE2_ERROR_NOMATCH) return 0;
+    if (found < 0) {
+        char message[128] = "";
+        pcre2_get_error_message(found, (PCRE2_UCHAR *)message, sizeof message);
+        return fm_fail(err, FM_EUNSUPPORTED, "the pre-tokeniser's pattern fails at byte %zu of a text of %zu: %s", split->search, split->n, message);
+    }
+    *stop = pcre2_get_ovector_pointer(split->match)[1];
+    return 1;
+}
+
 /* The next match from split->search on that is not an empty one right behind the last: 1, 0 or an error. */
 static int next_match(fm_split *split, size_t *start, size_t *stop, fm_error *err) {
     while (split->splitter && split->search <= split->n) {
-        int found = pcre2_match(split->splitter->code, (PCRE2_SPTR)split->text, split->n, split->search, PCRE2_NO_UTF_CHECK, split->match, split->limits);
-        if (found == PCRE2_ERROR_NOMATCH) return 0;
-        if (found < 0) {
-            char message[128] = "";
-            pcre2_get_error_message(found, (PCRE2_UCHAR *)message, sizeof message);
-            return fm_fail(err, FM_EUNSUPPORTED, "the pre-tokeniser's pattern fails at byte %zu of a text of %zu: %s", split->search, split->n, message);
-        }
-        const size_t *range = pcre2_get_ovector_pointer(split->match);
-        *start = range[0];
-        *stop = range[1];
-        if (*start < *stop || *stop != split->last_match) {
+        *start = split->search;
+        int found = match_here(split, stop, err), length = 1;
+        if (found < 0) return found;
+        if (found && (*start < *stop || *stop != split->last_match)) {
             split->search = split->last_match = *stop;
             return 1;
         }
-        int length = 1;
         if (split->search < split->n) fm_utf8_read(split->text + split->search, &length);
         split->search += (size_t)length;
     }

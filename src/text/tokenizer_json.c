@@ -121,9 +121,7 @@ static int find_max_id(loader *l) {
 }
 
 static int add_entry(loader *l, const char *text, int id, bool added) {
-    if (l->entries[id].text) {
-        return fm_fail(l->err, FM_EFORMAT, "%s: '%.100s' and '%.100s' have the same id %d", l->path, l->entries[id].text, text, id);
-    }
+    if (l->entries[id].text) { return fm_fail(l->err, FM_EFORMAT, "%s: '%.100s' and '%.100s' have the same id %d", l->path, l->entries[id].text, text, id); }
     l->entries[id] = (entry){text, added};
     l->t->vocabulary.n_entries++;
     return 0;
@@ -146,7 +144,7 @@ static int collect_entries(loader *l) {
             if ((code = add_entry(l, text, id, true))) return code;
         } else if (json_integer_value(known) != id) {
             return fm_fail(l->err, FM_EFORMAT, "%s: the added token '%.100s' has id %d, and %d in the vocabulary", l->path, text, id,
-                (int)json_integer_value(known));
+                           (int)json_integer_value(known));
         }
     }
     return 0;
@@ -322,7 +320,8 @@ static int read_ends(loader *l, const json_t *root) {
     json_array_foreach(list, i, part) {
         if (!is_type(part, "ByteLevel") && !is_type(part, "TemplateProcessing")) return refuse(l, "post_processor", type_of(part));
     }
-    if (!list && !is_type(post, "null") && !is_type(post, "ByteLevel") && !is_type(post, "TemplateProcessing")) return refuse(l, "post_processor", type_of(post));
+    if (!list && !is_type(post, "null") && !is_type(post, "ByteLevel") && !is_type(post, "TemplateProcessing"))
+        return refuse(l, "post_processor", type_of(post));
     return is_type(decoder, "ByteLevel") ? 0 : refuse(l, "decoder", type_of(decoder));
 }
 

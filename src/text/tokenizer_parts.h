@@ -63,9 +63,9 @@ int fm_added_set_open(fm_added_set *set, const fm_added_token *tokens, int n, fm
 void fm_added_set_close(fm_added_set *set);
 
 typedef struct fm_added_cut { /* zeroed at the start of a text */
-    size_t scan;         /* matching goes on here */
-    size_t stop;         /* end of the last token found; with rstrip, of the white space after it */
-    size_t spaces_until; /* white space is known to reach from stop to here */
+    size_t scan;              /* matching goes on here */
+    size_t stop;              /* end of the last token found; with rstrip, of the white space after it */
+    size_t spaces_until;      /* white space is known to reach from stop to here */
 } fm_added_cut;
 
 /* Finds the next token in text [n] (leftmost, longest, tokens do not overlap). Returns it and sets *start and cut->stop; the plain text before it is
@@ -84,10 +84,11 @@ size_t fm_splitter_memory_bytes(const fm_splitter *splitter);
 
 typedef struct fm_split { /* one text being split */
     const fm_splitter *splitter;
-    void *match;     /* pcre2_match_data */
-    void *limits;    /* pcre2_match_context */
+    void *match;  /* pcre2_match_data */
+    void *limits; /* pcre2_match_context */
     const char *text;
     size_t n, search, done, last_match;
+    uint64_t steps;               /* the matcher may still take */
     size_t held_start, held_stop; /* a match behind the piece that was handed out; empty: none */
 } fm_split;
 

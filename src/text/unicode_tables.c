@@ -1,6 +1,8 @@
 /* unicode_tables.c: where Unicode's versions differ; written by tools/reference/make_unicode_tables.py, which says how. */
 #include "text/tokenizer_parts.h"
 
+/* clang-format off */
+
 /* White_Space. */
 const fm_range fm_space_ranges[] = {
     {0x9, 0xd}, {0x20, 0x20}, {0x85, 0x85}, {0xa0, 0xa0}, {0x1680, 0x1680}, {0x2000, 0x200a}, {0x2028, 0x2029}, {0x202f, 0x202f}, {0x205f, 0x205f},

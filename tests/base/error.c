@@ -5,7 +5,14 @@
 
 #include "test.h"
 
+static void test_control_bytes(void) {
+    fm_error err = {0};
+    fm_fail(&err, FM_EFORMAT, "tensor %s", "a\033[2Jb\nc\177\xc3\xa9");
+    CHECK(!strcmp(err.message, "tensor a?[2Jb?c?\xc3\xa9"), "%s", err.message);
+}
+
 int main(void) {
+    test_control_bytes();
     fm_error err = {0};
     CHECK(fm_fail(&err, FM_EFORMAT, "%s: tensor %d", "a.bin", 7) == FM_EFORMAT, "code %d", err.code);
     CHECK(err.code == FM_EFORMAT && !strcmp(err.message, "a.bin: tensor 7"), "%s", err.message);

@@ -12,7 +12,7 @@
 #define GOOD LAYOUT("512", "3", "4", GATE "," SCALES "," DOWN)
 #define ENTRY(name, offset, size, dtype, shape) "\"" name "\":{\"offset\":" offset ",\"size\":" size ",\"dtype\":\"" dtype "\",\"shape\":" shape "}"
 #define DENSE ENTRY("model.layers.0.mlp.gate_proj.weight", "0", "24", "F32", "[2,3]")
-#define NORM ENTRY("model.norm.weight", "64", "6", "bfloat16", "[3]")
+#define NORM ENTRY("model.norm.weight", "64", "6", "BFloat16", "[3]")
 #define MANIFEST(tensors) "{\"model\":\"m\",\"num_tensors\":2,\"tensors\":{" tensors "},\"config\":{}}"
 
 static void make(void) {

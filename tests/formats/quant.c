@@ -102,8 +102,9 @@ static void check_padding(const fm_matrix *m, const form *f) {
 static void test_form(form f, uint64_t *seed) {
     fm_matrix_type type;
     uint64_t cols = (uint64_t)f.cols;
-    MUST(fm_matrix_type_affine(&type, "w", (uint64_t)f.rows, cols * (uint64_t)f.bits / 32, cols / (uint64_t)f.group, f.bf16 ? FM_BF16 : FM_F16, f.bits, f.group,
-                               err));
+    MUST(fm_matrix_type_affine(
+        &type, "w", &(fm_affine_shape){(uint64_t)f.rows, cols * (uint64_t)f.bits / 32, cols / (uint64_t)f.group, f.bf16 ? FM_BF16 : FM_F16, f.bits, f.group},
+        err));
     CHECK(type.rows == f.rows && type.cols == f.cols && type.bits == f.bits && type.group == f.group && type.format == FM_FORMAT_R16, "%d x %d", type.rows,
           type.cols);
     int n_source = f.mapped ? f.rows + 7 : f.rows, n_strips = (f.rows + 15) / 16;
@@ -116,13 +117,13 @@ static void test_form(form f, uint64_t *seed) {
     memset(data, 0xaa, bytes);
     /* Strip by strip and backwards, which must leave the others alone. */
     for (int i = n_strips - 1; i >= 0; i--) {
-        fm_r16_fill(data, &type, s.weight, s.scales, s.biases, f.mapped ? map : NULL, i, i + 1);
+        fm_r16_fill(data, &type, &(fm_affine_rows){s.weight, s.scales, s.biases, f.mapped ? map : NULL}, i, i + 1);
         int touched = 0;
         for (size_t b = 0; b < strip * (size_t)i; b++) touched += data[b] != 0xaa;
         CHECK(touched == 0, "filling strip %d wrote %d bytes of those before it", i, touched);
     }
     uint8_t *whole = aligned_alloc(64, bytes);
-    fm_r16_fill(whole, &type, s.weight, s.scales, s.biases, f.mapped ? map : NULL, 0, n_strips);
+    fm_r16_fill(whole, &type, &(fm_affine_rows){s.weight, s.scales, s.biases, f.mapped ? map : NULL}, 0, n_strips);
     CHECK(!memcmp(whole, data, bytes), "all strips at once are not what they are one by one");
     fm_matrix m = {.type = type, .data = data};
     for (int r = 0; r < f.rows; r++) check_row(&m, &s, map[r], r, &f);
@@ -151,11 +152,11 @@ static void test_literal(void) {
     for (int i = 0; i < 12; i++) weight[i] = (const uint8_t[]){0x88, 0xc6, 0xfa}[i % 3];
     const uint8_t scale[2] = {0x00, 0x3f}, bias[2] = {0x80, 0xbf};
     fm_matrix_type type;
-    MUST(fm_matrix_type_affine(&type, "w", 1, 3, 1, FM_BF16, 3, 32, err));
+    MUST(fm_matrix_type_affine(&type, "w", &(fm_affine_shape){1, 3, 1, FM_BF16, 3, 32}, err));
     CHECK(type.width == 4, "width %d", type.width);
     _Alignas(64) uint8_t data[4 * 64 + 64];
     CHECK(fm_matrix_bytes(&type) == sizeof data, "%zu bytes", fm_matrix_bytes(&type));
-    fm_r16_fill(data, &type, weight, scale, bias, NULL, 0, 1);
+    fm_r16_fill(data, &type, &(fm_affine_rows){weight, scale, bias, NULL}, 0, 1);
     const uint8_t first[4] = {0x10, 0x32, 0x54, 0x76};
     CHECK(!memcmp(data, first, 4) && !memcmp(data + 192, first, 4), "%02x %02x %02x %02x", data[0], data[1], data[2], data[3]);
     float row[32];
@@ -220,12 +221,13 @@ static void test_refused(void) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         fm_matrix_type type;
         fm_error e = {0};
-        int rc = fm_matrix_type_affine(&type, "layers.3.w", cases[i].rows, cases[i].weight_cols, cases[i].scale_cols, cases[i].dtype, cases[i].bits,
-                                       cases[i].group, &e);
+        int rc = fm_matrix_type_affine(
+            &type, "layers.3.w", &(fm_affine_shape){cases[i].rows, cases[i].weight_cols, cases[i].scale_cols, cases[i].dtype, cases[i].bits, cases[i].group},
+            &e);
         CHECK(rc == cases[i].code && e.code == rc, "case %zu: %d: %s", i, rc, e.message);
         CHECK(strstr(e.message, "layers.3.w") && strstr(e.message, cases[i].says[0]) && strstr(e.message, cases[i].says[1]), "case %zu: %s", i, e.message);
     }
-    CHECK(fm_matrix_type_affine(&(fm_matrix_type){0}, "w", 16, 8, 1, FM_BF16, 7, 64, NULL) == FM_EUNSUPPORTED, "without an error");
+    CHECK(fm_matrix_type_affine(&(fm_matrix_type){0}, "w", &(fm_affine_shape){16, 8, 1, FM_BF16, 7, 64}, NULL) == FM_EUNSUPPORTED, "without an error");
 }
 
 int main(void) {

@@ -55,71 +55,72 @@ static void test_types(void) {
 
 #define T(dtype, shape, offsets) "{\"t.x\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" offsets "}}"
 
+static const struct {
+    const char *header;
+    size_t n_data;
+    int code;
+    const char *says[4];
+} bad_headers[] = {
+    /* JSON */
+    {"", 0, FM_EFORMAT, {"/bad:", "its header is not JSON"}},
+    {"   ", 0, FM_EFORMAT, {"/bad:", "its header is not JSON"}},
+    {"{", 0, FM_EFORMAT, {"/bad:", "its header is not JSON", "byte 1"}},
+    {"{]", 0, FM_EFORMAT, {"/bad:", "its header is not JSON", "byte 2"}},
+    {"[]", 0, FM_EFORMAT, {"/bad:", "its header is not a JSON object"}},
+    {"{} {}", 0, FM_EFORMAT, {"/bad:", "its header is not JSON", "end of file expected"}},
+    {"{\"a\":1e999}", 0, FM_EFORMAT, {"/bad:", "its header is not JSON", "overflow"}},
+    {"{\"a\\u0000b\":{}}", 0, FM_EFORMAT, {"/bad:", "its header is not JSON", "NUL"}},
+    {"{\"__metadata__\":{\"a\":\"\\u0000\"}}", 0, FM_EFORMAT, {"/bad:", "its header is not JSON"}},
+    {"{\"a\xff\":{}}", 0, FM_EFORMAT, {"/bad:", "its header is not JSON", "0xff"}},
+    {"{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}",
+     0,
+     FM_EFORMAT,
+     {"duplicate object key"}},
+    {"{\"a\":{\"dtype\":\"U8\",\"dtype\":\"I8\",\"shape\":[0],\"data_offsets\":[0,0]}}", 0, FM_EFORMAT, {"duplicate object key"}},
+    /* what is missing or of the wrong kind */
+    {"{\"t.x\":7}", 0, FM_EFORMAT, {"/bad: tensor t.x lacks"}},
+    {"{\"t.x\":{\"shape\":[1],\"data_offsets\":[0,1]}}", 1, FM_EFORMAT, {"/bad: tensor t.x lacks a dtype"}},
+    {"{\"t.x\":{\"dtype\":\"U8\",\"data_offsets\":[0,1]}}", 1, FM_EFORMAT, {"/bad: tensor t.x lacks"}},
+    {"{\"t.x\":{\"dtype\":\"U8\",\"shape\":[1]}}", 1, FM_EFORMAT, {"/bad: tensor t.x lacks"}},
+    {T("U8", "1", "[0,1]"), 1, FM_EFORMAT, {"/bad: tensor t.x lacks"}},
+    {T("U8", "[1]", "[0]"), 1, FM_EFORMAT, {"/bad: tensor t.x lacks"}},
+    {T("U8", "[1]", "[0,1,2]"), 1, FM_EFORMAT, {"/bad: tensor t.x lacks"}},
+    {T("U8", "[1]", "\"0-1\""), 1, FM_EFORMAT, {"/bad: tensor t.x lacks"}},
+    {T("Q7", "[1]", "[0,1]"), 1, FM_EUNSUPPORTED, {"/bad: tensor t.x is of type Q7"}},
+    {T("bf16", "[1]", "[0,2]"), 2, FM_EUNSUPPORTED, {"/bad: tensor t.x is of type bf16"}},
+    {T("U8", "[1,1,1,1,1,1]", "[0,1]"), 1, FM_EUNSUPPORTED, {"/bad: tensor t.x has 6 dimensions, more than 5"}},
+    /* numbers */
+    {T("U8", "[-1]", "[0,1]"), 1, FM_EFORMAT, {"/bad: tensor t.x has a shape that is not made of whole numbers"}},
+    {T("U8", "[1.0]", "[0,1]"), 1, FM_EFORMAT, {"t.x has a shape that is not made of whole numbers"}},
+    {T("U8", "[true]", "[0,1]"), 1, FM_EFORMAT, {"t.x has a shape that is not made of whole numbers"}},
+    {T("U8", "[\"1\"]", "[0,1]"), 1, FM_EFORMAT, {"t.x has a shape that is not made of whole numbers"}},
+    {T("U8", "[1]", "[-1,0]"), 1, FM_EFORMAT, {"/bad: tensor t.x has data_offsets that are not whole numbers"}},
+    {T("U8", "[1]", "[0,1e0]"), 1, FM_EFORMAT, {"t.x has data_offsets that are not whole numbers"}},
+    {T("U8", "[1]", "[null,1]"), 1, FM_EFORMAT, {"t.x has data_offsets that are not whole numbers"}},
+    {T("U8", "[1]", "[0,18446744073709551616]"), 1, FM_EFORMAT, {"its header is not JSON", "too big integer"}},
+    {T("U8", "[9223372036854775808]", "[0,1]"), 1, FM_EFORMAT, {"its header is not JSON", "too big integer"}},
+    {T("U8", "[1]", "[1,0]"), 1, FM_EFORMAT, {"/bad: tensor t.x has data_offsets 1 to 0: it ends before it begins"}},
+    /* places */
+    {T("BF16", "[3]", "[0,5]"), 5, FM_EFORMAT, {"/bad: tensor t.x has 5 bytes, but BF16 [3] is 6"}},
+    {T("F32", "[2,3]", "[0,25]"), 25, FM_EFORMAT, {"/bad: tensor t.x has 25 bytes, but F32 [2, 3] is 24"}},
+    {T("F32", "[]", "[0,0]"), 0, FM_EFORMAT, {"/bad: tensor t.x has 0 bytes, but F32 [] is 4"}},
+    {T("U8", "[4294967296,4294967296]", "[0,0]"), 0, FM_EFORMAT, {"/bad: tensor t.x is U8 [4294967296, 4294967296], which is more than any file holds"}},
+    {T("F32", "[4611686018427387905]", "[0,4]"), 4, FM_EFORMAT, {"tensor t.x is F32 [4611686018427387905], which is more than any file holds"}},
+    {T("U8", "[9]", "[0,9]"), 8, FM_EFORMAT, {"/bad: tensor t.x lies at bytes", "it is 1 bytes short"}},
+    {T("U8", "[4]", "[100,104]"), 4, FM_EFORMAT, {"/bad: tensor t.x lies at bytes", "it is 100 bytes short"}},
+    {T("U8", "[0]", "[5,5]"), 4, FM_EFORMAT, {"/bad: tensor t.x lies at bytes", "it is 1 bytes short"}},
+    {T("U8", "[1]", "[9223372036854775806,9223372036854775807]"), 1, FM_EFORMAT, {"/bad: tensor t.x lies at bytes"}},
+    {T("U8", "[3]", "[0,3]"), 7, FM_EFORMAT, {"/bad: 4 bytes follow its last tensor, which ends at "}},
+    {"{}", 7, FM_EFORMAT, {"/bad: 7 bytes follow its last tensor, which ends at 10"}},
+};
+
 static void test_headers(void) {
-    static const struct {
-        const char *header;
-        size_t n_data;
-        int code;
-        const char *says[4];
-    } cases[] = {
-        /* JSON */
-        {"", 0, FM_EFORMAT, {"/bad:", "its header is not JSON"}},
-        {"   ", 0, FM_EFORMAT, {"/bad:", "its header is not JSON"}},
-        {"{", 0, FM_EFORMAT, {"/bad:", "its header is not JSON", "byte 1"}},
-        {"{]", 0, FM_EFORMAT, {"/bad:", "its header is not JSON", "byte 2"}},
-        {"[]", 0, FM_EFORMAT, {"/bad:", "its header is not a JSON object"}},
-        {"{} {}", 0, FM_EFORMAT, {"/bad:", "its header is not JSON", "end of file expected"}},
-        {"{\"a\":1e999}", 0, FM_EFORMAT, {"/bad:", "its header is not JSON", "overflow"}},
-        {"{\"a\\u0000b\":{}}", 0, FM_EFORMAT, {"/bad:", "its header is not JSON", "NUL"}},
-        {"{\"__metadata__\":{\"a\":\"\\u0000\"}}", 0, FM_EFORMAT, {"/bad:", "its header is not JSON"}},
-        {"{\"a\xff\":{}}", 0, FM_EFORMAT, {"/bad:", "its header is not JSON", "0xff"}},
-        {"{\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]},\"a\":{\"dtype\":\"U8\",\"shape\":[0],\"data_offsets\":[0,0]}}",
-         0,
-         FM_EFORMAT,
-         {"duplicate object key"}},
-        {"{\"a\":{\"dtype\":\"U8\",\"dtype\":\"I8\",\"shape\":[0],\"data_offsets\":[0,0]}}", 0, FM_EFORMAT, {"duplicate object key"}},
-        /* what is missing or of the wrong kind */
-        {"{\"t.x\":7}", 0, FM_EFORMAT, {"/bad: tensor t.x lacks"}},
-        {"{\"t.x\":{\"shape\":[1],\"data_offsets\":[0,1]}}", 1, FM_EFORMAT, {"/bad: tensor t.x lacks a dtype"}},
-        {"{\"t.x\":{\"dtype\":\"U8\",\"data_offsets\":[0,1]}}", 1, FM_EFORMAT, {"/bad: tensor t.x lacks"}},
-        {"{\"t.x\":{\"dtype\":\"U8\",\"shape\":[1]}}", 1, FM_EFORMAT, {"/bad: tensor t.x lacks"}},
-        {T("U8", "1", "[0,1]"), 1, FM_EFORMAT, {"/bad: tensor t.x lacks"}},
-        {T("U8", "[1]", "[0]"), 1, FM_EFORMAT, {"/bad: tensor t.x lacks"}},
-        {T("U8", "[1]", "[0,1,2]"), 1, FM_EFORMAT, {"/bad: tensor t.x lacks"}},
-        {T("U8", "[1]", "\"0-1\""), 1, FM_EFORMAT, {"/bad: tensor t.x lacks"}},
-        {T("Q7", "[1]", "[0,1]"), 1, FM_EUNSUPPORTED, {"/bad: tensor t.x is of type Q7"}},
-        {T("bf16", "[1]", "[0,2]"), 2, FM_EUNSUPPORTED, {"/bad: tensor t.x is of type bf16"}},
-        {T("U8", "[1,1,1,1,1,1]", "[0,1]"), 1, FM_EUNSUPPORTED, {"/bad: tensor t.x has 6 dimensions, more than 5"}},
-        /* numbers */
-        {T("U8", "[-1]", "[0,1]"), 1, FM_EFORMAT, {"/bad: tensor t.x has a shape that is not made of whole numbers"}},
-        {T("U8", "[1.0]", "[0,1]"), 1, FM_EFORMAT, {"t.x has a shape that is not made of whole numbers"}},
-        {T("U8", "[true]", "[0,1]"), 1, FM_EFORMAT, {"t.x has a shape that is not made of whole numbers"}},
-        {T("U8", "[\"1\"]", "[0,1]"), 1, FM_EFORMAT, {"t.x has a shape that is not made of whole numbers"}},
-        {T("U8", "[1]", "[-1,0]"), 1, FM_EFORMAT, {"/bad: tensor t.x has data_offsets that are not whole numbers"}},
-        {T("U8", "[1]", "[0,1e0]"), 1, FM_EFORMAT, {"t.x has data_offsets that are not whole numbers"}},
-        {T("U8", "[1]", "[null,1]"), 1, FM_EFORMAT, {"t.x has data_offsets that are not whole numbers"}},
-        {T("U8", "[1]", "[0,18446744073709551616]"), 1, FM_EFORMAT, {"its header is not JSON", "too big integer"}},
-        {T("U8", "[9223372036854775808]", "[0,1]"), 1, FM_EFORMAT, {"its header is not JSON", "too big integer"}},
-        {T("U8", "[1]", "[1,0]"), 1, FM_EFORMAT, {"/bad: tensor t.x has data_offsets 1 to 0: it ends before it begins"}},
-        /* places */
-        {T("BF16", "[3]", "[0,5]"), 5, FM_EFORMAT, {"/bad: tensor t.x has 5 bytes, but BF16 [3] is 6"}},
-        {T("F32", "[2,3]", "[0,25]"), 25, FM_EFORMAT, {"/bad: tensor t.x has 25 bytes, but F32 [2, 3] is 24"}},
-        {T("F32", "[]", "[0,0]"), 0, FM_EFORMAT, {"/bad: tensor t.x has 0 bytes, but F32 [] is 4"}},
-        {T("U8", "[4294967296,4294967296]", "[0,0]"), 0, FM_EFORMAT, {"/bad: tensor t.x is U8 [4294967296, 4294967296], which is more than any file holds"}},
-        {T("F32", "[4611686018427387905]", "[0,4]"), 4, FM_EFORMAT, {"tensor t.x is F32 [4611686018427387905], which is more than any file holds"}},
-        {T("U8", "[9]", "[0,9]"), 8, FM_EFORMAT, {"/bad: tensor t.x lies at bytes", "it is 1 bytes short"}},
-        {T("U8", "[4]", "[100,104]"), 4, FM_EFORMAT, {"/bad: tensor t.x lies at bytes", "it is 100 bytes short"}},
-        {T("U8", "[0]", "[5,5]"), 4, FM_EFORMAT, {"/bad: tensor t.x lies at bytes", "it is 1 bytes short"}},
-        {T("U8", "[1]", "[9223372036854775806,9223372036854775807]"), 1, FM_EFORMAT, {"/bad: tensor t.x lies at bytes"}},
-        {T("U8", "[3]", "[0,3]"), 7, FM_EFORMAT, {"/bad: 4 bytes follow its last tensor, which ends at "}},
-        {"{}", 7, FM_EFORMAT, {"/bad: 7 bytes follow its last tensor, which ends at 10"}},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (size_t i = 0; i < sizeof bad_headers / sizeof *bad_headers; i++) {
         fm_tensors t = {0};
         fm_error e = {0};
-        write_safetensors("/bad", cases[i].header, cases[i].n_data);
-        check_error(cases[i].header, fm_safetensors_add(&t, at("/bad"), &e), &e, cases[i].code, cases[i].says);
-        CHECK(fm_safetensors_add(&t, at("/bad"), NULL) == cases[i].code, "without an error");
+        write_safetensors("/bad", bad_headers[i].header, bad_headers[i].n_data);
+        check_error(bad_headers[i].header, fm_safetensors_add(&t, at("/bad"), &e), &e, bad_headers[i].code, bad_headers[i].says);
+        CHECK(fm_safetensors_add(&t, at("/bad"), NULL) == bad_headers[i].code, "without an error");
         fm_tensors_close(&t);
     }
 }
@@ -173,6 +174,7 @@ static void test_files(void) {
         const char *says;
     } cases[] = {
         {0, 10, "its header should have"},
+        {sizeof good - 1 + 9, 1000, "its header should have"}, /* one more than there are after the length */
         {(uint64_t)1 << 27, 1000, "its header should have 134217728 bytes"},
         {(uint64_t)1 << 63, 1000, "its header should have 9223372036854775808 bytes"},
         {UINT64_MAX, 1000, "its header should have 18446744073709551615 bytes"},
@@ -200,6 +202,9 @@ static void test_files(void) {
             CHECK(rc == 0, "%s", e.message);
         fm_tensors_close(&t);
     }
+}
+
+static void test_texts(void) {
     static const struct {
         const char *text;
         int code;
@@ -252,6 +257,7 @@ int main(void) {
     test_headers();
     test_overlaps();
     test_files();
+    test_texts();
     test_large();
     return TEST_END();
 }

@@ -51,7 +51,7 @@ static void test_indexed(void) {
     shard("/model-00001-of-00002.safetensors", "a b");
     shard("/model-00002-of-00002.safetensors", "c");
     shard("/other.safetensors", "a b c d"); /* not named */
-    index_text("{\"c\":\"model-00002-of-00002.safetensors\",\"a\":\"model-00001-of-00002.safetensors\",\"b\":\"model-00001-of-00002.safetensors\"}");
+    index_text("{\"a\":\"model-00001-of-00002.safetensors\",\"c\":\"model-00002-of-00002.safetensors\",\"b\":\"model-00001-of-00002.safetensors\"}");
     check_good("two shards", "a b c", 2);
     index_text("{\"a\":\"model-00001-of-00002.safetensors\"}");
     check_good("a tensor that the index leaves out", "a b", 1);

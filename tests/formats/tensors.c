@@ -50,6 +50,7 @@ static void test_strides(void) {
         {100, 32, 0, NULL},
         {0, UINT64_MAX, 4, "lies at bytes 0 to"},
         {0, UINT64_MAX / 3, 4, "lies at bytes 0 to"},
+        {0, UINT64_MAX / 3 + 1, 4, "lies at bytes 0 to"}, /* times 3 it is 2 */
         {UINT64_MAX - 1, 1, 2, "lies at bytes 18446744073709551614 to"},
         {UINT64_MAX, 0, 4, "lies at bytes 18446744073709551615 to"},
     };

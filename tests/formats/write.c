@@ -62,7 +62,11 @@ static void test_refused(void) {
     tree_clear();
     check_error("no directory", fm_safetensors_write(at("/none/out"), &entry, 1, &e), &e, FM_EIO, SAYS("/none/out: it cannot be written: No such file"));
     check_error("a directory", fm_safetensors_write(tree_root, &entry, 1, &e), &e, FM_EIO, SAYS(tree_root, "is not a file"));
-    check_error("a device", fm_safetensors_write("/dev/null", &entry, 1, &e), &e, FM_EIO, SAYS("/dev/null: it is there and is not a file"));
+    CHECK(mkfifo(at("/pipe"), 0600) == 0, "no pipe"); /* not a device of the machine: a writer that is wrong would replace it */
+    check_error("a pipe", fm_safetensors_write(at("/pipe"), &entry, 1, &e), &e, FM_EIO, SAYS("/pipe: it is there and is not a file"));
+    struct stat st;
+    CHECK(stat(at("/pipe"), &st) == 0 && S_ISFIFO(st.st_mode), "the pipe is still one");
+    remove(at("/pipe"));
     const fm_safetensors_entry twice[2] = {entry, entry}, bad = {.name = "\xff", .dtype = FM_F32, .n_dims = 1, .shape = {1}, .data = big};
     check_error("twice", fm_safetensors_write(at("/out"), twice, 2, &e), &e, FM_EINVAL, SAYS("/out: two tensors are called x"));
     check_error("no name", fm_safetensors_write(at("/out"), &bad, 1, &e), &e, FM_EINVAL, SAYS("/out: tensor 0 has a name that is not UTF-8"));

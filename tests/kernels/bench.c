@@ -77,9 +77,13 @@ static void bench_product(fm_pool *pool, const fm_kernels *k, fm_matrix_type typ
     if (!s.y) exit(1);
     double bytes = (double)strip * n_strips, read = best(pool, &s, n_strips, read_task), t = best(pool, &s, n_strips, multiply_task);
     static const char *const formats[] = {"f32", "f16", "bf16"};
-    printf("%-7s threads %d  %s %d bits %-4s cols %5d  n %3d  %7.2f GB/s = %3.0f %% of %5.2f  %8.1f GMAC/s\n", k->name, fm_pool_n_threads(pool), int8 ? "int8" : "f32 ",
-           type.format == FM_FORMAT_R16 ? type.width : type.format == FM_FORMAT_F32 ? 32 : 16, type.format == FM_FORMAT_R16 ? "r16" : formats[type.format], type.cols, n,
-           bytes / t * 1e-9, 100 * read / t, bytes / read * 1e-9, (double)type.rows * type.cols * n / t * 1e-9);
+    printf("%-7s threads %d  %s %d bits %-4s cols %5d  n %3d  %7.2f GB/s = %3.0f %% of %5.2f  %8.1f GMAC/s\n", k->name, fm_pool_n_threads(pool),
+           int8 ? "int8" : "f32 ",
+           type.format == FM_FORMAT_R16   ? type.width
+           : type.format == FM_FORMAT_F32 ? 32
+                                          : 16,
+           type.format == FM_FORMAT_R16 ? "r16" : formats[type.format], type.cols, n, bytes / t * 1e-9, 100 * read / t, bytes / read * 1e-9,
+           (double)type.rows * type.cols * n / t * 1e-9);
     fflush(stdout);
     free_act8(&act);
     free(x);
@@ -87,7 +91,8 @@ static void bench_product(fm_pool *pool, const fm_kernels *k, fm_matrix_type typ
 }
 
 static void bench_products(const fm_kernels *k, const void *memory) {
-    fm_matrix_type r16 = {.format = FM_FORMAT_R16, .cols = 2048, .width = 4, .bits = 4, .group = 64, .scale_dtype = FM_BF16}, f = {.format = FM_FORMAT_BF16, .cols = 2048};
+    fm_matrix_type r16 = {.format = FM_FORMAT_R16, .cols = 2048, .width = 4, .bits = 4, .group = 64, .scale_dtype = FM_BF16},
+                   f = {.format = FM_FORMAT_BF16, .cols = 2048};
     static const int widths[] = {4, 8, 2}, batches[] = {1, 2, 4, 8, 32};
     int most = fm_cpu_count();
     for (int threads = 1; threads <= most; threads = threads < most && threads * 2 > most ? most : threads * 2) {

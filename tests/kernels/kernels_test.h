@@ -90,7 +90,8 @@ static inline void fill_r16(uint8_t *data, const fm_matrix_type *t, int kind) {
 }
 
 static inline fm_matrix new_r16(int rows, int cols, int width, int group, bool f16, int kind) {
-    fm_matrix m = {.type = {.format = FM_FORMAT_R16, .rows = rows, .cols = cols, .bits = width, .width = width, .group = group, .scale_dtype = f16 ? FM_F16 : FM_BF16}};
+    fm_matrix m = {
+        .type = {.format = FM_FORMAT_R16, .rows = rows, .cols = cols, .bits = width, .width = width, .group = group, .scale_dtype = f16 ? FM_F16 : FM_BF16}};
     void *data = NULL;
     if (posix_memalign(&data, 64, fm_matrix_bytes(&m.type))) exit(1);
     fill_r16(data, &m.type, kind);
@@ -115,7 +116,12 @@ static inline void free_matrix(fm_matrix *m) { free((void *)(uintptr_t)m->data);
 
 static inline fm_act8 new_act8(const fm_kernels *k, const float *x, int n, int cols, int group, int width) {
     size_t count = (size_t)n * (size_t)cols, groups = (size_t)(cols / group);
-    fm_act8 a = {.cols = cols, .group = group, .width = width, .q = allocate(count), .scale = allocate(count / (size_t)group * 4), .sum = allocate(count / (size_t)group * 4)};
+    fm_act8 a = {.cols = cols,
+                 .group = group,
+                 .width = width,
+                 .q = allocate(count),
+                 .scale = allocate(count / (size_t)group * 4),
+                 .sum = allocate(count / (size_t)group * 4)};
     for (size_t t = 0; t < (size_t)n; t++) {
         k->quantize(x + t * (size_t)cols, cols, group, width, a.q + t * (size_t)cols, a.scale + t * groups, a.sum + t * groups);
     }

@@ -44,8 +44,8 @@ static void check_product(const product *p) {
     for (int k = 0; k < n_tables; k++) {
         memset(got, 0x5a, bytes);
         multiply(tables[k], p, got, ldy);
-        SAME(got, want, (size_t)p->n * ldy, "%s: format %d rows %d cols %d width %d group %d scales %d first %d last %d n %d int8 %d", tables[k]->name, (int)t->format, t->rows,
-             t->cols, t->width, t->group, (int)t->scale_dtype, p->first, p->last, p->n, p->act != NULL);
+        SAME(got, want, (size_t)p->n * ldy, "%s: format %d rows %d cols %d width %d group %d scales %d first %d last %d n %d int8 %d", tables[k]->name,
+             (int)t->format, t->rows, t->cols, t->width, t->group, (int)t->scale_dtype, p->first, p->last, p->n, p->act != NULL);
     }
     free(want);
     free(got);
@@ -133,7 +133,8 @@ static void check_float(int rows, int cols, int n, fm_format format, int kind) {
     int32_t *tokens = allocate((size_t)n * sizeof *tokens);
     for (int i = 0; i < n; i++) tokens[i] = random_below(n);
     int first = random_below(rows);
-    product p = {.matrix = m, .first = first, .last = first + 1 + random_below(rows - first), .x = x + 1, .ldx = ldx, .tokens = cols % 2 ? tokens : NULL, .n = n};
+    product p = {
+        .matrix = m, .first = first, .last = first + 1 + random_below(rows - first), .x = x + 1, .ldx = ldx, .tokens = cols % 2 ? tokens : NULL, .n = n};
     check_product(&p);
     free(tokens);
     free(x);

@@ -47,8 +47,9 @@ int main(int argc, char **argv) {
         free(text);
     }
     fprintf(stderr, "%d entries, load %.3f s, resident +%.1f MB (peak %.1f), says %.1f MB; %.2f MB to %.2f M tokens at %.1f MB/s\n",
-        fm_tokenizer_n_entries(tokenizer), load, 1e-6 * (double)resident, 1e-6 * (double)fm_memory_peak(), 1e-6 * (double)fm_tokenizer_memory_bytes(tokenizer),
-        1e-6 * (double)bytes, 1e-6 * (double)tokens, 1e-6 * (double)bytes / (seconds > 0 ? seconds : 1));
+            fm_tokenizer_n_entries(tokenizer), load, 1e-6 * (double)resident, 1e-6 * (double)fm_memory_peak(),
+            1e-6 * (double)fm_tokenizer_memory_bytes(tokenizer), 1e-6 * (double)bytes, 1e-6 * (double)tokens,
+            1e-6 * (double)bytes / (seconds > 0 ? seconds : 1));
     fm_tokenizer_close(&tokenizer);
     return 0;
 }

@@ -51,7 +51,7 @@ def table(name, characters):
 def main():
     assert unicodedata.unidata_version == "14.0.0", "run it with Python 3.11, whose Unicode is that of the oldest PCRE2 supported"
     print("/* unicode_tables.c: where Unicode's versions differ; written by tools/reference/make_unicode_tables.py, which says how. */")
-    print('#include "text/tokenizer_parts.h"\n')
+    print('#include "text/tokenizer_parts.h"\n\n/* clang-format off */\n')
     print("/* White_Space. */")
     table("fm_space_ranges", matches(r"\s"))
     print("\n/* In the reference library's \\p{L}, \\p{M} and \\p{N} (Unicode 16), but not in those of Unicode 14. */")

@@ -13,7 +13,8 @@ typedef struct vi {
 } vi;
 
 #define TOKENS_I8 4
-#define TOKENS_FLOAT 1
+#define FLOAT_ROWS 1
+#define FLOAT_TOKENS 1
 #define PREFETCH_BYTES 0
 
 static inline __m256i load256(const void *p) { return _mm256_loadu_si256(p); }

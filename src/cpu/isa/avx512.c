@@ -8,7 +8,8 @@ typedef __m512i vi;
 typedef uint32_t u32x16 __attribute__((vector_size(64)));
 
 #define TOKENS_I8 8
-#define TOKENS_FLOAT 4
+#define FLOAT_ROWS 2
+#define FLOAT_TOKENS 2
 #define PREFETCH_BYTES 1152
 
 static inline __mmask16 first_lanes(int n) { return (__mmask16)((1u << n) - 1); }

@@ -128,8 +128,8 @@ static void mul_r16_i8(const fm_matrix *matrix, int first, int last, const fm_ac
 typedef struct f32_pass {
     const fm_matrix_type *type;
     const float *x[MAX_TOKENS];
-    float *y[MAX_TOKENS];
-    int rows;
+    float *y[MAX_TOKENS]; /* of the strip's first row */
+    int rows;             /* to store */
 } f32_pass;
 
 ALWAYS_INLINE void strip_f32(const f32_pass *p, const uint8_t *block, const int width, const int nt) {
@@ -143,7 +143,6 @@ ALWAYS_INLINE void strip_f32(const f32_pass *p, const uint8_t *block, const int 
         const uint8_t *tail = block + words * 64;
         vf scale = f16 ? f_load_f16(tail) : f_load_bf16(tail), bias = f16 ? f_load_f16(tail + 32) : f_load_bf16(tail + 32);
         for (; block < tail; block += 64) {
-            prefetch(block);
             vi v = i_load(block);
             for (int k = 0; k < 32 / width; k++, c++) {
                 vf w = f_fma(i_to_float(i_and(i_shr(v, k * width), mask)), scale, bias);
@@ -195,52 +194,76 @@ ALWAYS_INLINE vf load_weights(const uint8_t *row, int c, int n, const fm_format 
     return format == FM_FORMAT_BF16 ? f_load_bf16(p) : f_load_f16(p);
 }
 
-/* y[t] = dot(row, x[t]) for nt tokens. */
-ALWAYS_INLINE void row_float(const f32_pass *p, const uint8_t *row, const fm_format format, const int nt) {
-    vf sum[TOKENS_FLOAT][4];
+typedef struct float_pass {
+    const fm_matrix_type *type;
+    const uint8_t *row; /* the first; row_bytes apart */
+    size_t row_bytes;
+    const float *x[MAX_TOKENS];
+    float *y[MAX_TOKENS]; /* of the first row */
+} float_pass;
+
+/* One accumulator of every row and token. */
+typedef vf block_sum[FLOAT_ROWS][FLOAT_TOKENS];
+
+/* Adds 16 columns from c of nr rows times nt tokens; n columns are left. */
+ALWAYS_INLINE void add_columns(block_sum sum, const float_pass *p, int c, int n, const fm_format format, const int nr, const int nt) {
+    for (int r = 0; r < nr; r++) {
+        vf w = load_weights(p->row + (size_t)r * p->row_bytes, c, n, format);
+        for (int t = 0; t < nt; t++) sum[r][t] = f_fma(w, f_load_n(p->x[t] + c, n), sum[r][t]);
+    }
+}
+
+/* y[t][r] = dot(row r, x[t]) for nr rows and nt tokens. */
+ALWAYS_INLINE void block_float(const float_pass *p, const fm_format format, const int nr, const int nt) {
+    block_sum sum[4];
     int c = 0, n = p->type->cols;
-    for (int t = 0; t < nt; t++) sum[t][0] = sum[t][1] = sum[t][2] = sum[t][3] = f_set1(0);
+    for (int r = 0; r < nr; r++) {
+        for (int t = 0; t < nt; t++) sum[0][r][t] = sum[1][r][t] = sum[2][r][t] = sum[3][r][t] = f_set1(0);
+    }
     for (; c + 64 <= n; c += 64) {
-        for (int i = 0; i < 4; i++) {
-            const int at = c + 16 * i;
-            vf w = load_weights(row, at, 16, format);
-            for (int t = 0; t < nt; t++) sum[t][i] = f_fma(w, f_load(p->x[t] + at), sum[t][i]);
-        }
+        for (int i = 0; i < 4; i++) add_columns(sum[i], p, c + 16 * i, 16, format, nr, nt);
     }
     for (int i = 0; i < 4; i++, c += 16) {
-        if (c >= n) break;
-        vf w = load_weights(row, c, n - c, format);
-        for (int t = 0; t < nt; t++) sum[t][i] = f_fma(w, f_load_n(p->x[t] + c, n - c), sum[t][i]);
+        if (c < n) add_columns(sum[i], p, c, n - c, format, nr, nt);
     }
-    for (int t = 0; t < nt; t++) *p->y[t] = f_tree(sum[t]);
+    for (int r = 0; r < nr; r++) {
+        for (int t = 0; t < nt; t++) p->y[t][r] = f_tree(sum[0][r][t], sum[1][r][t], sum[2][r][t], sum[3][r][t]);
+    }
 }
 
-ALWAYS_INLINE void row_float_of_tokens(const f32_pass *p, const uint8_t *row, const int nt) {
+ALWAYS_INLINE void block_float_of(const float_pass *p, const int nr, const int nt) {
     switch (p->type->format) {
-    case FM_FORMAT_BF16: row_float(p, row, FM_FORMAT_BF16, nt); break;
-    case FM_FORMAT_F16: row_float(p, row, FM_FORMAT_F16, nt); break;
-    default: row_float(p, row, FM_FORMAT_F32, nt); break;
+    case FM_FORMAT_BF16: block_float(p, FM_FORMAT_BF16, nr, nt); break;
+    case FM_FORMAT_F16: block_float(p, FM_FORMAT_F16, nr, nt); break;
+    default: block_float(p, FM_FORMAT_F32, nr, nt); break;
     }
 }
 
-static void row_float_1(const f32_pass *p, const uint8_t *row) { row_float_of_tokens(p, row, 1); }
-static void row_float_many(const f32_pass *p, const uint8_t *row) { row_float_of_tokens(p, row, TOKENS_FLOAT); }
+static void block_float_rows_tokens(const float_pass *p) { block_float_of(p, FLOAT_ROWS, FLOAT_TOKENS); }
+static void block_float_rows(const float_pass *p) { block_float_of(p, FLOAT_ROWS, 1); }
+static void block_float_tokens(const float_pass *p) { block_float_of(p, 1, FLOAT_TOKENS); }
+static void block_float_1(const float_pass *p) { block_float_of(p, 1, 1); }
 
 static void mul_float(const fm_matrix *matrix, int first, int last, const float *x, size_t ldx, const int32_t *tokens, int n, float *y, size_t ldy) {
-    f32_pass p = {.type = &matrix->type};
-    size_t row_bytes = (size_t)p.type->cols * (p.type->format == FM_FORMAT_F32 ? 4 : 2);
-    for (int r = first; r < last; r++) {
-        const uint8_t *row = (const uint8_t *)matrix->data + (size_t)r * row_bytes;
+    float_pass p = {.type = &matrix->type, .row_bytes = (size_t)matrix->type.cols * (matrix->type.format == FM_FORMAT_F32 ? 4 : 2)};
+    for (int r = first, nr; r < last; r += nr) {
+        /* One token is a matter of reading: one stream. */
+        nr = n > 1 && last - r >= FLOAT_ROWS ? FLOAT_ROWS : 1;
+        p.row = (const uint8_t *)matrix->data + (size_t)r * p.row_bytes;
         for (int i = 0, nt; i < n; i += nt) {
-            nt = n - i >= TOKENS_FLOAT ? TOKENS_FLOAT : 1;
+            nt = n - i >= FLOAT_TOKENS ? FLOAT_TOKENS : 1;
             for (int t = 0; t < nt; t++) {
                 p.x[t] = x + token_of(tokens, i + t) * ldx;
                 p.y[t] = y + (size_t)(i + t) * ldy + (size_t)r;
             }
-            if (nt > 1) {
-                row_float_many(&p, row);
+            if (nr > 1 && nt > 1) {
+                block_float_rows_tokens(&p);
+            } else if (nr > 1) {
+                block_float_rows(&p);
+            } else if (nt > 1) {
+                block_float_tokens(&p);
             } else {
-                row_float_1(&p, row);
+                block_float_1(&p);
             }
         }
     }

@@ -13,7 +13,7 @@ static float dot(const float *a, const float *b, int n) {
     for (int i = 0; i < 4; i++, c += 16) {
         if (c < n) sum[i] = f_fma(f_load_n(a + c, n - c), f_load_n(b + c, n - c), sum[i]);
     }
-    return f_tree(sum);
+    return f_tree(sum[0], sum[1], sum[2], sum[3]);
 }
 
 static void rms_norm(const float *x, const float *w, int n, float eps, float *y) {
@@ -77,7 +77,7 @@ static inline float exp_and_sum(const float *x, float m, int n, float *y) {
             sum[i] = f_fma(e, one, sum[i]);
         }
     }
-    return f_tree(sum);
+    return f_tree(sum[0], sum[1], sum[2], sum[3]);
 }
 
 static void softmax(const float *x, int n, float *y) {

@@ -16,8 +16,8 @@
  *   i_dot(acc, v, x)                                  acc + sum over the 4 bytes of v (0..255) times x's (int8)
  *   i_dot_small(acc, v, x)                            the same for bytes up to 15
  *
- * TOKENS_I8 and TOKENS_FLOAT: how many tokens' sums the registers hold in a pass over the weights (powers of two). PREFETCH_BYTES: how far ahead in an r16
- * matrix cache lines are asked for; 0 leaves it to the hardware, which does as well or better where it was measured but for AVX-512. */
+ * And four numbers: TOKENS_I8, how many tokens' sums the registers hold in a pass over an r16 matrix (a power of two up to 8); FLOAT_ROWS and FLOAT_TOKENS,
+ * the same for matrices of floats; PREFETCH_BYTES, how far ahead in an r16 matrix cache lines are asked for, 0 to leave that to the hardware. */
 #ifndef FM_CPU_ISA_LANES_H
 #define FM_CPU_ISA_LANES_H
 
@@ -28,8 +28,9 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+/* Into the second-level cache: asking for the first halved the speed on a Zen 4, depending on how the compiler had ordered the loop. */
 static inline void prefetch(const void *p) {
-    if (PREFETCH_BYTES) __builtin_prefetch((const char *)p + PREFETCH_BYTES);
+    if (PREFETCH_BYTES) __builtin_prefetch((const char *)p + PREFETCH_BYTES, 0, 2);
 }
 
 /* fm_expf in each lane. */
@@ -64,6 +65,6 @@ static inline void f_store_n(float *p, vf v, int n) {
 }
 
 /* The sum of dot's tree over its four accumulators. */
-static inline float f_tree(const vf a[4]) { return f_sum(f_add(f_add(a[0], a[1]), f_add(a[2], a[3]))); }
+static inline float f_tree(vf a, vf b, vf c, vf d) { return f_sum(f_add(f_add(a, b), f_add(c, d))); }
 
 #endif

@@ -13,7 +13,8 @@ typedef struct vi {
 } vi;
 
 #define TOKENS_I8 1
-#define TOKENS_FLOAT 1
+#define FLOAT_ROWS 1
+#define FLOAT_TOKENS 1
 #define PREFETCH_BYTES 0
 
 #define EACH for (int i = 0; i < 16; i++)
