@@ -20,7 +20,7 @@ all: build/build.ninja ## build the program and the library into build/
 	@$(NINJA) -C build
 
 demo: all ## a story and an answer from the small model that comes with the sources
-	$(DEMO) -n 120 --stats -p "Once upon a time"
+	$(DEMO) -n 120 --raw --stats -p "Once upon a time"
 	$(DEMO) -n 60 --raw -p "$$(printf '<|im_start|>user\nWhat is the capital of Norway?<|im_end|>\n<|im_start|>assistant\n')"
 
 test: build/test.ninja ## all tests that need no GPU and no big model; the last line counts them
@@ -52,7 +52,7 @@ tsan: ## the tests that use threads with the thread sanitizer
 	@tools/deps.sh test
 	@$(SETUP) build-tsan -Db_sanitize=thread -Doptimization=1
 	@$(NINJA) -C build-tsan
-	@$(MESON_TEST) 10 -C build-tsan --no-suite cli --no-suite tree --no-suite fuzz --no-suite kernels
+	@$(MESON_TEST) 10 -C build-tsan --no-suite cli --no-suite tree --no-suite fuzz --no-suite kernels --no-suite demo --no-suite serial
 
 arm64: ## cross-build for arm64 and run the unit, kernel and golden tests under QEMU
 	@tools/deps.sh cross

@@ -10,6 +10,7 @@
 #define GIB ((uint64_t)1 << 30)
 #define OVERHEAD (8 * MIB)        /* the program, its libraries, heap and tables that are not counted one by one */
 #define OVERHEAD_THREAD (MIB / 4) /* stack and scratch of a thread */
+#define TEXT_PEAK 15              /* a tokenizer takes so many times its size while its JSON is read (150,000 entries: 83 MB of 5.8) */
 #define MAX_CONTEXT 32768         /* when --context does not say */
 #define MIN_CONTEXT 256
 #define MAX_BATCH 512
@@ -119,13 +120,15 @@ static void find_context(fm_plan *p, const fm_model *model, const fm_engine_opti
     if (p->context > most) p->context = most;
 }
 
-/* The floor: the smallest batch, one expert being read, one layer's choice of slots. */
+/* The floor: the smallest batch, one expert being read, one layer's choice of slots; or reading the tokenizer, which comes first. */
 static void find_floor(fm_plan *p, const fm_model *model, const fm_engine_options *o, uint64_t slot) {
     fm_plan least = *p;
     least.batch = MIN_BATCH;
     least.n_staging = 1;
     if (!o->context && least.context > MIN_CONTEXT) least.context = MIN_CONTEXT;
     p->floor_bytes = fixed_bytes(&least, model, o) + slot * (uint64_t)p->min_slots;
+    uint64_t reading = p->overhead_bytes + TEXT_PEAK * p->text_bytes;
+    if (p->floor_bytes < reading) p->floor_bytes = reading;
 }
 
 static int refuse(const fm_plan *p, const fm_model *model, const fm_engine_options *o, fm_error *err) {

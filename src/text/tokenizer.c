@@ -173,7 +173,7 @@ int fm_tokenizer_encode(const fm_tokenizer *tokenizer, const char *text, size_t 
         free(e.ids);
         return code;
     }
-    int32_t *fit = realloc(e.ids, (e.n + 1) * sizeof *fit);
-    *ids = fit ? fit : e.ids;
+    *ids = realloc(e.ids, (e.n + 1) * sizeof **ids);
+    if (!*ids) *ids = e.ids;
     return (int)e.n;
 }

@@ -1,5 +1,9 @@
-"""A model of random weights in MLX 4-bit form, as large as one likes: for tests of memory and speed, where the words do not matter."""
+"""A model of random weights in MLX 4-bit form, as large as one likes: for tests of memory and speed, where the words do not matter.
 
+python3 tests/cli/big_model.py DIRECTORY --layers 16 --experts 128 --hidden 2048 --width 512
+"""
+
+import argparse
 import json
 import pathlib
 
@@ -96,3 +100,12 @@ def make(directory, tokenizer, layers=8, experts=128, top_k=8, hidden=512, width
         if not (directory / name).exists():
             (directory / name).symlink_to(pathlib.Path(tokenizer).resolve() / name)
     return size
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("directory")
+    for name, value in (("layers", 8), ("experts", 128), ("top_k", 8), ("hidden", 512), ("width", 256)):
+        parser.add_argument("--" + name, type=int, default=value)
+    options = vars(parser.parse_args())
+    print(make(options.pop("directory"), pathlib.Path(__file__).resolve().parents[2] / "models" / "ember", **options), "bytes")

@@ -1,5 +1,6 @@
 /* The scalar kernels against what kernels.h says, written out as plainly as can be: where it fixes every rounding the bits must agree, elsewhere the result
  * lies within a tolerance of the same formula in double. */
+#include "base/math.h"
 #include "kernels_test.h"
 
 static const fm_kernels *k = &fm_kernels_scalar;
@@ -162,7 +163,16 @@ static void check_float(fm_format format, int cols) {
 #define CLOSE(got, want, tolerance, what)                                                                                                                      \
     CHECK(fabs((double)(got) - (want)) <= (tolerance) * (fabs(want) + 1e-30), "%s: %.9g, want %.9g", what, (double)(got), (double)(want))
 
+/* Each value of got must be `plain`, in floats, and close to `exact`, in doubles. */
+#define EACH(what, plain, exact)                                                                                                                               \
+    for (int i = 0; i < n; i++) {                                                                                                                              \
+        float each_want = (plain);                                                                                                                             \
+        SAME(y + i, &each_want, 1, what " %d of %d", i, n);                                                                                                    \
+        CLOSE(y[i], exact, 1e-6, what);                                                                                                                        \
+    }
+
 static double silu(double x) { return x / (1 + exp(-x)); }
+static float siluf(float x) { return x / (1 + fm_expf(-x)); }
 
 static void check_vectors(int n) {
     float *x = new_vector(n, NORMAL), *w = new_vector(n, NORMAL), *z = new_vector(n, NORMAL), *y = new_vector(n, NORMAL), *y0 = allocate((size_t)n * 4);
@@ -172,24 +182,32 @@ static void check_vectors(int n) {
         square += (double)x[i] * (double)x[i];
         most = fmax(most, (double)x[i]);
     }
-    for (int i = 0; i < n; i++) total += exp((double)x[i] - most);
-    double rms = 1 / sqrt(square / n + 1e-3), l2 = 1 / sqrt(square + 1e-3);
-    k->add(x, n, y);
-    for (int i = 0; i < n; i++) CHECK(y[i] == y0[i] + x[i], "add %d", i);
-    k->axpy(0.3f, x, n, y);
-    for (int i = 0; i < n; i++) CHECK(y[i] == fmaf(0.3f, x[i], y0[i] + x[i]), "axpy %d", i);
-    k->rms_norm(x, w, n, 1e-3f, y);
-    for (int i = 0; i < n; i++) CLOSE(y[i], (double)x[i] * rms * (double)w[i], 1e-6, "rms_norm");
-    k->rms_norm_gated(x, w, z, n, 1e-3f, y);
-    for (int i = 0; i < n; i++) CLOSE(y[i], (double)x[i] * rms * (double)w[i] * silu((double)z[i]), 1e-6, "rms_norm_gated");
-    k->l2_norm(x, n, 1e-3f, 0.25f, y);
-    for (int i = 0; i < n; i++) CLOSE(y[i], (double)x[i] * l2 * 0.25, 1e-6, "l2_norm");
-    k->swiglu(x, w, n, y);
-    for (int i = 0; i < n; i++) CLOSE(y[i], silu((double)x[i]) * (double)w[i], 1e-6, "swiglu");
-    k->sigmoid_mul(x, w, n, y);
-    for (int i = 0; i < n; i++) CLOSE(y[i], (double)x[i] / (1 + exp(-(double)w[i])), 1e-6, "sigmoid_mul");
+    for (int i = 0; i < n; i++) {
+        total += exp((double)x[i] - most);
+        z[i] = fm_expf(x[i] - (float)most);
+        w[i] = 1;
+    }
+    float rms = 1 / sqrtf(plain_dot(x, x, n) / (float)n + 1e-3f), l2 = 1 / sqrtf(plain_dot(x, x, n) + 1e-3f), sum = plain_dot(z, w, n);
+    double exact_rms = 1 / sqrt(square / n + 1e-3), exact_l2 = 1 / sqrt(square + 1e-3);
     k->softmax(x, n, y);
-    for (int i = 0; i < n; i++) CLOSE(y[i], exp((double)x[i] - most) / total, 1e-6, "softmax");
+    EACH("softmax", z[i] / sum, exp((double)x[i] - most) / total)
+    fill_vector(w, n, NORMAL);
+    fill_vector(z, n, NORMAL);
+    memcpy(y, y0, (size_t)n * 4);
+    k->add(x, n, y);
+    EACH("add", y0[i] + x[i], (double)(y0[i] + x[i]))
+    k->axpy(0.3f, x, n, y);
+    EACH("axpy", fmaf(0.3f, x[i], y0[i] + x[i]), (double)fmaf(0.3f, x[i], y0[i] + x[i]))
+    k->rms_norm(x, w, n, 1e-3f, y);
+    EACH("rms_norm", x[i] * rms * w[i], (double)x[i] * exact_rms * (double)w[i])
+    k->rms_norm_gated(x, w, z, n, 1e-3f, y);
+    EACH("rms_norm_gated", x[i] * rms * w[i] * siluf(z[i]), (double)x[i] * exact_rms * (double)w[i] * silu((double)z[i]))
+    k->l2_norm(x, n, 1e-3f, 0.3f, y);
+    EACH("l2_norm", x[i] * l2 * 0.3f, (double)x[i] * exact_l2 * (double)0.3f)
+    k->swiglu(x, w, n, y);
+    EACH("swiglu", siluf(x[i]) * w[i], silu((double)x[i]) * (double)w[i])
+    k->sigmoid_mul(x, w, n, y);
+    EACH("sigmoid_mul", x[i] * fm_sigmoidf(w[i]), (double)x[i] / (1 + exp(-(double)w[i])))
     free(x);
     free(w);
     free(z);
@@ -199,16 +217,41 @@ static void check_vectors(int n) {
 
 static void check_conv(void) {
     enum { CHANNELS = 37, TAPS = 4 };
-    float *w = new_vector(CHANNELS * TAPS, NORMAL), *x = new_vector(CHANNELS * TAPS, NORMAL), y[CHANNELS];
+    const int n = CHANNELS;
+    float *w = new_vector(CHANNELS * TAPS, NORMAL), *x = new_vector(CHANNELS * TAPS, NORMAL), y[CHANNELS], sums[CHANNELS] = {0};
     const float *rows[TAPS] = {x + 2 * CHANNELS, x, x + 3 * CHANNELS, x + CHANNELS};
     k->conv_silu(w, rows, TAPS, CHANNELS, 0, CHANNELS, y);
-    for (int c = 0; c < CHANNELS; c++) {
-        float sum = 0;
-        for (int j = 0; j < TAPS; j++) sum = fmaf(w[j * CHANNELS + c], rows[j][c], sum);
-        CLOSE(y[c], silu((double)sum), 1e-6, "conv_silu");
+    for (int j = 0; j < TAPS; j++) {
+        for (int c = 0; c < CHANNELS; c++) sums[c] = fmaf(w[j * CHANNELS + c], rows[j][c], sums[c]);
     }
+    EACH("conv_silu", siluf(sums[i]), silu((double)sums[i]))
     free(w);
     free(x);
+}
+
+/* One block, with the roundings that are prescribed. */
+static void check_attend(int n_keys, int n) {
+    float *q = new_vector(n, NORMAL), *keys = new_vector(n_keys * n, NORMAL), *v = new_vector(n_keys * n, NORMAL), *y = new_vector(n, ZEROS), m, l;
+    float p[FM_ATTENTION_BLOCK], ones[FM_ATTENTION_BLOCK], most = -INFINITY;
+    k->attend(q, keys, v, (size_t)n, n_keys, n, 0.3f, &m, &l, y);
+    for (int j = 0; j < n_keys; j++) {
+        p[j] = plain_dot(q, keys + j * n, n) * 0.3f;
+        most = fmaxf(most, p[j]);
+        ones[j] = 1;
+    }
+    for (int j = 0; j < n_keys; j++) p[j] = fm_expf(p[j] - most);
+    float sum = plain_dot(p, ones, n_keys);
+    SAME(&m, &most, 1, "attend's m, %d keys", n_keys);
+    SAME(&l, &sum, 1, "attend's l, %d keys", n_keys);
+    for (int i = 0; i < n; i++) {
+        float acc = 0;
+        for (int j = 0; j < n_keys; j++) acc = fmaf(p[j], v[j * n + i], acc);
+        SAME(y + i, &acc, 1, "attend, %d keys, %d of %d", n_keys, i, n);
+    }
+    free(q);
+    free(keys);
+    free(v);
+    free(y);
 }
 
 /* Attention over several blocks and the merging of them, against one softmax over all keys. */
@@ -303,6 +346,7 @@ int main(void) {
     for (int n = 1; n < 80; n++) check_vectors(n);
     check_vectors(2048);
     check_conv();
+    for (int n = 1; n <= 90; n++) check_attend(n * 7 % FM_ATTENTION_BLOCK + 1, n);
     check_attention(1, 16);
     check_attention(300, 33);
     check_attention(1000, 64);

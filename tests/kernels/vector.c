@@ -121,30 +121,38 @@ static void check_vectors(int n, int kind, float special) {
     for (int i = 0; i < 4; i++) free(x[i]);
 }
 
-/* exp on every 997th float, so that all of its branches are seen. */
-static void check_exp(void) {
+/* exp of n floats whose bits are first, first + step, … */
+static void check_exp_of(uint32_t first, uint32_t step) {
     enum { N = 1000 };
     float x[N], want[N], got[N];
-    uint64_t bits = 0;
-    while (bits < UINT32_MAX) {
-        for (int i = 0; i < N; i++, bits += 997) {
-            uint32_t u = (uint32_t)bits;
-            memcpy(x + i, &u, sizeof u);
-            want[i] = fm_expf(x[i]);
-        }
-        fm_kernels_scalar.exp(x, N, got);
-        SAME(got, want, N, "scalar exp against fm_expf");
-        for (int k = 0; k < n_tables; k++) {
-            tables[k]->exp(x, N, got);
-            SAME(got, want, N, "%s exp against fm_expf", tables[k]->name);
-        }
+    for (uint32_t i = 0; i < N; i++) {
+        uint32_t bits = first + i * step;
+        memcpy(x + i, &bits, sizeof bits);
+        want[i] = fm_expf(x[i]);
+    }
+    fm_kernels_scalar.exp(x, N, got);
+    SAME(got, want, N, "scalar exp against fm_expf");
+    for (int k = 0; k < n_tables; k++) {
+        tables[k]->exp(x, N, got);
+        SAME(got, want, N, "%s exp against fm_expf", tables[k]->name);
+    }
+}
+
+/* On every 997th float, and around the ends of its range. */
+static void check_exp(void) {
+    for (uint64_t first = 0; first < UINT32_MAX; first += 1000 * 997) check_exp_of((uint32_t)first, 997);
+    static const float ends[] = {FM_EXP_LOWEST, FM_EXP_HIGHEST};
+    for (int i = 0; i < 2; i++) {
+        uint32_t bits;
+        memcpy(&bits, &ends[i], sizeof bits);
+        check_exp_of(bits - 500, 1);
     }
 }
 
 static void check_attend(int n, int hd, int kind, float special) {
     size_t ld = (size_t)hd + 3, size = (size_t)n * ld;
     float *q = new_vector(hd, NORMAL), *k = new_vector((int)size, kind), *v = new_vector((int)size, kind);
-    if (special != 0) k[random_below((int)size)] = special;
+    for (int i = 0; special != 0 && i < n / 4 + 1; i++) k[random_below((int)size)] = special;
     size_t out = (size_t)hd + GUARD;
     float *want = new_vector((int)out, NORMAL), *got = allocate(out * sizeof *got), *before = allocate(out * sizeof *got), m[2], l[2];
     memcpy(before, want, out * sizeof *got);
@@ -197,6 +205,7 @@ static void check_all(void) {
     for (int i = 0; i < 40; i++) check_vectors(1 + i * 3, i % N_VECTORS, special[1 + i % 3]);
     for (int hd = 1; hd <= 140; hd += hd < 70 ? 1 : 13) check_attend(1 + hd * 7 % 40, hd, hd % N_VECTORS, 0);
     for (int n = 1; n <= FM_ATTENTION_BLOCK; n += n < 70 ? 1 : 31) check_attend(n, 64, n % N_VECTORS, special[n % 9 ? 0 : n / 9 % 4]);
+    for (int i = 0; i < 60; i++) check_attend(100 + i, 1 + i % 3, WIDE, special[1 + i % 3]);
     check_attend(FM_ATTENTION_BLOCK, 256, NORMAL, 0);
     check_attend(FM_ATTENTION_BLOCK, 128, WIDE, 0);
     for (int dv = 1; dv <= 140; dv += dv < 70 ? 1 : 13) check_delta(1 + dv * 5 % 37, dv, dv % N_VECTORS);

@@ -18,7 +18,11 @@ if [ -n "$EMBER_SOURCE" ]; then
 fi
 $venv/bin/python tools/reference/make_golden.py
 $venv/bin/python tools/reference/make_packed_experts.py
-if [ -e tools/reference/make_tokenizer_cases.py ]; then
-    $venv/bin/python tools/reference/make_tokenizer_cases.py
+$venv/bin/python tools/reference/make_tokenizer_cases.py
+$venv/bin/python tools/reference/make_unicode_tables.py >build/unicode_tables.c && mv build/unicode_tables.c src/text/unicode_tables.c
+if [ ! -e build/tests/text/tokenize ]; then
+    echo "run.sh: no build/tests/text/tokenize, so no comparison on a real vocabulary; make test builds it" >&2
+else
+    $venv/bin/python tools/reference/real_vocabulary.py build/tests/text/tokenize 20000
 fi
-git status --short -- models/ember tests
+git status --short -- models/ember tests src/text
