@@ -11,7 +11,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#define TEXT_BYTES 8192              /* memory.stat, the longest, has about 2 KiB */
+#define TEXT_BYTES 8192 /* memory.stat, the longest, has about 2 KiB */
+#define LEAST_LEFT ((uint64_t)2 << 20)
 #define NO_LIMIT ((uint64_t)1 << 60) /* v1 writes no limit as a huge number */
 
 bool fm_cgroup_text(char *out, size_t size, const char *path) {
@@ -175,7 +176,7 @@ static void add_group(const fm_cgroup *group, fm_cgroup_memory *out) {
     uint64_t kept = usage > cache ? usage - cache : 0, left = limit > kept ? limit - kept : 0;
     if (limit < out->limit) out->limit = limit;
     if (left < out->available) out->available = left;
-    out->tight |= left < limit / 50;
+    out->tight |= left < (limit / 1024 > LEAST_LEFT ? limit / 1024 : LEAST_LEFT);
 }
 
 fm_cgroup_memory fm_cgroup_memory_read(const fm_cgroup *group) {

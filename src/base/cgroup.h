@@ -21,7 +21,7 @@ bool fm_cgroup_find(fm_cgroup *group, const char *root, const char *controller);
 typedef struct fm_cgroup_memory {
     uint64_t limit;     /* the least of the limits, v2's memory.high counting as one; UINT64_MAX: none */
     uint64_t available; /* the least of (limit - usage + page cache that can be dropped); UINT64_MAX: no limit */
-    bool tight;         /* a group has less than 2 % of its limit available */
+    bool tight;         /* a group has less than 2 MiB, or a thousandth of its limit, available */
     uint64_t n_high;    /* times that memory.high was run into, of all groups together */
 } fm_cgroup_memory;
 

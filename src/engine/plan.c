@@ -120,6 +120,9 @@ static void find_context(fm_plan *p, const fm_model *model, const fm_engine_opti
     if (p->context > most) p->context = most;
 }
 
+/* What may be planned with: a 256th stays free, for page tables and whatever else the kernel charges a cgroup for. */
+static uint64_t usable(const fm_plan *p) { return p->budget_bytes - p->budget_bytes / 256; }
+
 /* The floor: the smallest batch, one expert being read, one layer's choice of slots; or reading the tokenizer, which comes first. */
 static void find_floor(fm_plan *p, const fm_model *model, const fm_engine_options *o, uint64_t slot) {
     fm_plan least = *p;
@@ -129,6 +132,7 @@ static void find_floor(fm_plan *p, const fm_model *model, const fm_engine_option
     p->floor_bytes = fixed_bytes(&least, model, o) + slot * (uint64_t)p->min_slots;
     uint64_t reading = p->overhead_bytes + TEXT_PEAK * p->text_bytes;
     if (p->floor_bytes < reading) p->floor_bytes = reading;
+    p->floor_bytes += p->floor_bytes / 255 + 1;
 }
 
 static int refuse(const fm_plan *p, const fm_model *model, const fm_engine_options *o, fm_error *err) {
@@ -148,11 +152,11 @@ static void find_buffers(fm_plan *p, const fm_model *model, const fm_engine_opti
     p->n_staging = want < 4 ? 4 : want > 64 ? 64 : (int)want;
     for (p->batch = MAX_BATCH; p->batch > MIN_BATCH; p->batch /= 2) {
         uint64_t fixed = fixed_bytes(p, model, o), variable = fixed - p->dense_bytes - p->session_bytes - p->text_bytes - p->overhead_bytes;
-        bool resident = fixed + slot * (uint64_t)p->n_experts_total <= p->budget_bytes;
-        if (resident || (variable <= p->budget_bytes / 10 && fixed + slot * (uint64_t)p->min_slots <= p->budget_bytes)) break;
+        bool resident = fixed + slot * (uint64_t)p->n_experts_total <= usable(p);
+        if (resident || (variable <= p->budget_bytes / 10 && fixed + slot * (uint64_t)p->min_slots <= usable(p))) break;
         if (p->n_staging > 4) p->n_staging = p->n_staging / 2 < 4 ? 4 : p->n_staging / 2;
     }
-    while (p->n_staging > 1 && fixed_bytes(p, model, o) + slot * (uint64_t)p->min_slots > p->budget_bytes) p->n_staging--;
+    while (p->n_staging > 1 && fixed_bytes(p, model, o) + slot * (uint64_t)p->min_slots > usable(p)) p->n_staging--;
 }
 
 static void find_budget(fm_plan *p, const fm_engine_options *o) {
@@ -192,12 +196,12 @@ int fm_plan_compute(fm_plan *p, const fm_model *model, const fm_tokenizer *token
     }
     find_buffers(p, model, o, slot);
     uint64_t fixed = fixed_bytes(p, model, o);
-    while (fixed + slot * (uint64_t)p->min_slots > p->budget_bytes && !o->context && p->context > MIN_CONTEXT) {
+    while (fixed + slot * (uint64_t)p->min_slots > usable(p) && !o->context && p->context > MIN_CONTEXT) {
         p->context = p->context / 2 < MIN_CONTEXT ? MIN_CONTEXT : p->context / 2;
         fixed = fixed_bytes(p, model, o);
     }
-    assert(fixed + slot * (uint64_t)p->min_slots <= p->budget_bytes);
-    uint64_t slots = slot ? (p->budget_bytes - fixed) / slot : 0;
+    assert(fixed + slot * (uint64_t)p->min_slots <= usable(p));
+    uint64_t slots = slot ? (usable(p) - fixed) / slot : 0;
     p->resident = slots >= (uint64_t)p->n_experts_total;
     p->n_slots = p->resident ? p->n_experts_total : (int)slots;
     p->cache_bytes = (uint64_t)p->n_slots * p->slot_bytes;

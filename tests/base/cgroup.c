@@ -45,8 +45,14 @@ static void test_v1(void) {
     tree_text("/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "209715200\n");
     tree_text("/sys/fs/cgroup/memory/a/memory.usage_in_bytes", "199229440\n");
     EXPECT_MEMORY(100 * MIB, 10 * MIB, false);
-    tree_text("/sys/fs/cgroup/memory/a/memory.usage_in_bytes", "205600000\n"); /* under 2 % of its own limit, over 2 % of the child's */
-    EXPECT_MEMORY(100 * MIB, 209715200u - 205600000u, true);
+    tree_text("/sys/fs/cgroup/memory/a/memory.usage_in_bytes", "207600000\n");
+    EXPECT_MEMORY(100 * MIB, 209715200u - 207600000u, false);
+    tree_text("/sys/fs/cgroup/memory/a/memory.usage_in_bytes", "207700000\n"); /* less than 2 MiB are left */
+    EXPECT_MEMORY(100 * MIB, 209715200u - 207700000u, true);
+    tree_text("/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "10737418240\n");
+    tree_text("/sys/fs/cgroup/memory/a/memory.usage_in_bytes", "10732418240\n"); /* less than a thousandth of its own limit, much of the child's */
+    EXPECT_MEMORY(100 * MIB, 5000000u, true);
+    tree_text("/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "209715200\n");
     tree_text("/sys/fs/cgroup/memory/a/memory.usage_in_bytes", "300000000\n"); /* over its limit */
     EXPECT_MEMORY(100 * MIB, 0u, true);
     tree_text("/sys/fs/cgroup/memory/a/memory.limit_in_bytes", "52428800\n");
