@@ -89,7 +89,7 @@ build/build.ninja: | deps-build
 
 # build/ with the Python that has pytest.
 build/test.ninja: $(VENV) | build/build.ninja
-	@meson configure build -Dpython=$(PYTHON)
+	@meson setup --reconfigure build -Dpython=$(PYTHON) >/dev/null
 	@touch $@
 $(VENV): | deps-test build/build.ninja
 	@echo "installing tests/requirements.txt into build/venv"

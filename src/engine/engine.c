@@ -24,10 +24,9 @@ static int read_sampling(fm_engine *e, fm_error *err) {
     fm_config config = {0};
     bool sample = false;
     e->sampling = (fm_sampling)FM_SAMPLING_INIT;
-    const char *places[2] = {e->model->path, e->options.config_from};
-    int rc = 0, i = 0;
-    while (i < 2 && !(places[i] && fm_path_join(path, sizeof path, places[i], "generation_config.json", NULL) == 0 && fm_path_exists(path))) i++;
-    if (i == 2 || (rc = fm_config_open(&config, path, err)) < 0) return rc;
+    if (!fm_model_find_file(path, sizeof path, e->model->path, e->options.config_from, "generation_config.json")) return 0;
+    int rc = fm_config_open(&config, path, err);
+    if (rc < 0) return rc;
     double temperature, top_p, min_p, repeat;
     int top_k;
     if ((rc = fm_config_bool(&config, "do_sample", false, &sample, err)) < 0 || (rc = fm_config_double(&config, "temperature", 1, &temperature, err)) < 0 ||

@@ -83,11 +83,6 @@ static void add_left_out(fm_model_info *info, const fm_model *model) {
     }
 }
 
-static bool find_file(char *out, size_t size, const char *directory, const char *config_from, const char *name) {
-    if (fm_path_join(out, size, directory, name, NULL) == 0 && fm_path_exists(out)) return true;
-    return config_from && fm_path_join(out, size, config_from, name, NULL) == 0 && fm_path_exists(out);
-}
-
 /* The chat template lies in chat_template.jinja, chat_template.json or tokenizer_config.json; its text tells how the model writes tool calls. */
 static void find_template(fm_model_info *info, const char *directory, const char *config_from) {
     static const char *const files[] = {"chat_template.jinja", "chat_template.json", "tokenizer_config.json"};
@@ -95,7 +90,8 @@ static void find_template(fm_model_info *info, const char *directory, const char
     for (int i = 0; i < 3; i++) {
         char path[1100], *text;
         size_t bytes;
-        if (!find_file(path, sizeof path, directory, config_from, files[i]) || fm_file_read_text(&text, &bytes, path, (size_t)4 << 20, NULL) < 0) continue;
+        if (!fm_model_find_file(path, sizeof path, directory, config_from, files[i]) || fm_file_read_text(&text, &bytes, path, (size_t)4 << 20, NULL) < 0)
+            continue;
         if (i == 0 || strstr(text, "\"chat_template\"")) {
             snprintf(info->chat_template, sizeof info->chat_template, "%s", files[i]);
             snprintf(info->tool_format, sizeof info->tool_format, "%s", fm_tool_format_name(text));
@@ -108,7 +104,7 @@ static void find_template(fm_model_info *info, const char *directory, const char
 int fm_info_tokenizer(fm_tokenizer **tokenizer, const char *directory, const char *config_from, fm_error *err) {
     char path[1100];
     *tokenizer = NULL;
-    return find_file(path, sizeof path, directory, config_from, "tokenizer.json") ? fm_tokenizer_open(tokenizer, path, err) : 0;
+    return fm_model_find_file(path, sizeof path, directory, config_from, "tokenizer.json") ? fm_tokenizer_open(tokenizer, path, err) : 0;
 }
 
 int fm_info_fill(fm_model_info *info, const fm_model *model, const fm_tokenizer *tokenizer, const char *config_from, fm_error *err) {

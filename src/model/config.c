@@ -74,11 +74,6 @@ int fm_config_bool(const fm_config *config, const char *key, bool fallback, bool
     return v && !json_is_boolean(v) ? fm_fail(err, FM_EFORMAT, "%s: %s is neither true nor false", config->path, key) : 0;
 }
 
-const char *fm_config_string(const fm_config *config, const char *key) {
-    const char *s = json_string_value(fm_config_get(config, key));
-    return s ? s : "";
-}
-
 int fm_config_expect_bool(const fm_config *config, const char *key, bool wanted, fm_error *err) {
     bool value;
     int rc = fm_config_bool(config, key, wanted, &value, err);

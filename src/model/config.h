@@ -25,9 +25,6 @@ const json_t *fm_config_get(const fm_config *config, const char *key);
 int fm_config_int(const fm_config *config, const char *key, int fallback, int low, int high, int *out, fm_error *err);
 int fm_config_double(const fm_config *config, const char *key, double fallback, double *out, fm_error *err);
 int fm_config_bool(const fm_config *config, const char *key, bool fallback, bool *out, fm_error *err);
-/* "" when absent. */
-const char *fm_config_string(const fm_config *config, const char *key);
-
 /* FM_EUNSUPPORTED naming key and value unless key is absent or has the wanted value. */
 int fm_config_expect_bool(const fm_config *config, const char *key, bool wanted, fm_error *err);
 int fm_config_expect_string(const fm_config *config, const char *key, const char *wanted, fm_error *err);

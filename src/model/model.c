@@ -46,8 +46,7 @@ static int read_eos(fm_model *model, const json_t *value, const char *path, fm_e
     return 0;
 }
 
-/* A file of the snapshot that may lie in config_from instead. false: in neither. */
-static bool find_file(char *out, size_t size, const char *directory, const char *config_from, const char *name) {
+bool fm_model_find_file(char *out, size_t size, const char *directory, const char *config_from, const char *name) {
     if (fm_path_join(out, size, directory, name, NULL) == 0 && fm_path_exists(out)) return true;
     return config_from && fm_path_join(out, size, config_from, name, NULL) == 0 && fm_path_exists(out);
 }
@@ -55,7 +54,7 @@ static bool find_file(char *out, size_t size, const char *directory, const char 
 static int open_config(fm_model *model, fm_config *config, const char *config_from, const fm_family *const *families, fm_error *err) {
     char path[1100];
     if (config_from && !fm_path_exists(config_from)) return fm_fail(err, FM_EIO, "%s: there is no such directory", config_from);
-    if (!find_file(path, sizeof path, model->path, config_from, "config.json")) {
+    if (!fm_model_find_file(path, sizeof path, model->path, config_from, "config.json")) {
         if (!fm_path_exists(model->path)) return fm_fail(err, FM_EIO, "%s: there is no such directory", model->path);
         return fm_fail(err, FM_EFORMAT, "%s: it has no config.json, so it is no model directory", model->path);
     }
@@ -66,7 +65,7 @@ static int open_config(fm_model *model, fm_config *config, const char *config_fr
     if (method) return fm_fail(err, FM_EUNSUPPORTED, "%s: quantization_config has quant_method %s, which is not supported", path, method);
     if ((rc = model->family->describe(&model->description, config, err)) < 0) return rc;
     fm_config generation = {0};
-    if (find_file(path, sizeof path, model->path, config_from, "generation_config.json")) {
+    if (fm_model_find_file(path, sizeof path, model->path, config_from, "generation_config.json")) {
         if ((rc = fm_config_open(&generation, path, err)) < 0) return rc;
         rc = read_eos(model, fm_config_get(&generation, "eos_token_id"), path, err);
         fm_config_close(&generation);

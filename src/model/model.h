@@ -60,7 +60,8 @@ enum { FM_USED_NOT, FM_USED_RUN, FM_USED_LEFT_OUT, FM_USED_IGNORED };
 int fm_model_open(fm_model **model, const char *directory, const char *config_from, const fm_family *const *families, fm_error *err);
 void fm_model_close(fm_model **model);
 
-static inline const fm_source *fm_model_source(const fm_model *model, int layer, fm_role role) { return &model->sources[layer + 1][role]; }
+/* The path of a file of the snapshot that may lie in config_from (may be NULL) instead; false: it is in neither. */
+bool fm_model_find_file(char *out, size_t size, const char *directory, const char *config_from, const char *name);
 
 /* Why tensor is left out ("vision", "mtp"), or NULL. */
 const char *fm_model_left_out(const fm_model *model, const char *name);

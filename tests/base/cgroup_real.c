@@ -58,7 +58,7 @@ static int child(void) {
     MUST(fm_pressure_open(&p, err));
     MUST(fm_region_open(&r, LIMIT, "test", err));
     size_t used = 0;
-    while (used < LIMIT && fm_memory_available() >= LIMIT / 50) {
+    while (used < LIMIT && fm_memory_available() >= 2 * MIB) {
         memset(r.data + used, 1, MIB);
         used += MIB;
     }
