@@ -201,8 +201,17 @@ static int open_io(fm_store *s, fm_error *err) {
     int rc = c->io ? c->io->open(&s->io, s->depth, err) : fm_io_open(&s->io, c->io_name, s->depth, &note, err), n_direct = 0, n_buffered = 0;
     if (rc < 0) return rc;
     if (note && c->log) c->log(c->user, FM_LOG_WARNING, note);
+    const fm_file *refused = NULL;
     for (size_t i = 0; i < (size_t)c->n_layers * (size_t)c->n_experts * (size_t)c->n_extents; i++) {
-        if (c->extents[i].bytes) fm_store_reads_direct(&c->files[c->extents[i].file]) ? n_direct++ : n_buffered++;
+        if (!c->extents[i].bytes) continue;
+        const fm_file *file = &c->files[c->extents[i].file];
+        fm_store_reads_direct(file) ? n_direct++ : n_buffered++;
+        if (!refused && !fm_store_reads_direct(file)) refused = file;
+    }
+    if (refused && c->log) {
+        char line[1200];
+        snprintf(line, sizeof line, "%s: direct I/O is refused here, so experts are read through the page cache", refused->path);
+        c->log(c->user, FM_LOG_WARNING, line);
     }
     snprintf(s->name, sizeof s->name, "%s %s", s->io->ops->name, !n_buffered ? "direct" : n_direct ? "partly direct" : "buffered");
     return 0;

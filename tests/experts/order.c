@@ -283,6 +283,28 @@ static void bad_configs(const fixture *x) {
     }
 }
 
+static int n_lines;
+static char line_seen[1200];
+
+static void keep_line(void *user, int level, const char *line) {
+    (void)user;
+    n_lines += level == FM_LOG_WARNING;
+    snprintf(line_seen, sizeof line_seen, "%s", line);
+}
+
+/* Files that refuse direct I/O are read all the same, and one line names one of them. */
+static void refused_direct(const fixture *x) {
+    fm_store *store;
+    fm_store_config config = fixture_config(x, 9, 3);
+    config.log = keep_line;
+    n_lines = 0;
+    MUST(fm_store_open(&store, &config, err));
+    CHECK(n_lines == !x->direct, "%d lines, the last: %s", n_lines, line_seen);
+    CHECK(x->direct || (strstr(line_seen, "part-") && strstr(line_seen, "direct I/O is refused")), "%s", line_seen);
+    CHECK(!strcmp(strchr(fm_store_io_name(store), ' '), x->direct ? " direct" : " buffered"), "%s", fm_store_io_name(store));
+    fm_store_close(&store);
+}
+
 int main(void) {
     staging_bytes();
     const fm_policy_ops *policies[] = {&fm_policy_lru, &fm_policy_lfu};
@@ -290,6 +312,7 @@ int main(void) {
         fixture x;
         fixture_open(&x, direct, 3);
         if (direct && !x.direct) break;
+        refused_direct(&x);
         hits_first(&x);
         last_one_first(&x);
         all_staging_held(&x);
