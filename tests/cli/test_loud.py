@@ -240,6 +240,12 @@ def test_an_expert_weight_that_is_no_number_while_experts_come_and_go(copy):
     refused(copy, "switch_mlp.up_proj.scales", "layer 4", options=["--memory", floor])
 
 
+def test_a_logit_that_is_no_number(copy):
+    """Every weight is finite, but a sum overflows: token 0's scales are near the largest number."""
+    copy.tensors(lambda file: [file.set_bf16("lm_head.scales", 3e38, place) for place in range(4)])
+    refused(copy, str(copy.path), "logit of token id 0 ")
+
+
 # ---- config and tokenizer ----
 
 def test_an_unknown_architecture(copy):
