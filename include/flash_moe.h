@@ -309,6 +309,12 @@ typedef struct fm_generated {
 FM_API int fm_session_generate(fm_session *session, const int32_t *ids, int n, fm_sampler *sampler, const fm_generation *options, fm_generated *out,
                                fm_error *err);
 
+/* ---- synth: a model of random weights ------------------------------------------------------------------------------ */
+
+/* ---- bench: this machine, this model, and which share of the limit was reached ------------------------------------- */
+
+/* ---- trace: recording routing, and replaying it --------------------------------------------------------------------- */
+
 #ifdef __cplusplus
 }
 #endif

@@ -6,7 +6,7 @@ mkdir -p "$1"
 cd "$1"
 folder=$(pwd)
 [ ! -e paths.ini ] || exit 0
-packages="libjansson-dev libjansson4 libpcre2-dev libpcre2-8-0 libutf8proc-dev libutf8proc2 liburing-dev liburing2"
+packages="libxxhash-dev libxxhash0 libjansson-dev libjansson4 libpcre2-dev libpcre2-8-0 libutf8proc-dev libutf8proc2 liburing-dev liburing2"
 echo "fetching arm64 libraries into $1: $packages"
 mkdir -p state/lists/partial cache/archives/partial packages
 apt() {

@@ -24,6 +24,7 @@ build() {
     library jansson || need jansson libjansson-dev jansson
     library libpcre2-8 || need pcre2 libpcre2-dev pcre2
     library libutf8proc || need utf8proc libutf8proc-dev utf8proc
+    library libxxhash || need xxhash libxxhash-dev xxhash
     [ "$(uname)" != Linux ] || library liburing || need liburing liburing-dev ""
 }
 

@@ -2,12 +2,13 @@
 #ifndef FM_CLI_CLI_H
 #define FM_CLI_CLI_H
 
-#include "options.h"
-#include "output.h"
+#include "cli/options.h"
+#include "cli/output.h"
 
 enum { EXIT_USAGE = 2, EXIT_CANCELLED = 130 };
 
 extern const struct cli_command fm_command_run, fm_command_info, fm_command_plan, fm_command_perplexity, fm_command_dump;
+extern const struct cli_command fm_command_synth, fm_command_bench, fm_command_trace, fm_command_replay;
 
 /* The options of the model and the machine, which most commands have. */
 struct engine_choices {

@@ -1,5 +1,5 @@
 /* cli/output.c: the progress line, sizes, tables and JSON. It knows no command. */
-#include "output.h"
+#include "cli/output.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -9,7 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cli.h"
+#include "cli/cli.h"
 
 #define PROGRESS_SECONDS 0.1 /* between two versions of the line */
 

@@ -20,6 +20,15 @@ typedef struct fm_uses {
     int *count; /* [n_experts] */
 } fm_uses;
 
+/* What the router chose for the batch's tokens in one layer. */
+typedef struct fm_route_event {
+    int layer, n, top_k;
+    int *experts;         /* [n][top_k], ascending in each row, distinct: may be replaced by others */
+    const float *weights; /* [n][top_k] */
+    const int *predicted; /* [n][top_k]: this layer's router on the state one layer before; NULL: none */
+} fm_route_event;
+typedef void (*fm_route_hook)(void *user, const fm_route_event *event);
+
 struct fm_engine {
     fm_engine_options options;
     fm_model *model;
@@ -43,6 +52,9 @@ struct fm_engine {
     int32_t *ids; /* [batch] */
     fm_span spans[FM_MAX_SPANS];
     fm_session *sessions[FM_MAX_SPANS]; /* of the spans */
+    fm_route_hook route_hook;           /* NULL: none */
+    void *route_user;
+    bool predict_always; /* predict for the hook even when nothing is read ahead */
     uint64_t n_tokens, slots_given_back;
     double phase_seconds[FM_N_PHASES];
 };

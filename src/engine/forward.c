@@ -123,6 +123,10 @@ int fm_forward(fm_engine *e, int n_spans, int n, fm_error *err) {
         } else {
             fm_routing routing;
             e->ops->route(e->device, layer, &routing);
+            if (e->route_hook) {
+                e->route_hook(e->route_user,
+                              &(fm_route_event){.layer = layer, .n = n, .top_k = routing.top_k, .experts = routing.experts, .weights = routing.weights});
+            }
             clock_phase(e, FM_PHASE_ROUTER, &t);
             if ((rc = experts(e, layer, &routing, n, err)) < 0) return rc;
         }

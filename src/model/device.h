@@ -26,7 +26,7 @@ typedef struct fm_batch {
 /* What the router chose: by token, ascending in the expert's index. */
 typedef struct fm_routing {
     int top_k;
-    const int *experts;   /* [n][top_k] */
+    int *experts;         /* [n][top_k] */
     const float *weights; /* [n][top_k] */
 } fm_routing;
 

@@ -1,4 +1,4 @@
-/* engine/speed.c: measuring this machine: plain reads of memory, and expert-sized reads of the disk under the model. */
+/* measure/machine.c: measuring this machine: plain reads of memory, and expert-sized reads of the disk under the model. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -7,7 +7,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
-#include "cli.h"
+#include "cli/cli.h"
 
 #define NOT_GIVEN (-2) /* of an int option; NAN of a float: the model's own value is used */
 

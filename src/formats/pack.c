@@ -1,0 +1,2 @@
+/* formats/pack.c: see pack.h: reading. */
+#include "formats/pack.h"

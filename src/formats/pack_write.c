@@ -1,0 +1,2 @@
+/* formats/pack_write.c: see pack.h: writing. */
+#include "formats/pack.h"

@@ -1,0 +1,2 @@
+/* measure/replay.c: cache policies over a recorded routing. */
+#include "base/error.h"

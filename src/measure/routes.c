@@ -1,0 +1,2 @@
+/* measure/routes.c: see routes.h. */
+#include "measure/routes.h"

@@ -1,0 +1,2 @@
+/* measure/trace.c: see trace.h. */
+#include "measure/trace.h"
