@@ -55,6 +55,7 @@ typedef struct fm_error {
 /* ---- options ------------------------------------------------------------------------------------------------------ */
 
 enum { FM_ACTIVATIONS_INT8 = 0, FM_ACTIVATIONS_F32 = 1 };
+enum { FM_PREFETCH_ON = 0, FM_PREFETCH_OFF = 1 };
 enum { FM_LOG_INFO = 0, FM_LOG_WARNING = 1 };
 
 typedef struct fm_engine_options {
@@ -66,6 +67,7 @@ typedef struct fm_engine_options {
     int n_sessions;          /* sessions that may be open at once, for the budget; 0: 1 */
     int experts_per_token;   /* fewer routed experts than the model was trained with (an approximation); 0: the model's */
     int activations;         /* FM_ACTIVATIONS_… for quantised weights; F32 is the reference mode */
+    int prefetch;            /* FM_PREFETCH_…: reading the next layer's likely experts while the disk is idle (packed models only) */
     const char *io;          /* "uring", "pread"; NULL: the best that works here */
     const char *policy;      /* "lru", "lfu"; NULL: the default */
     const char *cpu;         /* "scalar", "avx2", "avx512", "neon"; NULL: the best this CPU has */
@@ -93,7 +95,7 @@ typedef struct fm_part { /* one row of `info`: tensors of one kind and one numbe
 
 typedef struct fm_model_info {
     char path[1024];
-    char source[32];       /* "safetensors", "mlx", "packed_experts" */
+    char source[32];       /* "safetensors", "mlx", "packed_experts", "packed" */
     char architecture[96]; /* config.json's architectures[0] */
     char model_type[64];
     char family[32]; /* our name of the family */
@@ -128,6 +130,7 @@ typedef struct fm_plan {
     int n_slots, n_experts_total, min_slots;
     int context, batch;                                                /* tokens a session holds; tokens computed in one piece */
     int n_staging;                                                     /* experts being read at once, at most */
+    int n_guesses;                                                     /* slots for experts that are read ahead of being asked for */
     uint64_t reserve_bytes;                                            /* left to the rest of the machine when no budget is given */
     bool resident;                                                     /* the whole model fits: nothing streams */
     uint64_t expert_disk_bytes, token_expert_bytes, token_dense_bytes; /* one expert on disk; read for one token at hit rate 0; dense in RAM */
@@ -151,7 +154,7 @@ FM_API int fm_machine_speed_measure(fm_machine_speed *out, const char *model, co
 
 typedef struct fm_engine fm_engine;
 
-/* Loads MODEL, a directory: a Hugging Face snapshot, an MLX snapshot or a packed_experts directory. */
+/* Loads MODEL, a directory: a Hugging Face snapshot, an MLX snapshot, a packed_experts directory or a packed model. */
 FM_API int fm_engine_open(fm_engine **out, const char *model, const fm_engine_options *options, fm_error *err);
 FM_API void fm_engine_close(fm_engine **engine);
 
@@ -165,14 +168,15 @@ FM_API int fm_engine_n_threads(const fm_engine *engine);
  * Async-signal-safe, callable from any thread. */
 FM_API void fm_engine_cancel(fm_engine *engine, bool cancel);
 
-typedef struct fm_stats {        /* sums since the engine was opened */
-    uint64_t n_tokens;           /* computed, prompts included */
-    uint64_t n_requests, n_hits; /* experts asked for, and found in memory */
-    uint64_t disk_bytes;         /* read for experts */
-    double stall_seconds;        /* computing thread waiting for the disk */
-    double disk_seconds;         /* at least one expert read in flight */
-    double phase_seconds[12];    /* by fm_phase */
-    uint64_t slots_given_back;   /* under memory pressure */
+typedef struct fm_stats {               /* sums since the engine was opened */
+    uint64_t n_tokens;                  /* computed, prompts included */
+    uint64_t n_requests, n_hits;        /* experts asked for, and found in memory */
+    uint64_t disk_bytes;                /* read for experts */
+    uint64_t n_guessed, n_guesses_used; /* experts read ahead, and those of them that were asked for */
+    double stall_seconds;               /* computing thread waiting for the disk */
+    double disk_seconds;                /* at least one expert read in flight */
+    double phase_seconds[12];           /* by fm_phase */
+    uint64_t slots_given_back;          /* under memory pressure */
 } fm_stats;
 
 enum fm_phase {

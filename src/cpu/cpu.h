@@ -35,6 +35,13 @@ struct fm_device {
     fm_input input; /* h */
     fm_input inner; /* what lies between two matrices */
 
+    struct {      /* predict's own */
+        float *x; /* [FM_GUESS_TOKENS][hidden], normed */
+        fm_input input;
+        float *logits; /* [FM_GUESS_TOKENS][n_experts] */
+        int *chosen;   /* [FM_GUESS_TOKENS][top_k] */
+        float *weights;
+    } ahead;
     float *router_logits; /* [max_batch][n_experts] */
     int *chosen;          /* [max_batch][top_k] */
     float *weights;       /* [max_batch][top_k] */
@@ -97,6 +104,7 @@ void fm_attention(fm_device *device, int layer);
 void fm_deltanet(fm_device *device, int layer);
 void fm_dense(fm_device *device, int layer);
 void fm_route(fm_device *device, int layer, fm_routing *routing);
+void fm_predict(fm_device *device, int layer, fm_routing *routing);
 void fm_shared(fm_device *device, int layer);
 int fm_expert(fm_device *device, int layer, const fm_expert_job *jobs, int n, int *bad, fm_error *err);
 void fm_combine(fm_device *device, int layer);

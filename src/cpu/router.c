@@ -21,14 +21,21 @@ static void choose(const float *p, int n, int top_k, int *chosen) {
     }
 }
 
+typedef struct route_work {
+    const fm_device *device;
+    float *logits; /* [n][n_experts] */
+    int *chosen;   /* [n][top_k] */
+    float *weights;
+} route_work;
+
 static void route_task(void *arg, int token, int thread) {
     (void)thread;
-    fm_device *dev = arg;
-    const fm_description *d = dev->d;
-    int k = dev->config.top_k;
-    float *p = dev->router_logits + (size_t)token * (size_t)d->n_experts, *weights = dev->weights + (size_t)token * (size_t)k, sum = 0;
-    int *chosen = dev->chosen + (size_t)token * (size_t)k;
-    dev->k->softmax(p, d->n_experts, p);
+    const route_work *w = arg;
+    const fm_description *d = w->device->d;
+    int k = w->device->config.top_k;
+    float *p = w->logits + (size_t)token * (size_t)d->n_experts, *weights = w->weights + (size_t)token * (size_t)k, sum = 0;
+    int *chosen = w->chosen + (size_t)token * (size_t)k;
+    w->device->k->softmax(p, d->n_experts, p);
     choose(p, d->n_experts, k, chosen);
     for (int i = 0; i < k; i++) {
         weights[i] = p[chosen[i]];
@@ -37,12 +44,27 @@ static void route_task(void *arg, int token, int thread) {
     for (int i = 0; i < k && d->renormalise; i++) weights[i] /= sum;
 }
 
-void fm_route(fm_device *dev, int layer, fm_routing *routing) {
-    const fm_layer_weights *lw = &dev->config.weights->layers[layer];
-    fm_norm_input(dev, lw->vector[FM_NORM2]);
-    fm_product p = {
-        .matrix = &lw->matrix[FM_ROUTER], .input = &dev->input, .n = dev->batch.n, .y = dev->router_logits, .ldy = (size_t)dev->d->n_experts, .exact = true};
+/* The choice of layer's router for the n vectors of input. */
+static fm_routing choose_experts(fm_device *dev, int layer, fm_input *input, const route_work *w, bool exact) {
+    const fm_matrix *router = &dev->config.weights->layers[layer].matrix[FM_ROUTER];
+    fm_product p = {.matrix = router, .input = input, .n = input->n, .y = w->logits, .ldy = (size_t)dev->d->n_experts, .exact = exact};
     fm_multiply(dev, &p, 1);
-    fm_pool_run(dev->config.pool, dev->batch.n, route_task, dev);
-    *routing = (fm_routing){.top_k = dev->config.top_k, .experts = dev->chosen, .weights = dev->weights};
+    fm_pool_run(dev->config.pool, input->n, route_task, (void *)w);
+    return (fm_routing){.top_k = dev->config.top_k, .experts = w->chosen, .weights = w->weights};
+}
+
+void fm_route(fm_device *dev, int layer, fm_routing *routing) {
+    fm_norm_input(dev, dev->config.weights->layers[layer].vector[FM_NORM2]);
+    *routing = choose_experts(dev, layer, &dev->input, &(route_work){dev, dev->router_logits, dev->chosen, dev->weights}, true);
+}
+
+void fm_predict(fm_device *dev, int layer, fm_routing *routing) {
+    const float *norm = dev->config.weights->layers[layer].vector[FM_NORM2];
+    size_t hidden = (size_t)dev->d->hidden;
+    int n = dev->batch.n;
+    *routing = (fm_routing){0};
+    if (n > FM_GUESS_TOKENS) return;
+    for (size_t i = 0; i < (size_t)n; i++) dev->k->rms_norm(dev->x + i * hidden, norm, dev->d->hidden, dev->d->norm_eps, dev->ahead.x + i * hidden);
+    fm_input_set(&dev->ahead.input, dev->ahead.x, hidden, n, dev->d->hidden);
+    *routing = choose_experts(dev, layer, &dev->ahead.input, &(route_work){dev, dev->ahead.logits, dev->ahead.chosen, dev->ahead.weights}, false);
 }

@@ -54,6 +54,7 @@ static int open_tables(fm_engine *e, fm_error *err) {
     e->uses.start = fm_arena_take(&e->tables, (n_experts + 1) * sizeof(int));
     e->uses.tokens = fm_arena_take(&e->tables, choices * sizeof(int32_t));
     e->uses.choices = fm_arena_take(&e->tables, choices * sizeof(int32_t));
+    e->advice = fm_arena_take(&e->tables, FM_GUESS_TOKENS * (size_t)e->top_k * sizeof(int));
     e->ids = fm_arena_take(&e->tables, (size_t)e->plan.batch * sizeof(int32_t));
     return 0;
 }
@@ -170,6 +171,8 @@ void fm_engine_stats(const fm_engine *e, fm_stats *out) {
                       .n_requests = s.n_requests,
                       .n_hits = s.n_hits,
                       .disk_bytes = s.disk_bytes,
+                      .n_guessed = s.n_guessed,
+                      .n_guesses_used = s.n_guesses_used,
                       .stall_seconds = s.stall_seconds,
                       .disk_seconds = s.disk_seconds,
                       .slots_given_back = e->slots_given_back};

@@ -54,7 +54,10 @@ struct fm_engine {
     fm_session *sessions[FM_MAX_SPANS]; /* of the spans */
     fm_route_hook route_hook;           /* NULL: none */
     void *route_user;
-    bool predict_always; /* predict for the hook even when nothing is read ahead */
+    int predicted_layer;  /* -1: none */
+    fm_routing predicted; /* of predicted_layer, the device's */
+    int *advice;          /* [FM_GUESS_TOKENS * top_k] keys */
+    bool predict_always;  /* predict for the hook even when nothing is read ahead */
     uint64_t n_tokens, slots_given_back;
     double phase_seconds[FM_N_PHASES];
 };

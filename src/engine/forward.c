@@ -1,4 +1,5 @@
 /* engine/forward.c: the way of a batch of tokens through the layers, and the place where the disk meets arithmetic. */
+#include <math.h>
 #include <string.h>
 
 #include "engine/engine.h"
@@ -60,6 +61,33 @@ static int take_jobs(fm_engine *e, int done, fm_lease *leases, fm_expert_job *jo
     return n;
 }
 
+static float largest_below(const fm_routing *r, int total, float limit) {
+    float most = 0;
+    for (int i = 0; i < total; i++) most = r->weights[i] < limit && r->weights[i] > most ? r->weights[i] : most;
+    return most;
+}
+
+/* Guesses which experts the next layer will ask for, and lets the store read them when the disk has nothing else to do. */
+static void look_ahead(fm_engine *e, int layer, int n) {
+    const fm_description *d = &e->model->description;
+    int next = layer + 1, n_advice = 0, total;
+    float last = INFINITY;
+    e->predicted_layer = -1;
+    if (next == d->n_layers || !d->layers[next].moe || !(e->plan.n_guesses || e->predict_always)) return;
+    e->ops->predict(e->device, next, &e->predicted);
+    if (!(total = n * e->predicted.top_k)) return;
+    e->predicted_layer = next;
+    for (float weight; (weight = largest_below(&e->predicted, total, last)) > 0; last = weight) { /* by weight, each once */
+        for (int i = 0; i < total; i++) {
+            int key = next * d->n_experts + e->predicted.experts[i], at = 0;
+            if (e->predicted.weights[i] != weight) continue;
+            while (at < n_advice && e->advice[at] != key) at++;
+            if (at == n_advice) e->advice[n_advice++] = key;
+        }
+    }
+    fm_store_prefetch(e->store, e->advice, n_advice);
+}
+
 /* The routed experts of one layer: request what the router chose, compute the shared expert, take experts as they arrive, combine. */
 static int experts(fm_engine *e, int layer, const fm_routing *routing, int n, fm_error *err) {
     fm_lease leases[FM_MAX_JOBS];
@@ -69,6 +97,7 @@ static int experts(fm_engine *e, int layer, const fm_routing *routing, int n, fm
     collect_uses(e, layer, routing, n);
     int asked = fm_store_request(e->store, u->keys, u->n, err), rc = asked, n_jobs, bad;
     if (rc < 0) return rc;
+    look_ahead(e, layer, n);
     clock_phase(e, FM_PHASE_ROUTER, &t);
     e->ops->shared(e->device, layer);
     clock_phase(e, FM_PHASE_SHARED, &t);
@@ -108,6 +137,7 @@ int fm_forward(fm_engine *e, int n_spans, int n, fm_error *err) {
     double t = fm_now();
     char name[24];
     int rc = 0;
+    e->predicted_layer = -1;
     e->ops->embed(e->device, &batch);
     clock_phase(e, FM_PHASE_EMBED, &t);
     trace(e, n_spans, "embed");
@@ -124,8 +154,12 @@ int fm_forward(fm_engine *e, int n_spans, int n, fm_error *err) {
             fm_routing routing;
             e->ops->route(e->device, layer, &routing);
             if (e->route_hook) {
-                e->route_hook(e->route_user,
-                              &(fm_route_event){.layer = layer, .n = n, .top_k = routing.top_k, .experts = routing.experts, .weights = routing.weights});
+                e->route_hook(e->route_user, &(fm_route_event){.layer = layer,
+                                                               .n = n,
+                                                               .top_k = routing.top_k,
+                                                               .experts = routing.experts,
+                                                               .weights = routing.weights,
+                                                               .predicted = e->predicted_layer == layer ? e->predicted.experts : NULL});
             }
             clock_phase(e, FM_PHASE_ROUTER, &t);
             if ((rc = experts(e, layer, &routing, n, err)) < 0) return rc;

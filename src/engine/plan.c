@@ -17,6 +17,7 @@
 #define MIN_BATCH FM_ROW_TOKENS
 #define MIN_PIECE (64 << 10)
 #define MAX_PIECE (2 << 20)
+#define MAX_GUESSES 32
 #define STAGING_BYTES (8 * MIB) /* experts being read: what one disk wants in flight */
 
 int fm_options_read(fm_engine_options *out, const fm_engine_options *in, fm_error *err) {
@@ -56,6 +57,8 @@ fm_store_config fm_plan_store(const fm_plan *plan, const fm_model *model, const 
                              .slot_bytes = model->slot_bytes,
                              .n_slots = plan->n_slots,
                              .n_staging = plan->n_staging,
+                             .n_guesses = plan->n_guesses,
+                             .in_place = model->in_place,
                              .n_extents = model->n_extents,
                              .extents = model->extents,
                              .files = model->tensors.files,
@@ -72,7 +75,7 @@ size_t fm_plan_piece_bytes(const fm_plan *plan, const fm_engine_options *o) {
 size_t fm_plan_table_bytes(const fm_model *model, int batch, int top_k) {
     size_t n_experts = (size_t)model->description.n_experts, choices = (size_t)batch * (size_t)top_k;
     return fm_arena_bytes(n_experts * sizeof(int)) * 2 + fm_arena_bytes((n_experts + 1) * sizeof(int)) + fm_arena_bytes(choices * sizeof(int32_t)) * 2 +
-           fm_arena_bytes((size_t)batch * sizeof(int32_t));
+           fm_arena_bytes((size_t)batch * sizeof(int32_t)) + fm_arena_bytes(FM_GUESS_TOKENS * (size_t)top_k * sizeof(int));
 }
 
 /* Heap of an opened model: tensor and extent tables. */
@@ -204,6 +207,8 @@ int fm_plan_compute(fm_plan *p, const fm_model *model, const fm_tokenizer *token
     uint64_t slots = slot ? (usable(p) - fixed) / slot : 0;
     p->resident = slots >= (uint64_t)p->n_experts_total;
     p->n_slots = p->resident ? p->n_experts_total : (int)slots;
+    int spare = (p->n_slots - p->min_slots) / 8;
+    if (model->in_place && !p->resident && o->prefetch == FM_PREFETCH_ON) p->n_guesses = spare < MAX_GUESSES ? spare : MAX_GUESSES;
     p->cache_bytes = (uint64_t)p->n_slots * p->slot_bytes;
     return 0;
 }

@@ -143,6 +143,10 @@ static int check_config(const fm_store_config *c, fm_error *err) {
     if (!c->slot_bytes || c->slot_bytes % 64 || (uint64_t)c->slot_bytes > (SIZE_MAX >> 1) / (uint64_t)c->n_slots) {
         return fm_fail(err, FM_EINVAL, "%d slots of %zu bytes: not a multiple of 64, or too many", c->n_slots, c->slot_bytes);
     }
+    if (c->in_place && (c->n_extents != 1 || c->slot_bytes % 4096)) {
+        return fm_fail(err, FM_EINVAL, "%d extents a key cannot be read into slots of %zu bytes", c->n_extents, c->slot_bytes);
+    }
+    if (c->n_guesses < 0 || c->n_guesses >= c->n_slots) return fm_fail(err, FM_EINVAL, "%d guesses among %d slots", c->n_guesses, c->n_slots);
     return 0;
 }
 
@@ -162,7 +166,7 @@ uint64_t fm_store_memory_bytes(const fm_store_config *c) {
     uint64_t n_slots = (uint64_t)c->n_slots, n_staging = (uint64_t)c->n_staging, depth = (uint64_t)depth_of(c),
              keys = (uint64_t)c->n_layers * (uint64_t)c->n_experts;
     uint64_t bytes = sizeof(fm_store) + n_slots * (sizeof(fm_slot) + 1) + keys * sizeof(int) + n_staging * sizeof(fm_staging) + 2 * depth * sizeof(fm_read *);
-    bytes += region_bytes((size_t)n_slots * c->slot_bytes) + region_bytes((size_t)n_staging * staging_bytes);
+    bytes += (uint64_t)c->n_guesses * sizeof(int) + region_bytes((size_t)n_slots * c->slot_bytes) + region_bytes((size_t)n_staging * staging_bytes);
     return bytes + policy->memory_bytes(c->n_slots, c->n_layers, c->n_experts) + BACK_END_BYTES + 256 * depth;
 }
 
@@ -175,11 +179,12 @@ static int open_tables(fm_store *s, size_t staging_bytes, fm_error *err) {
     s->staging = calloc(n_staging, sizeof *s->staging);
     s->batch = calloc(depth, sizeof(fm_read *));
     s->done = calloc(depth, sizeof(fm_read *));
-    if (!s->slots || !s->slot_of || !s->pinned || !s->staging || !s->batch || !s->done) {
+    s->advice = calloc((size_t)c->n_guesses + 1, sizeof *s->advice);
+    if (!s->advice || !s->slots || !s->slot_of || !s->pinned || !s->staging || !s->batch || !s->done) {
         return fm_fail(err, FM_ENOMEM, "no memory for the tables of %d expert slots", c->n_slots);
     }
     int rc = fm_region_open(&s->slot_region, region_bytes(n_slots * c->slot_bytes), "the expert slots", err);
-    if (rc >= 0) rc = fm_region_open(&s->staging_region, region_bytes(n_staging * staging_bytes), "experts being read", err);
+    if (rc >= 0 && staging_bytes) rc = fm_region_open(&s->staging_region, region_bytes(n_staging * staging_bytes), "experts being read", err);
     if (rc < 0) return rc;
     for (int i = 0; i < FM_N_SLOT_STATES; i++) s->lists[i] = (fm_slot_list){.first = -1, .last = -1};
     for (int i = 0; i < c->n_slots; i++) {
@@ -188,7 +193,7 @@ static int open_tables(fm_store *s, size_t staging_bytes, fm_error *err) {
     }
     for (size_t i = 0; i < keys; i++) s->slot_of[i] = -1;
     for (int i = 0; i < c->n_staging; i++) {
-        s->staging[i].data = s->staging_region.data + (size_t)i * staging_bytes;
+        s->staging[i].data = staging_bytes ? s->staging_region.data + (size_t)i * staging_bytes : NULL;
         s->staging[i].slot = -1;
         s->staging[i].next_free = i + 1 < c->n_staging ? i + 1 : -1;
     }
@@ -227,6 +232,7 @@ int fm_store_open(fm_store **store, const fm_store_config *config, fm_error *err
     if (!s) return fm_fail(err, FM_ENOMEM, "no memory for an expert store");
     s->config = *config;
     s->depth = depth_of(config);
+    if (!config->in_place) s->config.n_guesses = 0;
     const fm_policy_ops *policy = config->policy ? config->policy : fm_policy_find(NULL, NULL);
     if ((rc = open_tables(s, staging_bytes, err)) < 0) goto fail;
     if ((rc = policy->open(&s->policy, config->n_slots, config->n_layers, config->n_experts, err)) < 0) goto fail;
@@ -250,6 +256,7 @@ void fm_store_close(fm_store **store) {
     free(s->slot_of);
     free(s->pinned);
     free(s->staging);
+    free(s->advice);
     free(s->batch);
     free(s->done);
     free(s);
@@ -269,6 +276,7 @@ void fm_store_cancel(fm_store *s) {
     for (int i = 0; i < 3; i++) {
         while (s->lists[absent[i]].n) fm_store_empty(s, s->lists[absent[i]].first);
     }
+    fm_store_drop_guesses(s);
     s->error.code = 0;
 }
 
@@ -288,7 +296,14 @@ static int pin_hits(fm_store *s, const int *keys, int n, fm_error *err) {
         int slot = s->slot_of[keys[i]], layer = keys[i] / s->config.n_experts, expert = keys[i] % s->config.n_experts;
         if (!s->config.extents[(size_t)keys[i] * (size_t)s->config.n_extents].bytes) return fm_fail(err, FM_EINVAL, "layer %d has no expert %d", layer, expert);
         if (slot < 0) continue;
-        if (s->slots[slot].state != FM_SLOT_RESIDENT) return fm_fail(err, FM_EINVAL, "expert %d of layer %d is requested or leased already", expert, layer);
+        fm_slot_state state = s->slots[slot].state;
+        if (state == FM_SLOT_GUESSED || state == FM_SLOT_GUESSING) {
+            s->policy->ops->fill(s->policy, slot, keys[i]);
+            fm_store_move(s, slot, state == FM_SLOT_GUESSED ? FM_SLOT_READY : FM_SLOT_READING, false);
+            s->stats.n_guesses_used++;
+            continue;
+        }
+        if (state != FM_SLOT_RESIDENT) return fm_fail(err, FM_EINVAL, "expert %d of layer %d is requested or leased already", expert, layer);
         fm_store_move(s, slot, FM_SLOT_HIT, false);
     }
     return 0;
@@ -310,7 +325,7 @@ static void queue_miss(fm_store *s, int key) {
 }
 
 int fm_store_request(fm_store *s, const int *keys, int n, fm_error *err) {
-    int room = fm_store_n_slots(s) - n_requested(s) - s->lists[FM_SLOT_LEASED].n, n_hits = 0;
+    int room = fm_store_n_slots(s) - n_requested(s) - s->lists[FM_SLOT_LEASED].n - fm_store_n_guesses(s), n_hits = 0;
     assert(n >= 0);
     if (s->broken && !s->error.code) fm_fail(&s->error, FM_EIO, "reading experts failed before and cannot go on");
     if (s->error.code) return fail_requested(s, err);
@@ -318,10 +333,10 @@ int fm_store_request(fm_store *s, const int *keys, int n, fm_error *err) {
     int rc = pin_hits(s, keys, n, err);
     for (int i = 0; i < n && rc >= 0; i++) {
         int slot = s->slot_of[keys[i]];
-        if (slot >= 0 && s->slots[slot].state != FM_SLOT_HIT)
+        if (slot >= 0 && s->slots[slot].state == FM_SLOT_QUEUED)
             rc = fm_fail(err, FM_EINVAL, "expert %d is requested twice at once", keys[i]);
         else if (slot >= 0)
-            n_hits++;
+            n_hits += s->slots[slot].state != FM_SLOT_READING;
         else
             queue_miss(s, keys[i]);
         if (rc >= 0) s->policy->ops->use(s->policy, s->slot_of[keys[i]]);
@@ -348,7 +363,7 @@ static void hurry(fm_store *s, int slot) {
     if (s->slots[slot].state != FM_SLOT_QUEUED) return;
     fm_store_move(s, slot, FM_SLOT_QUEUED, true);
     int last = s->lists[FM_SLOT_READY].last;
-    if (s->free_staging < 0 && last >= 0) {
+    if (s->free_staging < 0 && last >= 0 && !s->config.in_place) {
         fm_store_free_staging(s, last);
         fm_store_move(s, last, FM_SLOT_QUEUED, false);
     }
@@ -357,12 +372,9 @@ static void hurry(fm_store *s, int slot) {
 
 static void hand_out(fm_store *s, int slot, fm_lease *lease) {
     fm_slot *x = &s->slots[slot];
-    *lease = (fm_lease){.key = x->key,
-                        .slot = slot,
-                        .data = s->slot_region.data + (size_t)slot * s->config.slot_bytes,
-                        .fresh = x->state == FM_SLOT_READY,
-                        .staging = x->staging};
-    if (lease->fresh) {
+    *lease = (fm_lease){.key = x->key, .slot = slot, .data = fm_store_slot_data(s, slot), .fresh = x->state == FM_SLOT_READY};
+    if (lease->fresh && s->config.in_place) lease->parts[0] = lease->data;
+    if (lease->fresh && !s->config.in_place) {
         const fm_extent *extents = s->config.extents + (size_t)x->key * (size_t)s->config.n_extents;
         for (int i = 0; i < s->config.n_extents && extents[i].bytes; i++) lease->parts[i] = s->staging[x->staging].parts[i];
     }
@@ -408,7 +420,7 @@ static void end_lease(fm_store *s, fm_lease *lease) {
     assert(s->slots[lease->slot].state == FM_SLOT_LEASED && s->slots[lease->slot].key == lease->key);
     fm_store_free_staging(s, lease->slot);
     memset(lease, 0, sizeof *lease);
-    lease->slot = lease->staging = -1;
+    lease->slot = -1;
 }
 
 void fm_store_release(fm_store *s, fm_lease *lease) {
@@ -438,6 +450,9 @@ static void drop_slot(fm_store *s, int slot) {
 int fm_store_shrink(fm_store *s, int n, int min_left) {
     int given = 0;
     if (min_left < 1) min_left = 1;
+    /* No more guesses. */
+    s->config.n_guesses = s->n_advice = 0;
+    while (s->lists[FM_SLOT_GUESSED].n) fm_store_drop_guess(s, s->lists[FM_SLOT_GUESSED].first);
     stop_touching(s); /* memory is short: what was not touched yet waits until it is used */
     for (; given < n && fm_store_n_slots(s) > min_left; given++) {
         int slot = s->lists[FM_SLOT_FREE].last;

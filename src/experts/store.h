@@ -26,6 +26,8 @@ typedef struct fm_store_config {
     int n_extents;            /* extents a key, at most FM_MAX_EXTENTS */
     const fm_extent *extents; /* [n_layers * n_experts][n_extents], borrowed for the store's life */
     const fm_file *files;     /* borrowed for the store's life */
+    bool in_place; /* a slot's bytes are those on disk: each key is one extent of whole 4 KiB pages, read into its slot; else through staging buffers */
+    int n_guesses; /* slots that prefetch may hold at once, of n_slots; 0, or not in_place: it does nothing */
     const fm_policy_ops *policy;
     const fm_io_ops *io; /* NULL: io_name, or the best */
     const char *io_name;
@@ -39,17 +41,17 @@ typedef struct fm_lease {
     int key;
     int slot;
     uint8_t *data;                        /* the slot's slot_bytes */
-    bool fresh;                           /* parts are to be put into data before release */
+    bool fresh;                           /* just read: parts are to be put into data before release, unless they lie there already (in_place) */
     const uint8_t *parts[FM_MAX_EXTENTS]; /* when fresh: the first byte of each extent, of any alignment */
-    int staging;                          /* the store's */
 } fm_lease;
 
 typedef struct fm_store_stats {
-    uint64_t n_requests, n_hits; /* keys that request took, and those of them that were in memory */
-    uint64_t disk_bytes;         /* that the disk delivered: the aligned ranges around the extents */
-    uint64_t n_reads;            /* that delivered them; parts of an expert that touch are one read */
-    double stall_seconds;        /* in next, waiting for a read */
-    double disk_seconds;         /* at least one read in flight, as far as the owner has looked */
+    uint64_t n_requests, n_hits;        /* keys that request took, and those of them that were in memory */
+    uint64_t disk_bytes;                /* that the disk delivered: the aligned ranges around the extents */
+    uint64_t n_reads;                   /* that delivered them; parts of an expert that touch are one read */
+    uint64_t n_guessed, n_guesses_used; /* keys read on advice, and those of them that were asked for afterwards */
+    double stall_seconds;               /* in next, waiting for a read */
+    double disk_seconds;                /* at least one read in flight, as far as the owner has looked */
 } fm_store_stats;
 
 /* Memory that a store of this configuration takes, all of it. */
@@ -77,6 +79,10 @@ int fm_store_request(fm_store *store, const int *keys, int n, fm_error *err);
 int fm_store_next(fm_store *store, int key, fm_lease *lease, fm_error *err);
 /* Whether next(FM_ANY_KEY) would return without waiting. Reaps and resubmits as a side effect; never blocks. */
 bool fm_store_ready(fm_store *store);
+
+/* Advice: the keys that will probably be asked for next, likeliest first; replaces the last advice. They are read only while no read that was asked for waits or is in
+ * flight, a few at a time, into slots of their own, so that no expert leaves for a guess but the n_guesses that such slots take. A read that fails is forgotten. */
+void fm_store_prefetch(fm_store *store, const int *keys, int n);
 
 /* Exactly once for each lease. release: data is whole. discard: it is not (the consumer found a bad value); the slot is emptied. */
 void fm_store_release(fm_store *store, fm_lease *lease);

@@ -11,11 +11,13 @@
 typedef enum fm_slot_state {
     FM_SLOT_FREE,     /* holds nothing */
     FM_SLOT_QUEUED,   /* its key is requested and waits for a staging buffer */
-    FM_SLOT_READING,  /* requested, reads in flight into its staging buffer */
-    FM_SLOT_READY,    /* requested, its bytes lie in its staging buffer */
+    FM_SLOT_READING,  /* requested, reads in flight into its staging buffer (in place: into the slot) */
+    FM_SLOT_READY,    /* requested, its bytes lie there */
     FM_SLOT_HIT,      /* requested, and it already held its key */
     FM_SLOT_LEASED,   /* handed out */
     FM_SLOT_RESIDENT, /* holds its key; the only state from which a policy may evict it */
+    FM_SLOT_GUESSING, /* nobody asked for its key yet, reads in flight */
+    FM_SLOT_GUESSED,  /* nobody asked for its key yet, and it is there */
     FM_SLOT_GONE,     /* given back to the system */
     FM_N_SLOT_STATES
 } fm_slot_state;
@@ -43,7 +45,7 @@ typedef struct fm_reading { /* one read: the aligned range around one extent, or
     int staging;
 } fm_reading;
 
-typedef struct fm_staging {
+typedef struct fm_staging { /* of an expert being read; in place it has no memory of its own, and is free as soon as the reads are whole */
     uint8_t *data;
     int slot, next_free;
     int n_left; /* reads that are not whole yet */
@@ -74,11 +76,12 @@ struct fm_store {
     int free_staging;    /* first of a list, -1: none */
     int depth;           /* reads in flight at most */
     int n_batch;
-    fm_read **batch; /* [depth] to be submitted together */
-    fm_read **done;  /* [depth] */
-    fm_error error;  /* code != 0: found while settling, to be reported by the next call that can */
-    bool cancelling; /* reads that end short are not continued */
-    bool broken;     /* the back end failed: nothing is read any more */
+    fm_read **batch;                /* [depth] to be submitted together */
+    fm_read **done;                 /* [depth] */
+    int *advice, n_advice, advised; /* [n_guesses] keys, how many, and how many of them have been looked at */
+    fm_error error;                 /* code != 0: found while settling, to be reported by the next call that can */
+    bool cancelling;                /* reads that end short are not continued */
+    bool broken;                    /* the back end failed: nothing is read any more */
     double busy_since;
     fm_store_stats stats;
     fm_toucher toucher;
@@ -94,6 +97,17 @@ void fm_store_move(fm_store *store, int slot, fm_slot_state state, bool first);
 /* The key of a slot is absent from now on; the slot is free. */
 void fm_store_empty(fm_store *store, int slot);
 
+static inline uint8_t *fm_store_slot_data(const fm_store *s, int slot) { return s->slot_region.data + (size_t)slot * s->config.slot_bytes; }
+static inline int fm_store_n_guesses(const fm_store *s) { return s->lists[FM_SLOT_GUESSING].n + s->lists[FM_SLOT_GUESSED].n; }
+
+/* Gives a slot a staging entry (there is one free) and puts its reads into the batch. */
+void fm_store_begin_read(fm_store *store, int slot);
+/* store_guess.c: begins reads of advice as far as nothing that was asked for waits. Whoever calls submits the batch. */
+void fm_store_begin_guesses(fm_store *store);
+/* A guess is forgotten; no read of it is in flight. */
+void fm_store_drop_guess(fm_store *store, int slot);
+/* All of them, those in flight too (after a drain). */
+void fm_store_drop_guesses(fm_store *store);
 /* Starts reads while there are queued slots and staging buffers. A failure is left in store->error. */
 void fm_store_start_reads(fm_store *store);
 /* Settles the reads that have ended; wait: at least one, if any is in flight. Then starts more. A failure is left in store->error. */

@@ -30,7 +30,7 @@ static int check_extent(const fm_store_config *c, int key, const fm_extent *x, f
 }
 
 int fm_store_staging_bytes(const fm_store_config *c, size_t *bytes, fm_error *err) {
-    *bytes = STAGING_ALIGNMENT;
+    *bytes = c->in_place ? 0 : STAGING_ALIGNMENT;
     for (int key = 0; key < c->n_layers * c->n_experts; key++) {
         const fm_extent *x = extents_of(c, key);
         size_t sum = 0;
@@ -38,6 +38,11 @@ int fm_store_staging_bytes(const fm_store_config *c, size_t *bytes, fm_error *er
             uint64_t a = alignment_of(&c->files[x[i].file]);
             int rc = check_extent(c, key, &x[i], err);
             if (rc < 0) return rc;
+            if (c->in_place && (x[i].offset % STAGING_ALIGNMENT || x[i].bytes % STAGING_ALIGNMENT || x[i].bytes > c->slot_bytes)) {
+                return fm_fail(err, FM_EINVAL, "%s: %" PRIu32 " bytes at %" PRIu64 " cannot be read into a slot of %zu", c->files[x[i].file].path, x[i].bytes,
+                               x[i].offset, c->slot_bytes);
+            }
+            if (c->in_place) continue;
             sum += round_up(round_up(x[i].offset + x[i].bytes, a) - x[i].offset / a * a, STAGING_ALIGNMENT);
         }
         if (sum > *bytes) *bytes = sum;
@@ -92,24 +97,44 @@ static void submit_batch(fm_store *s) {
     s->broken = s->io->ops->submit(s->io, s->batch, n, &s->error) < 0;
 }
 
+void fm_store_begin_read(fm_store *s, int slot) {
+    int staging = s->free_staging;
+    fm_staging *t = &s->staging[staging];
+    s->free_staging = t->next_free;
+    s->slots[slot].staging = staging;
+    t->slot = slot;
+    if (s->config.in_place) t->data = fm_store_slot_data(s, slot);
+    t->n_left = plan_reads(s, s->slots[slot].key, staging);
+    for (int i = 0; i < t->n_left; i++) add_read(s, &t->reads[i]);
+}
+
 void fm_store_start_reads(fm_store *s) {
     while (s->lists[FM_SLOT_QUEUED].n && s->free_staging >= 0 && !s->error.code && !s->broken) {
         if (s->io->n_in_flight + s->n_batch + s->config.n_extents > s->depth) break;
-        int slot = s->lists[FM_SLOT_QUEUED].first, staging = s->free_staging;
-        fm_staging *t = &s->staging[staging];
-        s->free_staging = t->next_free;
-        s->slots[slot].staging = staging;
-        t->slot = slot;
-        t->n_left = plan_reads(s, s->slots[slot].key, staging);
-        for (int i = 0; i < t->n_left; i++) add_read(s, &t->reads[i]);
+        int slot = s->lists[FM_SLOT_QUEUED].first;
+        fm_store_begin_read(s, slot);
         fm_store_move(s, slot, FM_SLOT_READING, false);
     }
+    fm_store_begin_guesses(s);
     submit_batch(s);
 }
 
+/* All reads of a slot are whole. */
+static void read_done(fm_store *s, int slot) {
+    bool guess = s->slots[slot].state == FM_SLOT_GUESSING;
+    if (s->config.in_place) fm_store_free_staging(s, slot);
+    fm_store_move(s, slot, guess ? FM_SLOT_GUESSED : FM_SLOT_READY, false);
+    if (guess && !s->config.n_guesses) fm_store_drop_guess(s, slot);
+}
+
 static void read_failed(fm_store *s, const fm_reading *r, int result) {
+    int slot = s->staging[r->staging].slot;
+    if (s->slots[slot].state == FM_SLOT_GUESSING) { /* whoever asks for it is told */
+        fm_store_drop_guess(s, slot);
+        return;
+    }
     const char *path = r->file->path;
-    int key = s->slots[s->staging[r->staging].slot].key, layer = key / s->config.n_experts, expert = key % s->config.n_experts;
+    int key = s->slots[slot].key, layer = key / s->config.n_experts, expert = key % s->config.n_experts;
     if (result < 0) {
         fm_fail_errno(&s->error, FM_EIO, -result, "%s: reading %" PRIu32 " bytes at %" PRIu64 " (expert %d of layer %d) failed", path, r->io.bytes,
                       r->io.offset, expert, layer);
@@ -130,7 +155,7 @@ static void settle_read(fm_store *s, fm_reading *r) {
         r->n_tries = 0;
         if (r->done >= r->expected) {
             fm_staging *t = &s->staging[r->staging];
-            if (--t->n_left == 0) fm_store_move(s, t->slot, FM_SLOT_READY, false);
+            if (--t->n_left == 0) read_done(s, t->slot);
             return;
         }
         again = true;

@@ -30,8 +30,13 @@ typedef struct fm_pack_layer {
 typedef struct fm_pack {
     int n_layers;
     fm_pack_layer *layers;
+    uint8_t *verified; /* [n_layers * n_experts]: whoever reads an expert first checks its hash and sets this, atomically */
 } fm_pack;
 
+#define FM_PACK_LAYERS 4096
+
+/* Bytes of one matrix on disk. */
+size_t fm_pack_matrix_bytes(const fm_matrix_type *type);
 /* Bytes of an expert of these types on disk, and where each matrix begins (offsets may be NULL). */
 uint64_t fm_pack_expert_bytes(const fm_matrix_type types[3], uint64_t offsets[3]);
 /* XXH3 of 64 bits. */

@@ -159,6 +159,28 @@ void fm_r16_fill(void *dest, const fm_matrix_type *type, const fm_affine_rows *r
     }
 }
 
+void fm_r16_widen(void *dest, const fm_matrix_type *type, const void *packed, int first, int last) {
+    size_t groups = (size_t)(type->cols / type->group), words = (size_t)(type->group * type->bits / 32), from_bytes = words * 64 + 64;
+    size_t to_bytes = block_bytes(type), to_words = (size_t)(type->group * type->width / 32);
+    assert(type->format == FM_FORMAT_R16 && first >= 0 && last <= fm_matrix_n_strips(type));
+    for (size_t i = (size_t)first * groups; i < (size_t)last * groups; i++) {
+        const uint8_t *from = (const uint8_t *)packed + i * from_bytes;
+        uint8_t *to = (uint8_t *)dest + i * to_bytes;
+        if (type->bits == type->width) {
+            memcpy(to, from, to_bytes);
+            continue;
+        }
+        uint32_t rows[16][32]; /* at most 128 values of 6 bits are 24 words */
+        strip s;
+        for (size_t w = 0; w < words; w++) {
+            for (size_t r = 0; r < 16; r++) memcpy(&rows[r][w], from + w * 64 + r * 4, 4);
+        }
+        for (int r = 0; r < 16; r++) s.weight[r] = (const uint8_t *)rows[r];
+        group_words(to, &s, 0, (int)to_words, type->bits);
+        memcpy(to + to_words * 64, from + words * 64, 64);
+    }
+}
+
 static float half_at(const uint8_t *p, fm_dtype dtype) {
     uint16_t h;
     memcpy(&h, p, sizeof h);

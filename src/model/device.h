@@ -73,6 +73,9 @@ typedef struct fm_device_ops {
     void (*dense)(fm_device *device, int layer);
     /* h = norm2(x), and which experts it goes through. *routing is the device's, until the next route. */
     void (*route)(fm_device *device, int layer, fm_routing *routing);
+    /* Which experts layer's router would choose of the present x, a layer early: a guess, for batches of up to FM_GUESS_TOKENS tokens; top_k 0 for longer ones. Leaves h
+     * and the last routing as they are. *routing is the device's, until the next predict. */
+    void (*predict)(fm_device *device, int layer, fm_routing *routing);
     /* The shared expert of h, kept until combine. */
     void (*shared)(fm_device *device, int layer);
     /* Whether the outputs of all chosen experts of a batch of n tokens are kept apart, so that experts may come in any order; else expert has to be
@@ -90,6 +93,7 @@ typedef struct fm_device_ops {
 } fm_device_ops;
 
 #define FM_HEAD_ROWS 8
+#define FM_GUESS_TOKENS 16
 #define FM_MAX_JOBS FM_MAX_ARRIVALS
 
 #endif

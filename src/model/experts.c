@@ -123,8 +123,36 @@ static int list_each(listing *l, const char *prefix, fm_error *err) {
     return 1;
 }
 
+/* A packed layer: one extent an expert, the matrices in it one after the other. */
+static int list_packed(listing *l, fm_error *err) {
+    fm_model *model = l->r->model;
+    const fm_pack_layer *from = &model->pack->layers[l->layer];
+    uint64_t offsets[3];
+    if (from->file < 0) return fm_fail(err, FM_EFORMAT, "%s: model.json has no experts for layer %d", model->path, l->layer);
+    l->layout->disk_bytes = fm_pack_expert_bytes(from->types, offsets);
+    for (int which = 0; which < 3; which++) {
+        fm_source s = source_of(&model->description, which);
+        const fm_matrix_type *type = &from->types[which];
+        if (type->rows != s.shape.rows || type->cols != s.shape.cols) {
+            return fm_fail(err, FM_EFORMAT, "%s: model.json: a matrix of layer %d's experts is %d by %d, config.json says %d by %d", model->path, l->layer,
+                           type->rows, type->cols, s.shape.rows, s.shape.cols);
+        }
+        place(l, which, type);
+        fm_expert_matrix *m = &l->layout->matrix[which];
+        *m = (fm_expert_matrix){.type = *type, .slot_offset = m->slot_offset, .extent = {0, -1, -1}, .skip = {(uint32_t)offsets[which]}};
+        m->n_tensors = type->format == FM_FORMAT_R16 ? 3 : 1;
+        model->in_place &= m->slot_offset == offsets[which] && fm_pack_matrix_bytes(type) == fm_matrix_bytes(type);
+    }
+    for (uint64_t e = 0; e < (uint64_t)model->description.n_experts; e++) {
+        l->first[e * FM_MAX_EXTENTS] = (fm_extent){.offset = e * from->bytes, .bytes = (uint32_t)from->bytes, .file = (uint32_t)from->file};
+    }
+    l->n = 1;
+    return 0;
+}
+
 static int list_layer(listing *l, fm_error *err) {
     char prefix[200];
+    if (l->r->model->pack) return list_packed(l, err);
     snprintf(prefix, sizeof prefix, "%slayers.%d.", l->r->model->prefix, l->layer);
     int rc = list_stacked(l, prefix, err);
     if (rc == 0) rc = list_fused(l, prefix, err);
@@ -151,6 +179,10 @@ int fm_resolve_experts(fm_resolver *r, fm_error *err) {
     model->experts = calloc((size_t)d->n_layers, sizeof *model->experts);
     model->extents = calloc(n_keys * FM_MAX_EXTENTS, sizeof *model->extents);
     if (!model->experts || !model->extents) return fm_fail(err, FM_ENOMEM, "%s: no memory for a table of %zu experts", model->path, n_keys);
+    if (model->pack && model->pack->n_layers != d->n_layers) {
+        return fm_fail(err, FM_EFORMAT, "%s: model.json has %d layers, config.json %d", model->path, model->pack->n_layers, d->n_layers);
+    }
+    model->in_place = model->pack;
     for (int i = 0; i < d->n_layers; i++) {
         if (!d->layers[i].moe) continue;
         listing l = {.r = r, .layer = i, .layout = &model->experts[i], .first = model->extents + (size_t)i * (size_t)d->n_experts * FM_MAX_EXTENTS};
@@ -158,6 +190,9 @@ int fm_resolve_experts(fm_resolver *r, fm_error *err) {
         if (rc < 0) return rc;
         if (l.n > n_extents) n_extents = l.n;
         if (l.layout->slot_bytes > model->slot_bytes) model->slot_bytes = l.layout->slot_bytes;
+    }
+    for (int i = 0; i < d->n_layers && model->in_place; i++) {
+        if (model->experts[i].disk_bytes > model->slot_bytes) model->slot_bytes = model->experts[i].disk_bytes; /* the pages' ends too */
     }
     compact(model, n_extents);
     return 0;
@@ -204,6 +239,15 @@ static int fill_strips(const fm_model *model, const fm_arrival *a, int which, in
     for (int i = 0; i < 3; i++) {
         if (m->extent[i] >= 0) from[i] = a->parts[m->extent[i]] + m->skip[i];
     }
+    if (model->pack) {
+        uint8_t *slot = a->slot + m->slot_offset;
+        size_t strip = fm_matrix_strip_bytes(&m->type);
+        if (m->type.format == FM_FORMAT_R16)
+            fm_r16_widen(slot, &m->type, from[0], first, last);
+        else
+            memcpy(slot + (size_t)first * strip, from[0] + (size_t)first * strip, (size_t)(last - first) * strip);
+        return 0;
+    }
     if (m->type.format == FM_FORMAT_R16) {
         int end = last * 16 < m->type.rows ? last * 16 : m->type.rows;
         uint64_t groups = (uint64_t)(m->type.cols / m->type.group), begin = (uint64_t)first * 16 * groups, n = (uint64_t)(end - first * 16) * groups;
@@ -237,6 +281,35 @@ typedef struct fill_work {
     int code;
 } fill_work;
 
+static void fill_failed(fill_work *w, int i, int code, const fm_error *err) {
+    int none = 0;
+    if (!atomic_compare_exchange_strong(&w->failed, &none, i + 1)) return;
+    w->code = code;
+    if (w->err) *w->err = *err;
+}
+
+/* Checks one packed expert's hash, the first time it is read. Values that are not finite are refused when a model is packed. */
+static void verify_task(void *arg, int task, int thread) {
+    (void)thread;
+    fill_work *w = arg;
+    const fm_model *model = w->model;
+    const fm_arrival *a = &w->arrivals[w->index[task]];
+    int n = model->description.n_experts, layer = a->key / n, expert = a->key % n;
+    const fm_pack_layer *l = &model->pack->layers[layer];
+    uint8_t *verified = &model->pack->verified[a->key];
+    if (__atomic_load_n(verified, __ATOMIC_RELAXED)) return;
+    uint64_t hash = fm_pack_hash(a->parts[0], l->bytes);
+    if (hash == l->hashes[expert]) {
+        __atomic_store_n(verified, 1, __ATOMIC_RELAXED);
+        return;
+    }
+    fm_error err;
+    int rc = fm_fail(&err, FM_EFORMAT, "%s: layer %d, expert %d, %llu bytes at %llu: the hash is %016llx and should be %016llx",
+                     model->tensors.files[l->file].path, layer, expert, (unsigned long long)l->bytes, (unsigned long long)expert * l->bytes,
+                     (unsigned long long)hash, (unsigned long long)l->hashes[expert]);
+    fill_failed(w, w->index[task], rc, &err);
+}
+
 static void fill_task(void *arg, int task, int thread) {
     (void)thread;
     fill_work *w = arg;
@@ -244,10 +317,8 @@ static void fill_task(void *arg, int task, int thread) {
     const fm_expert_layout *layout = &w->model->experts[w->arrivals[i].key / w->model->description.n_experts];
     int n = fm_matrix_n_strips(&layout->matrix[which].type), first = (int)((int64_t)n * part / FILL_TASKS), last = (int)((int64_t)n * (part + 1) / FILL_TASKS);
     fm_error err = {0};
-    int rc = first < last ? fill_strips(w->model, &w->arrivals[i], which, first, last, &err) : 0, none = 0;
-    if (rc >= 0 || !atomic_compare_exchange_strong(&w->failed, &none, i + 1)) return;
-    w->code = rc;
-    if (w->err) *w->err = err;
+    int rc = first < last ? fill_strips(w->model, &w->arrivals[i], which, first, last, &err) : 0;
+    if (rc < 0) fill_failed(w, i, rc, &err);
 }
 
 int fm_experts_fill(const fm_model *model, fm_pool *pool, const fm_arrival *arrivals, int n, int *bad, fm_error *err) {
@@ -256,7 +327,8 @@ int fm_experts_fill(const fm_model *model, fm_pool *pool, const fm_arrival *arri
     for (int i = 0; i < n; i++) {
         if (arrivals[i].parts) w.index[count++] = i;
     }
-    fm_pool_run(pool, count * 3 * FILL_TASKS, fill_task, &w);
+    if (model->pack) fm_pool_run(pool, count, verify_task, &w);
+    if (!model->in_place) fm_pool_run(pool, count * 3 * FILL_TASKS, fill_task, &w);
     *bad = atomic_load(&w.failed) - 1;
     return *bad >= 0 ? w.code : 0;
 }

@@ -76,7 +76,13 @@ static int open_config(fm_model *model, fm_config *config, const char *config_fr
 
 static int open_tensors(fm_model *model, fm_error *err) {
     bool packed = fm_packed_experts_here(model->path);
-    int rc = packed ? fm_packed_experts_add(&model->tensors, model->path, err) : fm_safetensors_add_snapshot(&model->tensors, model->path, err);
+    int rc;
+    if (fm_pack_here(model->path))
+        rc = fm_pack_open(&model->pack, &model->tensors, model->path, model->description.n_experts, err);
+    else if (packed)
+        rc = fm_packed_experts_add(&model->tensors, model->path, err);
+    else
+        rc = fm_safetensors_add_snapshot(&model->tensors, model->path, err);
     if (rc < 0 || (rc = fm_tensors_finish(&model->tensors, err)) < 0) return rc;
     model->used = calloc((size_t)model->tensors.n_tensors + 1, 1);
     if (!model->used) return fm_fail(err, FM_ENOMEM, "%s: no memory for %d tensors", model->path, model->tensors.n_tensors);
@@ -91,13 +97,17 @@ static int open_tensors(fm_model *model, fm_error *err) {
         return fm_fail(err, FM_EFORMAT, "%s: tensor %s%s.weight is missing, under any prefix that %s checkpoints have", model->path, model->family->prefixes[0],
                        model->family->names[FM_EMBED], model->family->name);
     }
-    return packed;
+    return packed || model->pack;
 }
 
 /* MLX stores the convolution as [channels][taps][1] and norms plain; raw checkpoints as [channels][1][taps] and norms less 1. Without a
  * convolution, quantised tensors or MLX's prefix tell. */
 static void find_source(fm_model *model, bool packed) {
     bool scales = false;
+    if (model->pack) {
+        model->mlx = true;
+        goto found;
+    }
     model->mlx = packed || !strncmp(model->prefix, "language_model.", 15);
     for (int i = 0; i < model->tensors.n_tensors; i++) {
         const fm_tensor *t = &model->tensors.tensors[i];
@@ -110,7 +120,7 @@ static void find_source(fm_model *model, bool packed) {
     }
     model->mlx |= scales;
 found:
-    model->source = packed ? "packed_experts" : model->mlx ? "mlx" : "safetensors";
+    model->source = model->pack ? "packed" : packed ? "packed_experts" : model->mlx ? "mlx" : "safetensors";
 }
 
 static int resolve_vector(fm_resolver *r, const char *base, fm_source *s, fm_error *err) {
@@ -267,6 +277,7 @@ void fm_model_close(fm_model **model) {
     fm_model *m = *model;
     if (!m) return;
     fm_tensors_close(&m->tensors);
+    fm_pack_close(&m->pack);
     free(m->sources);
     free(m->row_maps);
     free(m->experts);

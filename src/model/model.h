@@ -5,7 +5,7 @@
 
 #include "base/pool.h"
 #include "experts/store.h"
-#include "formats/quant.h"
+#include "formats/pack.h"
 #include "model/family.h"
 
 /* Where one matrix or vector comes from, and what it will be in memory. */
@@ -23,7 +23,7 @@ enum { FM_GATE, FM_UP, FM_DOWN }; /* an expert's matrices */
 typedef struct fm_expert_matrix {
     fm_matrix_type type;
     size_t slot_offset; /* of its first byte, a multiple of 64 */
-    int extent[3];      /* of weight, scales, biases; -1: none */
+    int extent[3];      /* of weight, scales, biases; -1: none; of a packed matrix the first is all of it */
     uint32_t skip[3];   /* bytes into the extent */
     int n_tensors;      /* on disk, of all experts; up has 0 where it shares gate's */
 } fm_expert_matrix;
@@ -36,7 +36,7 @@ typedef struct fm_expert_layout {
 
 typedef struct fm_model {
     char path[1024];
-    const char *source; /* "safetensors", "mlx", "packed_experts" */
+    const char *source; /* "safetensors", "mlx", "packed_experts", "packed" */
     const fm_family *family;
     fm_description description;
     fm_tensors tensors;
@@ -48,6 +48,8 @@ typedef struct fm_model {
     fm_extent *extents;               /* [n_layers * n_experts][n_extents] */
     int n_extents;
     size_t slot_bytes; /* the largest layer's */
+    fm_pack *pack;     /* NULL: not a packed model */
+    bool in_place;     /* packed, and a slot's bytes are those on disk: experts are read into their slots */
     uint8_t *used;     /* [n_tensors]: FM_USED_… */
     int32_t eos[16];   /* ids that end a text, from generation_config.json, else config.json */
     int n_eos;
@@ -76,7 +78,7 @@ typedef struct fm_arrival {
 #define FM_MAX_ARRIVALS 16
 
 /* Fills the slots of n arrivals (at most FM_MAX_ARRIVALS) with the pool's threads, permuting quantised matrices. FM_ENAN, naming file, tensor, expert and value, for
- * one that is not finite; *bad is then its arrival. */
+ * one that is not finite; FM_EFORMAT for an expert of a packed model whose hash is wrong (looked at once); *bad is then its arrival. */
 int fm_experts_fill(const fm_model *model, fm_pool *pool, const fm_arrival *arrivals, int n, int *bad, fm_error *err);
 
 /* The matrix as it lies in a slot. */
