@@ -15,10 +15,29 @@ static void *carve(uint8_t *base, size_t *used, size_t bytes) {
 
 static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
+/* Kinds of int8 forms that the matrices of a model ask for: each width with groups of 32 and of 64. */
+static int n_act_kinds(const fm_model *model) {
+    bool kinds[9][2] = {{false}};
+    int n = 0;
+    for (int layer = 0; layer <= model->description.n_layers; layer++) {
+        for (int i = 0; i < FM_N_ROLES + 3; i++) {
+            const fm_expert_layout *experts = layer && model->experts ? &model->experts[layer - 1] : NULL;
+            const fm_matrix_type *t = i < FM_N_ROLES ? &model->sources[layer][i].type : experts ? &experts->matrix[i - FM_N_ROLES].type : NULL;
+            if (!t || t->format != FM_FORMAT_R16) continue;
+            bool *kind = &kinds[t->width][t->group >= 64];
+            n += !*kind;
+            *kind = true;
+        }
+    }
+    return n;
+}
+
 /* Points the device's buffers into base; with base NULL only counts. */
 static size_t lay_out(fm_device *dev, const fm_device_config *c, uint8_t *base) {
     const fm_description *d = &c->model->description;
     size_t used = 0, n = (size_t)c->max_batch, hidden = (size_t)d->hidden, k = (size_t)c->top_k, f = sizeof(float);
+    size_t piece = n < FM_PIECE_TOKENS ? n : FM_PIECE_TOKENS;
+    int n_kinds = c->int8 ? n_act_kinds(c->model) : 0;
     size_t inner = most((size_t)d->n_heads * (size_t)d->head_dim,
                         most((size_t)d->n_value_heads * (size_t)d->value_dim, most((size_t)d->dense_width, (size_t)d->shared_width)));
     dev->n_rows = FM_ROW_TOKENS * c->top_k;
@@ -27,15 +46,15 @@ static size_t lay_out(fm_device *dev, const fm_device_config *c, uint8_t *base) 
     dev->h = carve(base, &used, n * hidden * f);
     dev->out = carve(base, &used, n * hidden * f);
     dev->shared = carve(base, &used, (d->shared_width ? n : 0) * hidden * f);
-    size_t scratch = fm_feed_forward_floats(c, c->max_batch);
-    scratch = most(scratch, d->n_heads ? fm_attention_floats(d, c->max_batch) : 0);
-    scratch = most(scratch, d->n_value_heads ? fm_deltanet_floats(d, c->max_batch) : 0);
+    size_t scratch = fm_feed_forward_floats(c, (int)piece);
+    scratch = most(scratch, d->n_heads ? fm_attention_floats(d, (int)piece) : 0);
+    scratch = most(scratch, d->n_value_heads ? fm_deltanet_floats(d, (int)piece) : 0);
     dev->scratch = carve(base, &used, scratch * f);
-    dev->input.memory = carve(base, &used, c->int8 ? fm_input_bytes(c->max_batch, d->hidden) : 0);
-    size_t inner_bytes = most(fm_input_bytes(c->max_batch, (int)inner), fm_input_bytes(dev->n_rows, d->expert_width));
-    dev->inner.memory = carve(base, &used, c->int8 ? inner_bytes : 0);
+    dev->input.memory = carve(base, &used, fm_input_bytes(n_kinds, c->max_batch, d->hidden));
+    size_t inner_bytes = most(fm_input_bytes(n_kinds, (int)piece, (int)inner), fm_input_bytes(n_kinds, dev->n_rows, d->expert_width));
+    dev->inner.memory = carve(base, &used, inner_bytes);
     dev->ahead.x = carve(base, &used, FM_GUESS_TOKENS * hidden * f);
-    dev->ahead.input.memory = carve(base, &used, c->int8 ? fm_input_bytes(FM_GUESS_TOKENS, d->hidden) : 0);
+    dev->ahead.input.memory = carve(base, &used, fm_input_bytes(n_kinds, FM_GUESS_TOKENS, d->hidden));
     dev->ahead.logits = carve(base, &used, FM_GUESS_TOKENS * (size_t)d->n_experts * f);
     dev->ahead.chosen = carve(base, &used, FM_GUESS_TOKENS * k * sizeof(int));
     dev->ahead.weights = carve(base, &used, FM_GUESS_TOKENS * k * f);
@@ -44,7 +63,8 @@ static size_t lay_out(fm_device *dev, const fm_device_config *c, uint8_t *base) 
     dev->weights = carve(base, &used, n * k * f);
     dev->rows = carve(base, &used, (size_t)dev->n_rows * hidden * f);
     dev->row_of = carve(base, &used, (size_t)dev->n_rows * sizeof(int32_t));
-    dev->iota = carve(base, &used, (size_t)dev->n_rows * sizeof(int32_t));
+    dev->n_iota = c->max_batch > dev->n_rows ? c->max_batch : dev->n_rows;
+    dev->iota = carve(base, &used, (size_t)dev->n_iota * sizeof(int32_t));
     dev->logits = carve(base, &used, FM_HEAD_ROWS * (size_t)d->vocab * f);
     return used;
 }
@@ -106,7 +126,7 @@ static int open_device(fm_device **out, const fm_device_config *config, fm_error
         return rc;
     }
     lay_out(dev, config, dev->arena.region.data);
-    for (int i = 0; i < dev->n_rows; i++) dev->iota[i] = i;
+    for (int i = 0; i < dev->n_iota; i++) dev->iota[i] = i;
     if (dev->d->rotary_dim) fm_pool_run(config->pool, config->context, rope_task, dev);
     *out = dev;
     return 0;
@@ -172,7 +192,34 @@ static void add_task(void *arg, int i, int thread) {
 
 void fm_add_out(fm_device *dev) { fm_pool_run(dev->config.pool, dev->batch.n, add_task, dev); }
 
-static void mixer(fm_device *dev, int layer) {
+/* The tokens [first, first + n) of whole become the batch; x and out are theirs. */
+static void take_piece(fm_device *dev, const fm_batch *whole, int first, int n) {
+    int n_spans = 0;
+    for (int i = 0; i < whole->n_spans; i++) {
+        fm_span s = whole->spans[i];
+        int from = s.first < first ? first : s.first, to = s.first + s.n < first + n ? s.first + s.n : first + n;
+        if (from < to) dev->piece[n_spans++] = (fm_span){.state = s.state, .first = from - first, .n = to - from, .position = s.position + from - s.first};
+    }
+    dev->batch = (fm_batch){.ids = whole->ids + first, .n = n, .spans = dev->piece, .n_spans = n_spans};
+}
+
+/* verb for all tokens, a piece at a time. */
+static void in_pieces(fm_device *dev, int layer, void (*verb)(fm_device *, int)) {
+    fm_batch whole = dev->batch;
+    float *x = dev->x, *out = dev->out;
+    for (int first = 0; first < whole.n; first += FM_PIECE_TOKENS) {
+        size_t at = (size_t)first * (size_t)dev->d->hidden;
+        take_piece(dev, &whole, first, whole.n - first < FM_PIECE_TOKENS ? whole.n - first : FM_PIECE_TOKENS);
+        dev->x = x + at;
+        dev->out = out + at;
+        verb(dev, layer);
+    }
+    dev->batch = whole;
+    dev->x = x;
+    dev->out = out;
+}
+
+static void mixer_piece(fm_device *dev, int layer) {
     fm_norm_input(dev, dev->config.weights->layers[layer].vector[FM_NORM1]);
     if (dev->d->layers[layer].mixer == FM_MIXER_ATTENTION) {
         fm_attention(dev, layer);
@@ -181,6 +228,9 @@ static void mixer(fm_device *dev, int layer) {
     }
     fm_add_out(dev);
 }
+
+static void mixer(fm_device *dev, int layer) { in_pieces(dev, layer, mixer_piece); }
+static void dense(fm_device *dev, int layer) { in_pieces(dev, layer, fm_dense); }
 
 static bool any_order(const fm_device *dev) { return dev->batch.n <= FM_ROW_TOKENS; }
 
@@ -213,7 +263,7 @@ const fm_device_ops fm_cpu_device = {
     .state_clear = clear_state,
     .embed = embed,
     .mixer = mixer,
-    .dense = fm_dense,
+    .dense = dense,
     .route = fm_route,
     .predict = fm_predict,
     .shared = fm_shared,

@@ -25,13 +25,14 @@ struct fm_device {
     const fm_description *d;
     const fm_kernels *k;
     fm_arena arena;
-    fm_batch batch;
+    fm_batch batch;              /* what is computed: all of it, or a piece of it */
+    fm_span piece[FM_MAX_SPANS]; /* spans of a piece */
 
     float *rope;    /* [context][rotary_dim]: cosines, then sines */
     float *x, *h;   /* [max_batch][hidden]: residual stream; normed input of a mixer or of the experts */
     float *shared;  /* [max_batch][hidden] */
     float *out;     /* [max_batch][hidden]: a mixer's output; the experts' sum */
-    float *scratch; /* mixers and experts, one after the other */
+    float *scratch; /* mixers, of a piece, and experts, one after the other */
     fm_input input; /* h */
     fm_input inner; /* what lies between two matrices */
 
@@ -49,8 +50,9 @@ struct fm_device {
     int n_rows;           /* FM_ROW_TOKENS * top_k */
     int rows_used;
     int32_t *row_of; /* [n_rows]: row of each choice */
-    int32_t *iota;   /* [n_rows]: 0, 1, 2 … */
-    float *logits;   /* [FM_HEAD_ROWS][vocab] */
+    int n_iota;
+    int32_t *iota; /* [max_batch or n_rows, the larger]: 0, 1, 2 … */
+    float *logits; /* [FM_HEAD_ROWS][vocab] */
 };
 
 typedef struct fm_layer_state {
@@ -65,6 +67,10 @@ struct fm_state {
     fm_layer_state *layers;
 };
 
+/* A long batch goes through mixers and dense MLPs in pieces of so many tokens, so that what lies between two matrices stays small; through the experts it goes whole, so that
+ * each is needed once. */
+#define FM_PIECE_TOKENS 512
+
 /* Tokens up to which each expert's output has a row of its own. */
 #define FM_ROW_TOKENS 16
 
@@ -72,8 +78,8 @@ struct fm_state {
 
 /* Makes x [n][ld] of cols columns the input of what follows; its int8 forms are made anew. */
 void fm_input_set(fm_input *input, const float *x, size_t ld, int n, int cols);
-/* Memory for the int8 forms of n vectors of cols columns. */
-size_t fm_input_bytes(int n, int cols);
+/* Memory for n_kinds int8 forms of n vectors of cols columns. */
+size_t fm_input_bytes(int n_kinds, int n, int cols);
 /* The int8 form that matrix needs, for all n. */
 const fm_act8 *fm_input_act(fm_device *device, fm_input *input, const fm_matrix_type *type);
 

@@ -34,41 +34,48 @@ static void activate(fm_device *dev, float *gate, float *up, int n, int width) {
     fm_input_set(&dev->inner, gate, (size_t)width, n, width);
 }
 
-/* out = down(silu(gate h) * (up h)) for the whole batch. */
-static void gated_mlp(fm_device *dev, const fm_layer_weights *lw, const fm_role roles[3], int width, float *out) {
-    int n = dev->batch.n;
-    float *gate = dev->scratch, *up = gate + (size_t)n * (size_t)width;
+/* Rows [first, first + n) of out = down(silu(gate h) * (up h)). */
+static void gated_mlp(fm_device *dev, const fm_matrix *const m[3], int first, int n, float *out) {
+    size_t width = (size_t)m[0]->type.rows;
+    float *gate = dev->scratch, *up = gate + (size_t)n * width;
     fm_product products[2] = {
-        {.matrix = &lw->matrix[roles[0]], .input = &dev->input, .n = n, .y = gate, .ldy = (size_t)width},
-        {.matrix = &lw->matrix[roles[1]], .input = &dev->input, .n = n, .y = up, .ldy = (size_t)width},
+        {.matrix = m[0], .input = &dev->input, .tokens = dev->iota + first, .n = n, .y = gate, .ldy = width},
+        {.matrix = m[1], .input = &dev->input, .tokens = dev->iota + first, .n = n, .y = up, .ldy = width},
     };
     fm_multiply(dev, products, 2);
-    activate(dev, gate, up, n, width);
-    fm_linear(dev, &lw->matrix[roles[2]], &dev->inner, out, (size_t)dev->d->hidden);
+    activate(dev, gate, up, n, (int)width);
+    fm_linear(dev, m[2], &dev->inner, out + (size_t)first * (size_t)dev->d->hidden, (size_t)dev->d->hidden);
 }
 
 void fm_dense(fm_device *dev, int layer) {
     const fm_layer_weights *lw = &dev->config.weights->layers[layer];
-    static const fm_role roles[3] = {FM_DENSE_GATE_PROJ, FM_DENSE_UP_PROJ, FM_DENSE_DOWN_PROJ};
+    const fm_matrix *const m[3] = {&lw->matrix[FM_DENSE_GATE_PROJ], &lw->matrix[FM_DENSE_UP_PROJ], &lw->matrix[FM_DENSE_DOWN_PROJ]};
     fm_norm_input(dev, lw->vector[FM_NORM2]);
-    gated_mlp(dev, lw, roles, dev->d->dense_width, dev->out);
+    gated_mlp(dev, m, 0, dev->batch.n, dev->out);
     fm_add_out(dev);
 }
 
-void fm_shared(fm_device *dev, int layer) {
-    const fm_layer_weights *lw = &dev->config.weights->layers[layer];
-    static const fm_role roles[3] = {FM_SHARED_GATE_PROJ, FM_SHARED_UP_PROJ, FM_SHARED_DOWN_PROJ};
-    int n = dev->batch.n, hidden = dev->d->hidden;
-    /* The experts' sum starts anew with every layer. */
-    memset(dev->out, 0, (size_t)n * (size_t)hidden * sizeof *dev->out);
-    dev->rows_used = 0;
-    if (!dev->d->shared_width) return;
-    gated_mlp(dev, lw, roles, dev->d->shared_width, dev->shared);
-    fm_product gate = {.matrix = &lw->matrix[FM_SHARED_GATE], .input = &dev->input, .n = n, .y = dev->scratch, .ldy = 1, .exact = true};
+/* The shared expert of tokens [first, first + n). */
+static void shared_piece(fm_device *dev, const fm_layer_weights *lw, int first, int n) {
+    const fm_matrix *const m[3] = {&lw->matrix[FM_SHARED_GATE_PROJ], &lw->matrix[FM_SHARED_UP_PROJ], &lw->matrix[FM_SHARED_DOWN_PROJ]};
+    size_t hidden = (size_t)dev->d->hidden;
+    gated_mlp(dev, m, first, n, dev->shared);
+    fm_product gate = {
+        .matrix = &lw->matrix[FM_SHARED_GATE], .input = &dev->input, .tokens = dev->iota + first, .n = n, .y = dev->scratch, .ldy = 1, .exact = true};
     fm_multiply(dev, &gate, 1);
     for (int t = 0; t < n; t++) {
-        float s = fm_sigmoidf(dev->scratch[t]), *row = dev->shared + (size_t)t * (size_t)hidden;
-        for (int i = 0; i < hidden; i++) row[i] *= s;
+        float s = fm_sigmoidf(dev->scratch[t]), *row = dev->shared + (size_t)(first + t) * hidden;
+        for (size_t i = 0; i < hidden; i++) row[i] *= s;
+    }
+}
+
+void fm_shared(fm_device *dev, int layer) {
+    int n = dev->batch.n;
+    /* The experts' sum starts anew with every layer. */
+    memset(dev->out, 0, (size_t)n * (size_t)dev->d->hidden * sizeof *dev->out);
+    dev->rows_used = 0;
+    for (int first = 0; first < n && dev->d->shared_width; first += FM_PIECE_TOKENS) {
+        shared_piece(dev, &dev->config.weights->layers[layer], first, n - first < FM_PIECE_TOKENS ? n - first : FM_PIECE_TOKENS);
     }
 }
 

@@ -5,10 +5,10 @@
 
 #define TASK_BYTES ((size_t)64 << 10) /* of weights a task reads at least, when one token is computed */
 
-size_t fm_input_bytes(int n, int cols) {
+size_t fm_input_bytes(int n_kinds, int n, int cols) {
     /* Of group 32, the finer: q, scale and sum. Each block is rounded to 64 bytes. */
     size_t groups = (size_t)(cols + 31) / 32;
-    return FM_MAX_ACTS * ((size_t)n * ((size_t)cols + 8 * groups) + 3 * 64);
+    return (size_t)n_kinds * ((size_t)n * ((size_t)cols + 8 * groups) + 3 * 64);
 }
 
 void fm_input_set(fm_input *input, const float *x, size_t ld, int n, int cols) {

@@ -9,8 +9,6 @@
 #include "model/device.h"
 #include "text/tokenizer.h"
 
-#define FM_MAX_SPANS 64 /* sessions in one batch */
-
 /* One layer's chosen experts, ascending, and who goes through each. */
 typedef struct fm_uses {
     int n;      /* distinct experts */

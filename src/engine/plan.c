@@ -13,7 +13,7 @@
 #define TEXT_PEAK 15              /* a tokenizer takes so many times its size while its JSON is read (150,000 entries: 83 MB of 5.8) */
 #define MAX_CONTEXT 32768         /* when --context does not say */
 #define MIN_CONTEXT 256
-#define MAX_BATCH 512
+#define MAX_BATCH 4096 /* tokens whose experts are read once; the residual stream and what goes with it takes some 20 * hidden bytes for each */
 #define MIN_BATCH FM_ROW_TOKENS
 #define MIN_PIECE (64 << 10)
 #define MAX_PIECE (2 << 20)
@@ -156,7 +156,7 @@ static void find_buffers(fm_plan *p, const fm_model *model, const fm_engine_opti
     for (p->batch = MAX_BATCH; p->batch > MIN_BATCH; p->batch /= 2) {
         uint64_t fixed = fixed_bytes(p, model, o), variable = fixed - p->dense_bytes - p->session_bytes - p->text_bytes - p->overhead_bytes;
         bool resident = fixed + slot * (uint64_t)p->n_experts_total <= usable(p);
-        if (resident || (variable <= p->budget_bytes / 10 && fixed + slot * (uint64_t)p->min_slots <= usable(p))) break;
+        if (resident || (variable <= p->budget_bytes / 20 && fixed + slot * (uint64_t)p->min_slots <= usable(p))) break;
         if (p->n_staging > 4) p->n_staging = p->n_staging / 2 < 4 ? 4 : p->n_staging / 2;
     }
     while (p->n_staging > 1 && fixed_bytes(p, model, o) + slot * (uint64_t)p->min_slots > usable(p)) p->n_staging--;

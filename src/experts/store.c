@@ -325,8 +325,10 @@ static void queue_miss(fm_store *s, int key) {
 }
 
 int fm_store_request(fm_store *s, const int *keys, int n, fm_error *err) {
-    int room = fm_store_n_slots(s) - n_requested(s) - s->lists[FM_SLOT_LEASED].n - fm_store_n_guesses(s), n_hits = 0;
+    int room, n_hits = 0;
     assert(n >= 0);
+    if (fm_store_n_guesses(s)) fm_store_settle(s, false); /* guesses that have arrived meanwhile are hits */
+    room = fm_store_n_slots(s) - n_requested(s) - s->lists[FM_SLOT_LEASED].n - fm_store_n_guesses(s);
     if (s->broken && !s->error.code) fm_fail(&s->error, FM_EIO, "reading experts failed before and cannot go on");
     if (s->error.code) return fail_requested(s, err);
     if (n > room) n = room;

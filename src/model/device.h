@@ -93,6 +93,7 @@ typedef struct fm_device_ops {
 } fm_device_ops;
 
 #define FM_HEAD_ROWS 8
+#define FM_MAX_SPANS 64 /* sessions in one batch */
 #define FM_GUESS_TOKENS 16
 #define FM_MAX_JOBS FM_MAX_ARRIVALS
 

@@ -145,6 +145,10 @@ static void print_stats(const struct run *r) {
             100 * ratio((double)s->n_hits, (double)s->n_requests), (unsigned long long)s->slots_given_back);
     fprintf(stderr, "disk: %s, %s read in %.2f s, waited for %.2f s\n", fm_engine_io(r->engine), fm_disk_text(a, (double)s->disk_bytes), s->disk_seconds,
             s->stall_seconds);
+    if (s->n_guessed) {
+        fprintf(stderr, "read ahead: %llu experts, %.1f %% of them were asked for\n", (unsigned long long)s->n_guessed,
+                100 * ratio((double)s->n_guesses_used, (double)s->n_guessed));
+    }
     fprintf(stderr, "cpu: %s, %d threads\n", fm_engine_cpu(r->engine), fm_engine_n_threads(r->engine));
     fprintf(stderr, "sampling: temperature %g, top-k %d, top-p %g, min-p %g, repeat penalty %g, seed %llu\n", (double)r->sampling.temperature,
             r->sampling.top_k, (double)r->sampling.top_p, (double)r->sampling.min_p, (double)r->sampling.repeat_penalty, (unsigned long long)r->sampling.seed);
@@ -199,6 +203,8 @@ static int print_json(const struct run *r) {
                      fm_engine_io(r->engine), "n_threads", fm_engine_n_threads(r->engine), "phase_seconds", phases);
     json_object_update(object, rest);
     json_decref(rest);
+    json_object_set_new(object, "n_guessed", json_integer((json_int_t)s->n_guessed));
+    json_object_set_new(object, "n_guesses_used", json_integer((json_int_t)s->n_guesses_used));
     return fm_json_print(object);
 }
 
