@@ -1,10 +1,12 @@
 /* cli/common.c: what the commands do alike: the engine's options, Ctrl-C, errors, and reading a text. */
 #include <errno.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cli/cli.h"
 
@@ -45,6 +47,31 @@ fm_engine_options fm_engine_choose(const struct engine_choices *choices, struct 
     options.progress = fm_progress_show;
     options.user = progress;
     return options;
+}
+
+/* Makes the directories of path, which is written to and restored. */
+static bool make_directories(char *path) {
+    for (char *p = strchr(path + 1, '/'); p; p = strchr(p + 1, '/')) {
+        *p = '\0';
+        bool made = mkdir(path, 0777) == 0 || errno == EEXIST;
+        *p = '/';
+        if (!made) return false;
+    }
+    return true;
+}
+
+const char *fm_heat_path(char *path, size_t size, const char *asked, const char *model) {
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME"), *last;
+    char real[PATH_MAX];
+    uint64_t hash = 14695981039346656037u; /* FNV-1a: models of one name in several places are several */
+
+    if (asked) return strcmp(asked, "off") ? asked : NULL;
+    if (!realpath(model, real) || !((cache && cache[0] == '/') || (home && home[0] == '/'))) return NULL;
+    for (const char *p = real; *p; p++) hash = (hash ^ (unsigned char)*p) * 1099511628211u;
+    last = strrchr(real, '/') + 1;
+    bool own = cache && cache[0] == '/';
+    int n = snprintf(path, size, "%s%s/flash-moe/%.100s-%08x.heat", own ? cache : home, own ? "" : "/.cache", last, (unsigned)(hash ^ hash >> 32));
+    return n > 0 && (size_t)n < size && make_directories(path) ? path : NULL;
 }
 
 /* ---- Ctrl-C ---- */

@@ -102,6 +102,7 @@ void fm_multiply(fm_device *device, const fm_product *products, int n) {
         w.first_task[i + 1] = w.first_task[i] + (p->n ? (fm_matrix_n_strips(&p->matrix->type) + w.step[i] - 1) / w.step[i] : 0);
     }
     fm_pool_run(device->config.pool, w.first_task[n], multiply_task, &w);
+    if (device->config.poll) device->config.poll(device->config.poll_user);
 }
 
 void fm_linear(fm_device *device, const fm_matrix *matrix, fm_input *input, float *y, size_t ldy) {

@@ -54,7 +54,7 @@ static int open_tables(fm_engine *e, fm_error *err) {
     e->uses.start = fm_arena_take(&e->tables, (n_experts + 1) * sizeof(int));
     e->uses.tokens = fm_arena_take(&e->tables, choices * sizeof(int32_t));
     e->uses.choices = fm_arena_take(&e->tables, choices * sizeof(int32_t));
-    e->advice = fm_arena_take(&e->tables, FM_GUESS_TOKENS * (size_t)e->top_k * sizeof(int));
+    e->advice = fm_arena_take(&e->tables, fm_plan_advice(e->model, e->top_k) * sizeof(int));
     e->ids = fm_arena_take(&e->tables, (size_t)e->plan.batch * sizeof(int32_t));
     return 0;
 }
@@ -65,6 +65,11 @@ static int open_store(fm_engine *e, fm_error *err) {
     config.io = e->io;
     config.policy = fm_policy_find(e->options.policy, err);
     return config.policy ? fm_store_open(&e->store, &config, err) : FM_EINVAL;
+}
+
+static void poll_store(void *user) {
+    fm_engine *e = user;
+    if (e->store) fm_store_poll(e->store);
 }
 
 /* What the user should know before the first token. */
@@ -110,10 +115,12 @@ static int open_parts(fm_engine *e, const char *directory, fm_error *err) {
     fm_device_config device = fm_plan_device(&e->plan, e->model, o);
     device.weights = &e->weights;
     device.pool = e->pool;
+    device.poll = poll_store;
+    device.poll_user = e;
     e->top_k = device.top_k;
     if ((rc = e->ops->open(&e->device, &device, err)) < 0) return rc;
     if ((rc = open_tables(e, err)) < 0 || (rc = open_store(e, err)) < 0) return rc;
-    if (e->plan.resident && (rc = fm_forward_preload(e, err)) < 0) return rc;
+    if (e->store && (rc = fm_preload(e, err)) < 0) return rc;
     return fm_pressure_open(&e->pressure, err);
 }
 
@@ -128,14 +135,16 @@ int fm_engine_open_io(fm_engine **out, const char *directory, const fm_engine_op
     e->io = io;
     unsigned long mode = fm_pool_enter();
     int rc = fm_options_read(&e->options, options, err);
+    if (rc >= 0 && e->options.heat && !(e->heat_path = strdup(e->options.heat))) rc = fm_fail(err, FM_ENOMEM, "no memory for a path");
     if (rc >= 0) rc = open_parts(e, directory, err);
     fm_pool_leave(mode);
     if (rc < 0) {
         fm_engine_close(&e);
         return rc;
     }
+    e->opened = true;
     /* Strings of the caller are not kept. */
-    e->options.config_from = e->options.io = e->options.policy = e->options.cpu = NULL;
+    e->options.heat = e->options.config_from = e->options.io = e->options.policy = e->options.cpu = NULL;
     *out = e;
     return 0;
 }
@@ -143,6 +152,8 @@ int fm_engine_open_io(fm_engine **out, const char *directory, const fm_engine_op
 void fm_engine_close(fm_engine **engine) {
     fm_engine *e = *engine;
     if (!e) return;
+    if (e->opened) fm_preload_save(e);
+    free(e->heat_path);
     fm_pressure_close(&e->pressure);
     fm_store_close(&e->store);
     if (e->ops) e->ops->close(&e->device);

@@ -39,6 +39,8 @@ struct fm_engine {
     fm_device *device;
     const fm_device_ops *ops;
     fm_store *store;
+    char *heat_path;     /* NULL: none */
+    bool opened;         /* completely */
     const fm_io_ops *io; /* NULL: by options.io */
     fm_pressure *pressure;
     int n_sessions;
@@ -54,7 +56,7 @@ struct fm_engine {
     void *route_user;
     int predicted_layer;  /* -1: none */
     fm_routing predicted; /* of predicted_layer, the device's */
-    int *advice;          /* [FM_GUESS_TOKENS * top_k] keys */
+    int *advice;          /* [fm_plan_advice()] keys */
     bool predict_always;  /* predict for the hook even when nothing is read ahead */
     uint64_t n_tokens, slots_given_back;
     double phase_seconds[FM_N_PHASES];
@@ -80,6 +82,8 @@ fm_device_config fm_plan_device(const fm_plan *plan, const fm_model *model, cons
 fm_store_config fm_plan_store(const fm_plan *plan, const fm_model *model, const fm_engine_options *options);
 /* Bytes that each thread reads at a time while the dense weights are loaded: their buffers, which are gone before slots are filled, stay a small part of the budget. */
 size_t fm_plan_piece_bytes(const fm_plan *plan, const fm_engine_options *options);
+/* The most keys that the engine advises the store to read ahead. */
+size_t fm_plan_advice(const fm_model *model, int top_k);
 size_t fm_plan_table_bytes(const fm_model *model, int batch, int top_k);
 /* Copies options of any known size over the defaults; checks their ranges. */
 int fm_options_read(fm_engine_options *out, const fm_engine_options *in, fm_error *err);
@@ -91,8 +95,10 @@ int fm_info_tokenizer(fm_tokenizer **tokenizer, const char *directory, const cha
 
 /* forward.c: computes the tokens of e->spans (n in all, ids in e->ids) through all layers; the residual stream stays on the device. */
 int fm_forward(fm_engine *engine, int n_spans, int n, fm_error *err);
-/* Reads every expert into the store: for a model that fits. */
-int fm_forward_preload(fm_engine *engine, fm_error *err);
+/* preload.c: fills the cache before the first token: with every expert of a model that fits, else for about two seconds with those that options.heat says were used most
+ * (a file that cannot be used is a warning). save: writes that file. */
+int fm_preload(fm_engine *engine, fm_error *err);
+void fm_preload_save(fm_engine *engine);
 
 void fm_engine_log(const fm_engine *engine, int level, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

@@ -67,17 +67,15 @@ static float largest_below(const fm_routing *r, int total, float limit) {
     return most;
 }
 
-/* Guesses which experts the next layer will ask for, and lets the store read them when the disk has nothing else to do. */
-static void look_ahead(fm_engine *e, int layer, int n) {
+/* The experts that the next layer's router would choose now, by weight, each once, into e->advice. */
+static int predict(fm_engine *e, int next, int n) {
     const fm_description *d = &e->model->description;
-    int next = layer + 1, n_advice = 0, total;
-    float last = INFINITY;
-    e->predicted_layer = -1;
-    if (next == d->n_layers || !d->layers[next].moe || !(e->plan.n_guesses || e->predict_always)) return;
+    int n_advice = 0, total;
     e->ops->predict(e->device, next, &e->predicted);
-    if (!(total = n * e->predicted.top_k)) return;
+    if (!(total = n * e->predicted.top_k)) return 0;
     e->predicted_layer = next;
-    for (float weight; (weight = largest_below(&e->predicted, total, last)) > 0; last = weight) { /* by weight, each once */
+    float last = INFINITY;
+    for (float weight; (weight = largest_below(&e->predicted, total, last)) > 0; last = weight) {
         for (int i = 0; i < total; i++) {
             int key = next * d->n_experts + e->predicted.experts[i], at = 0;
             if (e->predicted.weights[i] != weight) continue;
@@ -85,6 +83,19 @@ static void look_ahead(fm_engine *e, int layer, int n) {
             if (at == n_advice) e->advice[n_advice++] = key;
         }
     }
+    return n_advice;
+}
+
+/* Guesses which experts the next layer will ask for, and lets the store read them when the disk has nothing else to do. A long prompt asks for nearly all. */
+static void look_ahead(fm_engine *e, int layer, int n) {
+    const fm_description *d = &e->model->description;
+    int next = layer + 1, n_advice = 0;
+    e->predicted_layer = -1;
+    if (next == d->n_layers || !d->layers[next].moe || !(e->plan.n_guesses || e->predict_always)) return;
+    if (n <= FM_GUESS_TOKENS)
+        n_advice = predict(e, next, n);
+    else if (n * e->top_k >= 2 * d->n_experts)
+        for (; n_advice < d->n_experts; n_advice++) e->advice[n_advice] = next * d->n_experts + n_advice;
     fm_store_prefetch(e->store, e->advice, n_advice);
 }
 
@@ -168,28 +179,5 @@ int fm_forward(fm_engine *e, int n_spans, int n, fm_error *err) {
         trace(e, n_spans, name);
     }
     e->n_tokens += (uint64_t)n;
-    return 0;
-}
-
-int fm_forward_preload(fm_engine *e, fm_error *err) {
-    const fm_description *d = &e->model->description;
-    uint64_t total = (uint64_t)e->plan.n_experts_total * e->plan.expert_disk_bytes, done = 0;
-    for (int layer = 0; layer < d->n_layers; layer++) {
-        for (int x = 0; x < d->n_experts && d->layers[layer].moe; x++) e->uses.keys[x] = layer * d->n_experts + x;
-        for (int asked = 0, taken = 0; taken < d->n_experts && d->layers[layer].moe; taken++) {
-            int rc = asked < d->n_experts ? fm_store_request(e->store, e->uses.keys + asked, d->n_experts - asked, err) : 0, bad;
-            fm_lease lease;
-            asked += rc > 0 ? rc : 0;
-            if (rc < 0 || (rc = fm_store_next(e->store, FM_ANY_KEY, &lease, err)) < 0) return rc;
-            fm_arrival arrival = {lease.key, lease.data, lease.fresh ? lease.parts : NULL};
-            rc = fm_experts_fill(e->model, e->pool, &arrival, 1, &bad, err);
-            (rc < 0 ? fm_store_discard : fm_store_release)(e->store, &lease);
-            if (rc < 0) fm_store_cancel(e->store);
-            if (rc < 0) return rc;
-            done += e->plan.expert_disk_bytes;
-        }
-        bool stop = e->options.progress && e->options.progress(e->options.user, "experts", done, total);
-        if (stop || atomic_load(&e->cancelled)) return fm_fail(err, FM_ECANCELLED, "loading was cancelled");
-    }
     return 0;
 }

@@ -72,10 +72,15 @@ size_t fm_plan_piece_bytes(const fm_plan *plan, const fm_engine_options *o) {
     return bytes < MIN_PIECE ? MIN_PIECE : bytes > MAX_PIECE ? MAX_PIECE : (size_t)bytes;
 }
 
+size_t fm_plan_advice(const fm_model *model, int top_k) {
+    size_t some = FM_GUESS_TOKENS * (size_t)top_k, all = (size_t)model->description.n_experts;
+    return some > all ? some : all;
+}
+
 size_t fm_plan_table_bytes(const fm_model *model, int batch, int top_k) {
     size_t n_experts = (size_t)model->description.n_experts, choices = (size_t)batch * (size_t)top_k;
     return fm_arena_bytes(n_experts * sizeof(int)) * 2 + fm_arena_bytes((n_experts + 1) * sizeof(int)) + fm_arena_bytes(choices * sizeof(int32_t)) * 2 +
-           fm_arena_bytes((size_t)batch * sizeof(int32_t)) + fm_arena_bytes(FM_GUESS_TOKENS * (size_t)top_k * sizeof(int));
+           fm_arena_bytes((size_t)batch * sizeof(int32_t)) + fm_arena_bytes(fm_plan_advice(model, top_k) * sizeof(int));
 }
 
 /* Heap of an opened model: tensor and extent tables. */

@@ -16,6 +16,9 @@ typedef struct fm_policy_ops {
     void (*empty)(fm_policy *policy, int slot);         /* slot no longer holds anything (evicted, failed, given back) */
     /* The occupied slot to evict for key (-1: for none, the cache shrinks) among those for which pinned[slot] == 0; -1: all are pinned. */
     int (*victim)(fm_policy *policy, int key, const uint8_t *pinned);
+    /* Counts of uses by key [n_layers * n_experts], to be kept for the next start, and taking them up again, scaled to what a use is worth now. NULL: it has none. */
+    void (*heat_save)(const fm_policy *policy, float *heat);
+    void (*heat_load)(fm_policy *policy, const float *heat);
     uint64_t (*memory_bytes)(int n_slots, int n_layers, int n_experts); /* that open takes */
 } fm_policy_ops;
 

@@ -91,13 +91,28 @@ static void sift_down(lfu *l, int *heap, int n, int i) {
     put(l, heap, i, slot);
 }
 
+static void build_heaps(lfu *l) {
+    for (int layer = 0; layer < l->n_layers; layer++) {
+        for (int i = l->n[layer] / 2; i-- > 0;) sift_down(l, l->heap + (size_t)layer * (size_t)l->heap_size, l->n[layer], i);
+    }
+}
+
 /* Scaling may round small counts to 0 and so change their order: the heaps are built again. */
 static void renormalise(lfu *l) {
     for (size_t i = 0; i < (size_t)l->n_layers * (size_t)l->n_experts; i++) l->heat[i] /= l->worth;
     l->worth = 1;
-    for (int layer = 0; layer < l->n_layers; layer++) {
-        for (int i = l->n[layer] / 2; i-- > 0;) sift_down(l, l->heap + (size_t)layer * (size_t)l->heap_size, l->n[layer], i);
-    }
+    build_heaps(l);
+}
+
+static void lfu_heat_save(const fm_policy *policy, float *heat) {
+    const lfu *l = (const lfu *)policy;
+    for (size_t i = 0; i < (size_t)l->n_layers * (size_t)l->n_experts; i++) heat[i] = (float)(l->heat[i] / l->worth);
+}
+
+static void lfu_heat_load(fm_policy *policy, const float *heat) {
+    lfu *l = (lfu *)policy;
+    for (size_t i = 0; i < (size_t)l->n_layers * (size_t)l->n_experts; i++) l->heat[i] = (double)heat[i] * l->worth;
+    build_heaps(l);
 }
 
 /* A pass over the layers ends where a use is of an earlier layer than the one before. A model with one such layer has passes of n_experts uses. */
@@ -174,4 +189,6 @@ const fm_policy_ops fm_policy_lfu = {.name = "lfu",
                                      .use = lfu_use,
                                      .empty = lfu_empty,
                                      .victim = lfu_victim,
+                                     .heat_save = lfu_heat_save,
+                                     .heat_load = lfu_heat_load,
                                      .memory_bytes = lfu_memory_bytes};

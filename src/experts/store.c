@@ -265,6 +265,22 @@ void fm_store_close(fm_store **store) {
 
 const char *fm_store_io_name(const fm_store *store) { return store->name; }
 int fm_store_n_slots(const fm_store *s) { return s->config.n_slots - s->lists[FM_SLOT_GONE].n; }
+void fm_store_stats_clear(fm_store *s) { s->stats = (fm_store_stats){0}; }
+
+bool fm_store_heat_save(const fm_store *s, float *heat) {
+    if (s->policy->ops->heat_save) s->policy->ops->heat_save(s->policy, heat);
+    return s->policy->ops->heat_save;
+}
+
+bool fm_store_heat_load(fm_store *s, const float *heat) {
+    if (s->policy->ops->heat_load) s->policy->ops->heat_load(s->policy, heat);
+    return s->policy->ops->heat_load;
+}
+
+void fm_store_poll(fm_store *s) {
+    if (s->io->n_in_flight && !s->error.code) fm_store_settle(s, false);
+}
+
 void fm_store_stats_read(const fm_store *store, fm_store_stats *out) { *out = store->stats; }
 
 /* ---- request and next ---- */

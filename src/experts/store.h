@@ -95,6 +95,14 @@ void fm_store_cancel(fm_store *store);
 int fm_store_shrink(fm_store *store, int n, int min_left);
 int fm_store_n_slots(const fm_store *store);
 
+/* The policy's counts of uses by key, to be kept for the next start: false if it has none. load: takes such counts up. */
+bool fm_store_heat_save(const fm_store *store, float *heat);
+bool fm_store_heat_load(fm_store *store, const float *heat);
+
+/* Reaps and resubmits without waiting, for whoever computes something long. Costs next to nothing when no read is in flight. */
+void fm_store_poll(fm_store *store);
+
+void fm_store_stats_clear(fm_store *store);
 void fm_store_stats_read(const fm_store *store, fm_store_stats *out);
 
 #endif

@@ -44,11 +44,13 @@ typedef struct fm_device_config {
     const fm_model *model;
     const fm_weights *weights;
     fm_pool *pool;
-    const char *cpu; /* name of the kernels, NULL: the best */
-    bool int8;       /* int8 activations for quantised weights */
-    int top_k;       /* experts a token */
-    int max_batch;   /* tokens a batch */
-    int context;     /* tokens a state holds */
+    const char *cpu;          /* name of the kernels, NULL: the best */
+    bool int8;                /* int8 activations for quantised weights */
+    int top_k;                /* experts a token */
+    int max_batch;            /* tokens a batch */
+    int context;              /* tokens a state holds */
+    void (*poll)(void *user); /* called between pieces of long computations, so that reads go on; NULL: none */
+    void *poll_user;
 } fm_device_config;
 
 typedef struct fm_device fm_device;

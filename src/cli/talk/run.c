@@ -18,6 +18,7 @@ struct run_options {
     uint64_t seed;
     float temp, top_p, min_p, repeat_penalty, presence_penalty, frequency_penalty;
     int top_k, repeat_last, max_tokens;
+    const char *heat;
     bool raw, ignore_eos, stats, timing, json;
 };
 
@@ -46,6 +47,9 @@ static const struct cli_option sampling_table[] = {
 };
 
 static const struct cli_option report_table[] = {
+    {"heat", 0, OPTION_TEXT, AT(heat), "FILE",
+     "where it is remembered which experts were used most, for the next start; off: nowhere\n(default: a file of the model's in the user's cache directory)", 0,
+     0},
     {"stats", 0, OPTION_FLAG, AT(stats), NULL, "also say what memory, experts, disk and CPU did", 0, 0},
     {"timing", 0, OPTION_FLAG, AT(timing), NULL, "also say where the time went", 0, 0},
     {"json", 0, OPTION_FLAG, AT(json), NULL, "one JSON object instead of the text", 0, 0},
@@ -276,11 +280,13 @@ static int run(const char *model, const struct run_options *options, const struc
     fm_engine_options engine_options;
     int32_t *ids = NULL;
     int status, n;
+    char heat[4200];
 
     fm_progress_open(&r.progress);
     if (!options->raw)
         fm_progress_log(&r.progress, FM_LOG_INFO, "note: the text goes to the model as it is, without a chat template; --raw says that this is meant");
     engine_options = fm_engine_choose(&options->engine, &r.progress);
+    engine_options.heat = fm_heat_path(heat, sizeof heat, options->heat, model);
     if (fm_open_engine(&r.engine, model, &engine_options, &r.err) < 0) goto end;
     if ((n = fm_engine_encode(r.engine, prompt->bytes, prompt->n, true, &ids, &r.err)) < 0) goto end;
     if (n == 0)

@@ -1,0 +1,133 @@
+/* engine/preload.c: what is in the cache before the first token, and the file that remembers which experts were used most.
+ *
+ * The file: "FMHEAT01", then as u32 the layers and the experts a layer, as u64 a hash of the model's expert files (names of the checkpoint's directory do not matter,
+ * sizes and places do), then a f32 of each expert's uses. Of this machine's byte order: it is a cache. */
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/engine.h"
+
+#define FILL_SECONDS 2.0 /* at most, for a model that does not fit: a prompt reads the rest */
+
+typedef struct heat_header {
+    char magic[8];
+    uint32_t n_layers, n_experts;
+    uint64_t model;
+} heat_header;
+
+static heat_header header_of(const fm_engine *e) {
+    const fm_model *m = e->model;
+    heat_header h = {
+        .magic = {'F', 'M', 'H', 'E', 'A', 'T', '0', '1'}, .n_layers = (uint32_t)m->description.n_layers, .n_experts = (uint32_t)m->description.n_experts};
+    h.model = fm_pack_hash(m->extents, (size_t)h.n_layers * h.n_experts * (size_t)m->n_extents * sizeof *m->extents);
+    return h;
+}
+
+/* The file's counts [n]; NULL with a warning, or without one if there is no file. malloc'd. */
+static float *read_heat(const fm_engine *e, size_t n) {
+    heat_header have, want = header_of(e);
+    FILE *f = fopen(e->heat_path, "rb");
+    float *heat = malloc(n * sizeof *heat);
+    bool whole =
+        f && heat && fread(&have, sizeof have, 1, f) == 1 && !memcmp(&have, &want, sizeof have) && fread(heat, sizeof *heat, n, f) == n && fgetc(f) == EOF;
+    for (size_t i = 0; i < n && whole; i++) whole = heat[i] >= 0 && isfinite(heat[i]);
+    if (f && !whole) fm_engine_log(e, FM_LOG_WARNING, "%s: it is not of this model, or not whole; it is written anew at the end", e->heat_path);
+    if (f) fclose(f);
+    if (whole) return heat;
+    free(heat);
+    return NULL;
+}
+
+typedef struct ranked {
+    float heat;
+    int key;
+} ranked;
+
+static int hotter(const void *a, const void *b) {
+    const ranked *x = a, *y = b;
+    return x->heat != y->heat ? (x->heat < y->heat) - (x->heat > y->heat) : (x->key > y->key) - (x->key < y->key);
+}
+
+/* The keys that are to be read, best first: all that have a layer of experts, or with heat those of some heat, as many as fit. Returns how many. */
+static int list_keys(const fm_engine *e, const float *heat, int *keys) {
+    const fm_description *d = &e->model->description;
+    int n = 0, n_keys = d->n_layers * d->n_experts, most = fm_store_n_slots(e->store) - e->plan.n_guesses;
+    ranked *order = heat ? malloc((size_t)n_keys * sizeof *order) : NULL;
+    for (int key = 0; key < n_keys; key++) {
+        if (!d->layers[key / d->n_experts].moe || (order && heat[key] <= 0)) continue;
+        keys[n] = key;
+        if (order) order[n] = (ranked){heat[key], key};
+        n++;
+    }
+    if (order) qsort(order, (size_t)n, sizeof *order, hotter);
+    for (int i = 0; i < n && order; i++) keys[i] = order[i].key;
+    free(order);
+    return n < most ? n : most;
+}
+
+/* Reads keys [n], in order, until they are there or it is `deadline`. */
+static int read_keys(fm_engine *e, const int *keys, int n, double deadline, fm_error *err) {
+    int asked = 0, step = 2 * e->plan.n_staging;
+    for (int taken = 0; taken < asked || (asked < n && fm_now() <= deadline); taken++) {
+        fm_lease lease;
+        int rc = 0, bad;
+        if (asked - taken <= step / 2 && asked < n && fm_now() <= deadline)
+            rc = fm_store_request(e->store, keys + asked, n - asked < step ? n - asked : step, err);
+        if (rc < 0) return rc;
+        asked += rc;
+        if ((rc = fm_store_next(e->store, FM_ANY_KEY, &lease, err)) < 0) return rc;
+        fm_arrival arrival = {lease.key, lease.data, lease.fresh ? lease.parts : NULL};
+        rc = fm_experts_fill(e->model, e->pool, &arrival, 1, &bad, err);
+        (rc < 0 ? fm_store_discard : fm_store_release)(e->store, &lease);
+        bool stop = e->options.progress && (taken % 16 == 0 || taken + 1 == n) &&
+                    e->options.progress(e->options.user, "experts", (uint64_t)(taken + 1) * e->plan.expert_disk_bytes, (uint64_t)n * e->plan.expert_disk_bytes);
+        if (rc >= 0 && (stop || atomic_load(&e->cancelled))) rc = fm_fail(err, FM_ECANCELLED, "loading was cancelled");
+        if (rc < 0) {
+            fm_store_cancel(e->store);
+            return rc;
+        }
+    }
+    return 0;
+}
+
+int fm_preload(fm_engine *e, fm_error *err) {
+    const fm_description *d = &e->model->description;
+    size_t n_keys = (size_t)d->n_layers * (size_t)d->n_experts;
+    float *heat = e->heat_path ? read_heat(e, n_keys) : NULL;
+    int *keys = malloc(n_keys * sizeof *keys), rc = 0;
+    if (!keys) {
+        rc = fm_fail(err, FM_ENOMEM, "no memory for a list of %zu experts", n_keys);
+    } else if (e->plan.resident) {
+        rc = read_keys(e, keys, list_keys(e, NULL, keys), INFINITY, err);
+    } else if (heat) {
+        rc = read_keys(e, keys, list_keys(e, heat, keys), fm_now() + FILL_SECONDS, err);
+    }
+    if (heat && rc >= 0) fm_store_heat_load(e->store, heat);
+    fm_store_stats_clear(e->store);
+    free(heat);
+    free(keys);
+    return rc;
+}
+
+void fm_preload_save(fm_engine *e) {
+    heat_header header = header_of(e);
+    size_t n = (size_t)header.n_layers * header.n_experts;
+    char part[1100];
+    float *heat = e->heat_path && e->store && e->n_tokens ? malloc(n * sizeof *heat) : NULL;
+    if (!heat || !fm_store_heat_save(e->store, heat) || snprintf(part, sizeof part, "%s.%ld.part", e->heat_path, (long)getpid()) >= (int)sizeof part) {
+        free(heat);
+        return;
+    }
+    FILE *f = fopen(part, "wb");
+    bool whole = f && fwrite(&header, sizeof header, 1, f) == 1 && fwrite(heat, sizeof *heat, n, f) == n;
+    if (f) whole &= fclose(f) == 0;
+    if (!whole || rename(part, e->heat_path)) {
+        fm_engine_log(e, FM_LOG_WARNING, "%s: cannot be written: %s", e->heat_path, strerror(errno));
+        (void)unlink(part);
+    }
+    free(heat);
+}
