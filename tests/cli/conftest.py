@@ -16,6 +16,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from safetensors_file import Safetensors  # noqa: E402
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_directory(tmp_path_factory):
+    """The program keeps files in the user's cache directory: not in the tester's."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 def flash_moe(*arguments, input="", timeout=120, **more):
     """Runs the program; its output as text."""
     return subprocess.run([PROGRAM, *map(str, arguments)], input=input, capture_output=True, text=True, timeout=timeout, **more)

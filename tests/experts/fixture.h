@@ -18,6 +18,7 @@
 typedef struct fixture {
     fm_file files[N_FILES];
     bool direct;
+    bool in_place;      /* every key is one extent of whole pages */
     uint32_t alignment; /* of the files */
     fm_extent extents[N_KEYS * N_EXTENTS];
     size_t slot_bytes;
@@ -44,6 +45,16 @@ static inline void fixture_place(fixture *x, uint64_t *sizes, uint64_t *seed) {
     }
 }
 
+/* One extent of one to three pages a key. */
+static inline void fixture_place_pages(fixture *x, uint64_t *sizes, uint64_t *seed) {
+    for (int key = 0; key < N_KEYS; key++) {
+        uint32_t file = (uint32_t)(test_random(seed) % N_FILES), bytes = 4096 * (1 + (uint32_t)(test_random(seed) % 3));
+        if (key / N_EXPERTS == DENSE_LAYER) continue;
+        x->extents[key * N_EXTENTS] = (fm_extent){.offset = sizes[file], .bytes = bytes, .file = file};
+        sizes[file] += bytes;
+    }
+}
+
 static inline void fixture_write(const char *path, uint32_t file, uint64_t bytes) {
     FILE *f = fopen(path, "wb");
     for (uint64_t i = 0; f && i < bytes; i++) fputc((int)(fixture_word(file, i) >> (i % 8 * 8) & 0xff), f);
@@ -61,12 +72,13 @@ static inline uint64_t fixture_key_bytes(const fixture *x, int key) {
 }
 
 /* Makes the files where the test runs and removes their names. direct: false afterwards, when this file system has no direct I/O. */
-static inline void fixture_open(fixture *x, bool direct, uint64_t seed) {
+static inline void fixture_open_as(fixture *x, bool in_place, bool direct, uint64_t seed) {
     char directory[] = "experts-XXXXXX", path[64];
     uint64_t sizes[N_FILES] = {0};
     memset(x, 0, sizeof *x);
     x->direct = direct;
-    fixture_place(x, sizes, &seed);
+    x->in_place = in_place;
+    (in_place ? fixture_place_pages : fixture_place)(x, sizes, &seed);
     if (!mkdtemp(directory)) {
         perror(directory);
         exit(1);
@@ -86,6 +98,8 @@ static inline void fixture_open(fixture *x, bool direct, uint64_t seed) {
     }
 }
 
+static inline void fixture_open(fixture *x, bool direct, uint64_t seed) { fixture_open_as(x, false, direct, seed); }
+
 static inline void fixture_close(fixture *x) {
     for (int i = 0; i < N_FILES; i++) fm_file_close(&x->files[i]);
 }
@@ -94,6 +108,21 @@ static inline void fixture_close(fixture *x) {
 static inline fm_store_config fixture_config(const fixture *x, int n_slots, int n_staging) {
     io_fake = IO_FAKE_INIT;
     io_fake.alignment = x->alignment;
+    if (x->in_place) { /* its extents without the gaps of those that it does not have */
+        static fm_extent firsts[N_KEYS];
+        for (int key = 0; key < N_KEYS; key++) firsts[key] = x->extents[key * N_EXTENTS];
+        return (fm_store_config){.n_layers = N_LAYERS,
+                                 .n_experts = N_EXPERTS,
+                                 .slot_bytes = x->slot_bytes,
+                                 .n_slots = n_slots,
+                                 .n_staging = n_staging,
+                                 .in_place = true,
+                                 .n_extents = 1,
+                                 .extents = firsts,
+                                 .files = x->files,
+                                 .policy = &fm_policy_lru,
+                                 .io = &io_fake_ops};
+    }
     return (fm_store_config){.n_layers = N_LAYERS,
                              .n_experts = N_EXPERTS,
                              .slot_bytes = x->slot_bytes,
@@ -136,7 +165,8 @@ static inline void fixture_consume(const fixture *x, const fm_lease *lease) {
         }
         CHECK(fixture_is_extent(lease->parts[i], e), "key %d, extent %d of file %u at %llu: other bytes", lease->key, i, e->file,
               (unsigned long long)e->offset);
-        memcpy(to, lease->parts[i], e->bytes);
+        CHECK((lease->parts[i] == lease->data) == x->in_place, "key %d lies at %p, its slot at %p", lease->key, (const void *)lease->parts[i], (void *)to);
+        if (!x->in_place) memcpy(to, lease->parts[i], e->bytes);
         to += e->bytes;
     }
     CHECK(fixture_slot_holds(x, lease->data, lease->key), "slot %d, %s, does not hold key %d", lease->slot, lease->fresh ? "fresh" : "a hit", lease->key);

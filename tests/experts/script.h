@@ -12,9 +12,11 @@ typedef struct script {
     const fixture *fixture;
     fm_store *store;
     uint64_t seed;
-    int most_held;       /* leases held at once: fewer than staging buffers, at most MAX_HELD */
-    int cancel_percent;  /* of requests given up half way */
-    int discard_percent; /* of leases */
+    int most_held;               /* leases held at once: fewer than staging buffers, at most MAX_HELD */
+    int cancel_percent;          /* of requests given up half way */
+    int discard_percent;         /* of leases */
+    int guess_percent;           /* of requests after which the store is advised of what will be asked for next, right or wrong */
+    int next[N_EXPERTS], n_next; /* what script_run will ask for next; 0: not chosen yet */
     /* counted */
     uint64_t n_taken, n_fresh, fresh_bytes;
     int n_errors;
@@ -58,6 +60,15 @@ static inline int script_fail(script *s, fm_lease *held, int n_held, int code) {
     return code;
 }
 
+/* Advises the next request's keys, or some of another layer's. */
+static inline void script_guess(script *s) {
+    int keys[N_EXPERTS], n = 1 + (int)(test_random(&s->seed) % N_EXPERTS);
+    if (!script_percent(s, s->guess_percent)) return;
+    fixture_choose(&s->seed, keys, n);
+    bool right = script_percent(s, 70) && s->n_next;
+    fm_store_prefetch(s->store, right ? s->next : keys, right ? s->n_next : n);
+}
+
 /* Requests n distinct keys and takes each once, in one of the orders. Returns 0, or the error after which it gave up (all leases given back). */
 static inline int script_layer(script *s, const int *keys, int n, int order) {
     fm_lease held[MAX_HELD];
@@ -70,6 +81,7 @@ static inline int script_layer(script *s, const int *keys, int n, int order) {
         CHECK(rc > 0 || asked > done, "request takes nothing although nothing is outstanding");
         asked += rc;
         s->n_taken += (uint64_t)rc;
+        script_guess(s);
         do {
             int key = FM_ANY_KEY;
             if (order == IN_REQUEST_ORDER) key = keys[done];
@@ -98,10 +110,12 @@ static inline int script_layer(script *s, const int *keys, int n, int order) {
 
 /* n_steps random layers in random orders; goes on after errors, which it counts. */
 static inline void script_run(script *s, int n_steps) {
-    for (int i = 0; i < n_steps; i++) {
-        int keys[N_EXPERTS], n = 1 + (int)(test_random(&s->seed) % N_EXPERTS), order = (int)(test_random(&s->seed) % 3);
-        fixture_choose(&s->seed, keys, n);
-        script_layer(s, keys, n, order);
+    for (int i = 0; i <= n_steps; i++) { /* the first only chooses */
+        int keys[N_EXPERTS], n = s->n_next, order = (int)(test_random(&s->seed) % 3);
+        memcpy(keys, s->next, sizeof keys);
+        s->n_next = 1 + (int)(test_random(&s->seed) % N_EXPERTS);
+        fixture_choose(&s->seed, s->next, s->n_next);
+        if (n) script_layer(s, keys, n, order);
     }
 }
 
