@@ -12,7 +12,7 @@ extern const struct cli_command fm_command_synth, fm_command_bench, fm_command_t
 
 /* The options of the model and the machine, which most commands have. */
 struct engine_choices {
-    const char *config_from, *io, *policy, *cpu;
+    const char *config_from, *io, *policy, *cpu, *mirror;
     uint64_t memory;
     int threads, context, experts_per_token, activations, prefetch;
 };

@@ -23,6 +23,7 @@ const struct cli_option fm_engine_table[] = {
     {"activations", 0, OPTION_CHOICE, AT(activations), "int8|f32", "what multiplies quantised weights; f32 is slow and the reference\n(default: int8)", 0, 0},
     {"prefetch", 0, OPTION_CHOICE, AT(prefetch), "on|off", "read the next layer's likely experts while the disk is idle;\npacked models only (default: on)", 0,
      0},
+    {"mirror", 0, OPTION_TEXT, AT(mirror), "DIR", "a copy of the packed model on another disk: half of each expert\nis read from it", 0, 0},
     {"policy", 0, OPTION_TEXT, AT(policy), "NAME", "which experts stay in memory: lru, lfu (default: the best known)", 0, 0},
     {"io", 0, OPTION_TEXT, AT(io), "NAME", "how experts are read: uring, pread (default: the best that works)", 0, 0},
     {"cpu", 0, OPTION_TEXT, AT(cpu), "NAME", "kernels: scalar, avx2, avx512, neon (default: the best that works)", 0, 0},
@@ -40,6 +41,7 @@ fm_engine_options fm_engine_choose(const struct engine_choices *choices, struct 
     options.experts_per_token = choices->experts_per_token;
     options.activations = choices->activations;
     options.prefetch = choices->prefetch;
+    options.mirror = choices->mirror;
     options.io = choices->io;
     options.policy = choices->policy;
     options.cpu = choices->cpu;

@@ -102,6 +102,7 @@ static int open_parts(fm_engine *e, const char *directory, fm_error *err) {
     fm_engine_options *o = &e->options;
     int rc;
     if ((rc = fm_model_open(&e->model, directory, o->config_from, fm_families, err)) < 0) return rc;
+    if (o->mirror && (rc = fm_model_mirror(e->model, o->mirror, err)) < 0) return rc;
     if ((rc = fm_info_tokenizer(&e->tokenizer, directory, o->config_from, err)) < 0) return rc;
     if ((rc = fm_info_fill(&e->info, e->model, e->tokenizer, o->config_from, err)) < 0) return rc;
     if ((rc = check_options(e, err)) < 0 || (rc = read_sampling(e, err)) < 0) return rc;
@@ -144,7 +145,7 @@ int fm_engine_open_io(fm_engine **out, const char *directory, const fm_engine_op
     }
     e->opened = true;
     /* Strings of the caller are not kept. */
-    e->options.heat = e->options.config_from = e->options.io = e->options.policy = e->options.cpu = NULL;
+    e->options.heat = e->options.mirror = e->options.config_from = e->options.io = e->options.policy = e->options.cpu = NULL;
     *out = e;
     return 0;
 }

@@ -62,6 +62,7 @@ fm_store_config fm_plan_store(const fm_plan *plan, const fm_model *model, const 
                              .n_extents = model->n_extents,
                              .extents = model->extents,
                              .files = model->tensors.files,
+                             .mirrors = model->mirrors,
                              .io_name = o->io,
                              .log = o->log,
                              .user = o->user};

@@ -146,11 +146,15 @@ static int check_config(const fm_store_config *c, fm_error *err) {
     if (c->in_place && (c->n_extents != 1 || c->slot_bytes % 4096)) {
         return fm_fail(err, FM_EINVAL, "%d extents a key cannot be read into slots of %zu bytes", c->n_extents, c->slot_bytes);
     }
+    if (c->mirrors && !c->in_place) return fm_fail(err, FM_EINVAL, "only experts that are read in place have mirrors");
     if (c->n_guesses < 0 || c->n_guesses >= c->n_slots) return fm_fail(err, FM_EINVAL, "%d guesses among %d slots", c->n_guesses, c->n_slots);
     return 0;
 }
 
-static int depth_of(const fm_store_config *c) { return c->n_staging < MAX_DEPTH / c->n_extents ? c->n_staging * c->n_extents : MAX_DEPTH; }
+static int depth_of(const fm_store_config *c) {
+    int reads = fm_store_reads_a_key(c);
+    return c->n_staging < MAX_DEPTH / reads ? c->n_staging * reads : MAX_DEPTH;
+}
 
 /* Whole huge pages: the end of a region is not to lie on small ones, into which reading is slower by a quarter. */
 static size_t region_bytes(size_t bytes) {

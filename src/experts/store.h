@@ -26,6 +26,7 @@ typedef struct fm_store_config {
     int n_extents;            /* extents a key, at most FM_MAX_EXTENTS */
     const fm_extent *extents; /* [n_layers * n_experts][n_extents], borrowed for the store's life */
     const fm_file *files;     /* borrowed for the store's life */
+    const fm_file *mirrors;   /* in_place: a second copy of each file, on another disk; half of each expert is read from it. NULL: none */
     bool in_place; /* a slot's bytes are those on disk: each key is one extent of whole 4 KiB pages, read into its slot; else through staging buffers */
     int n_guesses; /* slots that prefetch may hold at once, of n_slots; 0, or not in_place: it does nothing */
     const fm_policy_ops *policy;

@@ -50,7 +50,7 @@ typedef struct fm_staging { /* of an expert being read; in place it has no memor
     int slot, next_free;
     int n_left; /* reads that are not whole yet */
     const uint8_t *parts[FM_MAX_EXTENTS];
-    fm_reading reads[FM_MAX_EXTENTS];
+    fm_reading reads[FM_MAX_EXTENTS]; /* with a mirror, where an expert is one extent, two */
 } fm_staging;
 
 typedef struct fm_toucher { /* the thread that faults slots in ahead of their use */
@@ -99,6 +99,9 @@ void fm_store_empty(fm_store *store, int slot);
 
 static inline uint8_t *fm_store_slot_data(const fm_store *s, int slot) { return s->slot_region.data + (size_t)slot * s->config.slot_bytes; }
 static inline int fm_store_n_guesses(const fm_store *s) { return s->lists[FM_SLOT_GUESSING].n + s->lists[FM_SLOT_GUESSED].n; }
+
+/* Reads that one key may take. */
+static inline int fm_store_reads_a_key(const fm_store_config *c) { return c->mirrors ? 2 : c->n_extents; }
 
 /* Gives a slot a staging entry (there is one free) and puts its reads into the batch. */
 void fm_store_begin_read(fm_store *store, int slot);

@@ -68,6 +68,15 @@ static int plan_reads(fm_store *s, int key, int staging) {
         }
         t->parts[i] = r->data + (x[i].offset - r->start);
     }
+    if (s->config.mirrors && t->reads[0].bytes >= 2 * STAGING_ALIGNMENT) { /* in place: one extent of whole pages */
+        uint32_t half = (uint32_t)round_up(t->reads[0].bytes / 2, STAGING_ALIGNMENT);
+        t->reads[n++] = (fm_reading){.file = &s->config.mirrors[x[0].file],
+                                     .data = t->reads[0].data + half,
+                                     .start = t->reads[0].start + half,
+                                     .bytes = t->reads[0].bytes - half,
+                                     .staging = staging};
+        t->reads[0].bytes = half;
+    }
     for (int i = 0; i < n; i++) {
         r = &t->reads[i];
         uint64_t left = r->file->size - r->start;
@@ -110,7 +119,7 @@ void fm_store_begin_read(fm_store *s, int slot) {
 
 void fm_store_start_reads(fm_store *s) {
     while (s->lists[FM_SLOT_QUEUED].n && s->free_staging >= 0 && !s->error.code && !s->broken) {
-        if (s->io->n_in_flight + s->n_batch + s->config.n_extents > s->depth) break;
+        if (s->io->n_in_flight + s->n_batch + fm_store_reads_a_key(&s->config) > s->depth) break;
         int slot = s->lists[FM_SLOT_QUEUED].first;
         fm_store_begin_read(s, slot);
         fm_store_move(s, slot, FM_SLOT_READING, false);

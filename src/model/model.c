@@ -273,9 +273,31 @@ fail:
     return rc;
 }
 
+int fm_model_mirror(fm_model *m, const char *directory, fm_error *err) {
+    if (!m->in_place) return fm_fail(err, FM_EUNSUPPORTED, "%s: a mirror is for packed models whose experts are read in place", m->path);
+    m->mirrors = calloc((size_t)m->tensors.n_files, sizeof *m->mirrors);
+    if (!m->mirrors) return fm_fail(err, FM_ENOMEM, "%s: no memory for a table of files", directory);
+    for (int i = 0; i < m->tensors.n_files; i++) m->mirrors[i].fd = m->mirrors[i].direct_fd = -1;
+    for (int layer = 0; layer < m->pack->n_layers; layer++) {
+        int file = m->pack->layers[layer].file;
+        if (file < 0) continue;
+        const fm_file *from = &m->tensors.files[file];
+        char path[1300];
+        /* The file's path begins with the model's. */
+        int rc = fm_path_join(path, sizeof path, directory, from->path + strlen(m->path) + 1, err);
+        if (rc < 0 || (rc = fm_file_open(&m->mirrors[file], path, true, err)) < 0) return rc;
+        if (m->mirrors[file].size == from->size) continue;
+        return fm_fail(err, FM_EFORMAT, "%s: it has %llu bytes, and %s has %llu", path, (unsigned long long)m->mirrors[file].size, from->path,
+                       (unsigned long long)from->size);
+    }
+    return 0;
+}
+
 void fm_model_close(fm_model **model) {
     fm_model *m = *model;
     if (!m) return;
+    for (int i = 0; i < m->tensors.n_files && m->mirrors; i++) fm_file_close(&m->mirrors[i]);
+    free(m->mirrors);
     fm_tensors_close(&m->tensors);
     fm_pack_close(&m->pack);
     free(m->sources);

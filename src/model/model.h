@@ -49,6 +49,7 @@ typedef struct fm_model {
     int n_extents;
     size_t slot_bytes; /* the largest layer's */
     fm_pack *pack;     /* NULL: not a packed model */
+    fm_file *mirrors;  /* [tensors.n_files] copies of the experts' files, NULL: none */
     bool in_place;     /* packed, and a slot's bytes are those on disk: experts are read into their slots */
     uint8_t *used;     /* [n_tensors]: FM_USED_… */
     int32_t eos[16];   /* ids that end a text, from generation_config.json, else config.json */
@@ -61,6 +62,10 @@ enum { FM_USED_NOT, FM_USED_RUN, FM_USED_LEFT_OUT, FM_USED_IGNORED };
  * have, an architecture or quantisation that is not supported. */
 int fm_model_open(fm_model **model, const char *directory, const char *config_from, const fm_family *const *families, fm_error *err);
 void fm_model_close(fm_model **model);
+
+/* Opens the copies of the experts' files below directory. FM_EUNSUPPORTED: the model is not packed; FM_EFORMAT: a copy of another size. What is in them is checked by each
+ * expert's hash, as it is read. */
+int fm_model_mirror(fm_model *model, const char *directory, fm_error *err);
 
 /* The path of a file of the snapshot that may lie in config_from (may be NULL) instead; false: it is in neither. */
 bool fm_model_find_file(char *out, size_t size, const char *directory, const char *config_from, const char *name);

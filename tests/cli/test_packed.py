@@ -174,3 +174,23 @@ def test_heat_lies_in_the_cache_directory(packed_ember, tmp_path, monkeypatch):
     result = flash_moe("run", packed_ember, "--raw", "-p", "Once", "-n", 3, "--context", 256)
     assert result.returncode == 0
     assert [p.suffix for p in (tmp_path / "cache" / "flash-moe").iterdir()] == [".heat"]
+
+
+def test_a_mirror_gives_half_of_each_expert(packed_ember, broken):
+    arguments = ["run", packed_ember, "--raw", "-p", "Once upon a time", "-n", 20, "--temp", 0, "--context", 256, "--memory", "14M", "--heat", "off"]
+    want = flash_moe(*arguments).stdout
+    assert flash_moe(*arguments, "--mirror", broken).stdout == want
+    flip(broken / "experts" / "layer_00.bin", 100)  # in the half that is not read from it
+    assert flash_moe(*arguments, "--mirror", broken).stdout == want
+    for expert in range(64):
+        flip(broken / "experts" / "layer_00.bin", expert * 28672 + 20000)
+    assert "layer 0, expert" in sentence(flash_moe(*arguments, "--mirror", broken))
+    with open(broken / "experts" / "layer_05.bin", "r+b") as f:
+        f.truncate(4096)
+    assert "it has 4096 bytes" in sentence(flash_moe(*arguments, "--mirror", broken))
+    (broken / "experts" / "layer_05.bin").unlink()
+    assert "layer_05.bin" in sentence(flash_moe(*arguments, "--mirror", broken))
+
+
+def test_a_mirror_is_for_packed_models(ember):
+    assert "packed" in sentence(flash_moe("run", ember, "--raw", "-p", "Once", "-n", 2, "--mirror", ember))

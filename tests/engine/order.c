@@ -86,6 +86,36 @@ static uint64_t run_batched(const fm_engine_options *options) {
     return p.h.sum;
 }
 
+/* A prompt that is longer than a piece of a mixer, in one batch and in many; the session beside it straddles the pieces' edges. */
+static void long_prompt(fm_engine_options o) {
+    enum { N = 1300 };
+    static int32_t text[N];
+    uint64_t random = 9, sums[3];
+    o.context = 1400;
+    o.n_sessions = 2;
+    o.memory_bytes = (uint64_t)256 << 20;
+    for (int i = 0; i < N; i++) text[i] = (int32_t)(3 + test_random(&random) % 4000);
+    for (int way = 0; way < 3; way++) {
+        fm_engine *engine = open_engine(&o, NULL);
+        fm_session *a, *b;
+        hash h = {.sum = 0xcbf29ce484222325u, .vocab = fm_engine_info(engine)->vocab};
+        CHECK(fm_engine_plan(engine)->batch >= N + 700, "a batch of %d tokens", fm_engine_plan(engine)->batch);
+        MUST(fm_session_open(&a, engine, err));
+        MUST(fm_session_open(&b, engine, err));
+        fm_piece pieces[2] = {{b, text + 100, 700, FM_LOGITS_NONE}, {a, text, N, FM_LOGITS_NONE}};
+        if (way == 0) MUST(fm_session_feed(a, text, N, FM_LOGITS_NONE, NULL, NULL, err));
+        if (way == 1) MUST(fm_engine_feed(engine, pieces, 2, NULL, NULL, err));
+        for (int at = 0; at < N && way == 2; at += 100) MUST(fm_session_feed(a, text + at, 100, FM_LOGITS_NONE, NULL, NULL, err));
+        for (int i = 0; i < 3; i++) MUST(fm_session_feed(a, text + i, 1, FM_LOGITS_ALL, add_row, &h, err));
+        sums[way] = h.sum;
+        fm_session_close(&a);
+        fm_session_close(&b);
+        fm_engine_close(&engine);
+    }
+    CHECK(sums[0] == sums[2], "one batch of %d tokens gives other logits than pieces of 100", N);
+    CHECK(sums[0] == sums[1], "another long prompt in the batch changes the logits");
+}
+
 int main(void) {
     uint64_t random = 1;
     for (int w = 0; w < 2; w++) {
@@ -102,6 +132,7 @@ int main(void) {
         CHECK(run_with(&o, NULL, 0, N_PROMPT) == want, "%d threads", t);
     }
     o.n_threads = 2;
+    long_prompt(o);
     for (int piece = 1; piece <= 64; piece = piece * 3 + 1) CHECK(run_with(&o, NULL, 0, piece) == want, "pieces of %d", piece);
     fm_plan plan;
     MUST(fm_plan_make(&plan, model, &o, err));
