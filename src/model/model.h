@@ -60,6 +60,9 @@ enum { FM_USED_NOT, FM_USED_RUN, FM_USED_LEFT_OUT, FM_USED_IGNORED };
 int fm_model_open(fm_model **model, const char *directory, const char *config_from, const fm_family *const *families, fm_error *err);
 void fm_model_close(fm_model **model);
 
+/* The one of families that config.json's architecture and model_type belong to; fills these two of the description. FM_EUNSUPPORTED naming both. */
+int fm_model_find_family(const fm_family **family, fm_description *d, const fm_config *config, const fm_family *const *families, fm_error *err);
+
 /* The path of a file of the snapshot that may lie in config_from (may be NULL) instead; false: it is in neither. */
 bool fm_model_find_file(char *out, size_t size, const char *directory, const char *config_from, const char *name);
 
