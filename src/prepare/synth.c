@@ -254,6 +254,7 @@ static int check_place(const char *directory, uint64_t *free_bytes, fm_error *er
     char parent[PATH_BYTES];
     struct stat st;
     size_t n = strlen(directory);
+    if (n == 0) return fm_fail(err, FM_EINVAL, "the directory to write has no name");
     if (lstat(directory, &st) == 0) return fm_fail(err, FM_EIO, "%s: it is there already", directory);
     while (n > 0 && directory[n - 1] == '/') n--;
     while (n > 0 && directory[n - 1] != '/') n--;

@@ -71,7 +71,7 @@ static void print_plan(const fm_synth_plan *p, const fm_synth_options *options, 
 
 /* What to do where it does not fit. */
 static int refuse(const fm_synth_plan *p, const char *output) {
-    char need[SIZE_TEXT], have[SIZE_TEXT], advice[80] = "not even one layer's experts do";
+    char need[SIZE_TEXT], have[SIZE_TEXT], advice[80] = "fewer --layers need less";
     uint64_t files = p->free_bytes > p->dense_bytes ? (p->free_bytes - p->dense_bytes) / p->file_bytes : 0;
     fm_error err = {0};
 
