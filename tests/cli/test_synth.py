@@ -150,6 +150,8 @@ def test_fewer_layers(tmp_path):
     text = json.loads((model / "config.json").read_text())["text_config"]
     assert (text["num_hidden_layers"], text["layer_types"]) == (3, QWEN3_5["text_config"]["layer_types"][:3])
     assert ", 3 layers, 3 with 5 experts each, 4 bits in groups of 64\n" in said
+    result = flash_moe("synth", tmp_path / "the-config.json", "--layers", 5, "-o", tmp_path / "more")
+    assert (result.returncode, result.stdout) == (1, "") and result.stderr.endswith("layer_types has 4 entries, but there are 5 layers.\n")
     model, _ = synth(tmp_path, QWEN3_NEXT, "--layers", 2, name="other")
     assert json.loads((model / "config.json").read_text())["mlp_only_layers"] == [1]
 

@@ -90,7 +90,8 @@ static void print_result(const fm_synth_result *r) {
            work > 0 ? 100 * r->random_seconds / work : 0, work > 0 ? 100 * r->writing_seconds / work : 0);
 }
 
-static int synth(const char *config, const char *output, fm_synth_options *options) {
+static int synth(const char *config, const char *output, const fm_synth_options *options) {
+    fm_synth_options shown = *options;
     struct progress progress;
     fm_synth_plan plan;
     fm_synth_result result;
@@ -106,10 +107,10 @@ static int synth(const char *config, const char *output, fm_synth_options *optio
         return refuse(&plan, output);
     }
     fm_progress_open(&progress);
-    options->progress = fm_progress_show;
-    options->user = &progress;
+    shown.progress = fm_progress_show;
+    shown.user = &progress;
     fm_catch_signals();
-    rc = fm_synth(config, output, options, &result, &err);
+    rc = fm_synth(config, output, &shown, &result, &err);
     fm_progress_clear(&progress);
     if (rc < 0) return fm_report(&err);
     print_result(&result);
