@@ -318,6 +318,52 @@ FM_API int fm_session_generate(fm_session *session, const int32_t *ids, int n, f
 
 /* ---- synth: a model of random weights ------------------------------------------------------------------------------ */
 
+typedef struct fm_synth_options {
+    size_t size;           /* sizeof(fm_synth_options) */
+    int n_layers;          /* 0: the config's */
+    int bits;              /* of experts and dense part: 2, 3, 4, 5, 6 or 8; 0: 4. Routers and shared experts' gates have 8, as in MLX snapshots */
+    int group;             /* 32, 64 or 128; 0: 64 */
+    int share_layers;      /* files of experts that are written; layers with experts take them in turn; 0: one for each */
+    uint64_t seed;         /* the same seed and options give the same bytes, whatever the threads and the CPU */
+    int n_threads;         /* 0: one per usable CPU and one more, as they wait for the disk */
+    const char *tokenizer; /* directory whose tokenizer and chat template files are copied; NULL: the model has none */
+    /* what is "writing the dense part" or "writing experts", in bytes. Return non-zero to cancel. NULL: none. */
+    int (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
+    void *user; /* handed to progress */
+} fm_synth_options;
+
+#define FM_SYNTH_OPTIONS_INIT                                                                                                                                  \
+    { .size = sizeof(fm_synth_options) }
+
+/* The shapes of published models that are known by name: the name of the i-th and in *summary (may be NULL) a line about it; NULL after the last. */
+FM_API const char *fm_synth_shape(int i, const char **summary);
+
+typedef struct fm_synth_plan {
+    char architecture[96];
+    int n_layers, n_moe_layers, n_experts;
+    int n_files;           /* of experts that are written */
+    uint64_t dense_bytes;  /* dense.safetensors */
+    uint64_t expert_bytes; /* one expert */
+    uint64_t file_bytes;   /* the experts of one layer */
+    uint64_t bank_bytes;   /* the experts of all layers, as the model sees them */
+    uint64_t disk_bytes;   /* what is written: dense_bytes and n_files * file_bytes */
+    uint64_t free_bytes;   /* on the file system where directory is to be; 0 without directory */
+} fm_synth_plan;
+
+/* What fm_synth would write. config: a known name, in any case of letters, or the path of a config.json or of a directory with one. directory may be NULL. */
+FM_API int fm_synth_plan_make(fm_synth_plan *out, const char *config, const char *directory, const fm_synth_options *options, fm_error *err);
+
+typedef struct fm_synth_result {
+    int n_threads;
+    uint64_t written_bytes;
+    double seconds;                         /* from begin to end */
+    double random_seconds, writing_seconds; /* of all threads together: making numbers; checksums and the disk */
+} fm_synth_result;
+
+/* Writes a packed model of random weights that runs like a real one of this shape and says nothing sensible. It appears as directory when it is whole, which must
+ * not be there before; an error leaves nothing. FM_EIO before anything is written when it does not fit the disk. result may be NULL. */
+FM_API int fm_synth(const char *config, const char *directory, const fm_synth_options *options, fm_synth_result *result, fm_error *err);
+
 /* ---- bench: this machine, this model, and which share of the limit was reached ------------------------------------- */
 
 /* ---- trace: recording routing, and replaying it --------------------------------------------------------------------- */

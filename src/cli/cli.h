@@ -28,6 +28,8 @@ fm_engine_options fm_engine_choose(const struct engine_choices *choices, struct 
 /* The file of --heat: asked itself, NULL for "off", or with NULL one of the model's in the user's cache directory, which is made (NULL if that cannot be). */
 const char *fm_heat_path(char *path, size_t size, const char *asked, const char *model);
 
+/* Catches Ctrl-C and SIGTERM, once each: fm_cancelled says so, and fm_progress_show, while there is no engine, asks to stop. */
+void fm_catch_signals(void);
 /* Opens the engine with Ctrl-C and SIGTERM caught: they cancel what is computed, and fm_cancelled says so; the second one kills. */
 int fm_open_engine(fm_engine **out, const char *model, const fm_engine_options *options, fm_error *err);
 /* Closes it and lets go of the signals. */

@@ -92,12 +92,17 @@ static void on_signal(int signal_number) {
 bool fm_cancelled(void) { return signalled != 0; }
 bool fm_stop_loading(void) { return signalled && !signalled_engine; }
 
-int fm_open_engine(fm_engine **out, const char *model, const fm_engine_options *options, fm_error *err) {
+void fm_catch_signals(void) {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
-    int rc;
 
     sigaction(SIGINT, &action, NULL);
     sigaction(SIGTERM, &action, NULL);
+}
+
+int fm_open_engine(fm_engine **out, const char *model, const fm_engine_options *options, fm_error *err) {
+    int rc;
+
+    fm_catch_signals();
     rc = fm_engine_open(out, model, options, err);
     if (rc < 0) return rc;
     signalled_engine = *out;

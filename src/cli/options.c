@@ -265,13 +265,13 @@ int fm_options_parse(const struct cli_command *command, const struct option_grou
             return 1;
         } else if (!only_words && word[0] == '-' && word[1]) {
             parse_option(&p, word);
-        } else if (words->n == n_words) {
+        } else if (words->n == abs(n_words)) {
             fm_cli_fail(&p.err, FM_EINVAL, "'%s' is one word too many; a text of several words is put in quotes", word);
         } else {
             words->words[words->n++] = word;
         }
     }
-    if (p.err.code == 0 && words->n == 0)
+    if (p.err.code == 0 && words->n == 0 && n_words > 0)
         fm_cli_fail(&p.err, FM_EINVAL, "%s needs MODEL, the directory of a model: flash-moe %s %s", command->name, command->name, command->arguments);
     if (p.err.code == 0) return 0;
     *status = fm_usage_error("%s", p.err.message);

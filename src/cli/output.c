@@ -50,6 +50,8 @@ int fm_progress_show(void *user, const char *what, uint64_t done, uint64_t total
                 fm_disk_text(of[1], (double)total));
     else if (strcmp(what, "prompt") == 0)
         fprintf(stderr, "\r\033[Kreading the prompt: %llu of %llu tokens", (unsigned long long)done, (unsigned long long)total);
+    else if (strncmp(what, "writing", 7) == 0)
+        fprintf(stderr, "\r\033[K%s: %s of %s", what, fm_disk_text(of[0], (double)done), fm_disk_text(of[1], (double)total));
     else
         fprintf(stderr, "\r\033[K%s: %llu of %llu", what, (unsigned long long)done, (unsigned long long)total);
     fflush(stderr);

@@ -75,7 +75,7 @@ int fm_packer_dense(fm_packer *packer, const fm_pack_tensor *tensors, int n, fm_
 int fm_packer_dense_write(fm_packer *packer, const void *data, size_t bytes, fm_error *err);
 int fm_packer_dense_end(fm_packer *packer, fm_error *err);
 /* One layer's experts: begin, each expert once in any order and from any thread (data: fm_pack_expert_bytes, 4096-aligned; written past the page cache where that
- * works), end. Or: the same file as an earlier layer, of the same types. */
+ * works), end. Or: the same file as an earlier layer, of the same types, under a name of its own where a file can have two (a hard link). */
 int fm_packer_layer(fm_packer *packer, int layer, const fm_matrix_type types[3], fm_error *err);
 int fm_packer_expert(fm_packer *packer, int expert, const void *data, fm_error *err);
 int fm_packer_layer_end(fm_packer *packer, fm_error *err);

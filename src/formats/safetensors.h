@@ -24,6 +24,8 @@ typedef struct fm_safetensors_entry {
     uint64_t shape[FM_MAX_DIMS];
     const void *data;
 } fm_safetensors_entry;
+/* The header's JSON, of any types (data is not looked at), padded with spaces so that the data begins at a multiple of 8, and malloc'd. path is for messages. */
+int fm_safetensors_header(char **header, const char *path, const fm_safetensors_entry *entries, int n, fm_error *err);
 int fm_safetensors_write(const char *path, const fm_safetensors_entry *entries, int n, fm_error *err);
 
 #endif

@@ -23,8 +23,7 @@ static json_t *entry_json(const fm_safetensors_entry *e, uint64_t begin) {
                      (json_int_t)(begin + entry_bytes(e)));
 }
 
-/* The header, padded with spaces so that the data begins at a multiple of 8, and malloc'd. */
-static int make_header(char **header, const char *path, const fm_safetensors_entry *entries, int n, fm_error *err) {
+int fm_safetensors_header(char **header, const char *path, const fm_safetensors_entry *entries, int n, fm_error *err) {
     json_t *root = json_object();
     uint64_t at = 0;
     int rc = 0;
@@ -64,7 +63,7 @@ int fm_safetensors_write(const char *path, const fm_safetensors_entry *entries, 
     struct stat st;
     if (snprintf(part, sizeof part, "%s.part", path) >= (int)sizeof part) return fm_fail(err, FM_EINVAL, "%s: the path is too long", path);
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) return fm_fail(err, FM_EIO, "%s: it is there and is not a file", path); /* a device would be replaced */
-    int rc = make_header(&header, path, entries, n, err);
+    int rc = fm_safetensors_header(&header, path, entries, n, err);
     if (rc < 0) return rc;
     FILE *f = fopen(part, "wb");
     int failed = f ? write_all(f, header, entries, n) : errno;

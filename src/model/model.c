@@ -16,8 +16,7 @@ static bool in_list(const char *const *list, const char *s) {
     return false;
 }
 
-static int find_family(fm_model *model, const fm_config *config, const fm_family *const *families, fm_error *err) {
-    fm_description *d = &model->description;
+int fm_model_find_family(const fm_family **family, fm_description *d, const fm_config *config, const fm_family *const *families, fm_error *err) {
     const json_t *first = json_array_get(json_object_get(config->root, "architectures"), 0);
     const json_t *type = json_object_get(config->root, "model_type");
     if (!type) type = fm_config_get(config, "model_type");
@@ -27,7 +26,7 @@ static int find_family(fm_model *model, const fm_config *config, const fm_family
         /* Some converters leave the architecture out; a wrong one is another model. */
         bool architecture = !*d->architecture || in_list((*families)->architectures, d->architecture);
         if (!architecture || !in_list((*families)->model_types, d->model_type)) continue;
-        model->family = *families;
+        *family = *families;
         return 0;
     }
     return fm_fail(err, FM_EUNSUPPORTED, "%s: architecture \"%s\" with model_type \"%s\" is not supported", config->path, d->architecture, d->model_type);
@@ -60,7 +59,7 @@ static int open_config(fm_model *model, fm_config *config, const char *config_fr
     }
     int rc = fm_config_open(config, path, err);
     if (rc < 0) return rc;
-    if ((rc = find_family(model, config, families, err)) < 0) return rc;
+    if ((rc = fm_model_find_family(&model->family, &model->description, config, families, err)) < 0) return rc;
     const char *method = json_string_value(json_object_get(fm_config_get(config, "quantization_config"), "quant_method"));
     if (method) return fm_fail(err, FM_EUNSUPPORTED, "%s: quantization_config has quant_method %s, which is not supported", path, method);
     if ((rc = model->family->describe(&model->description, config, err)) < 0) return rc;

@@ -66,6 +66,8 @@ void fm_model_close(fm_model **model);
 /* Opens the copies of the experts' files below directory. FM_EUNSUPPORTED: the model is not packed; FM_EFORMAT: a copy of another size. What is in them is checked by each
  * expert's hash, as it is read. */
 int fm_model_mirror(fm_model *model, const char *directory, fm_error *err);
+/* The one of families that config.json's architecture and model_type belong to; fills these two of the description. FM_EUNSUPPORTED naming both. */
+int fm_model_find_family(const fm_family **family, fm_description *d, const fm_config *config, const fm_family *const *families, fm_error *err);
 
 /* The path of a file of the snapshot that may lie in config_from (may be NULL) instead; false: it is in neither. */
 bool fm_model_find_file(char *out, size_t size, const char *directory, const char *config_from, const char *name);
