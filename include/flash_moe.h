@@ -347,7 +347,7 @@ typedef struct fm_replay_options {
     int n_slots;
     const double *shares; /* and as shares of all experts, above 0 to 1; neither slots nor shares: 0.05, 0.08, 0.1, 0.15, 0.2, 0.25, 0.33, 0.5, 0.75 */
     int n_shares;
-    int batch; /* tokens of a prompt that are computed together; 0: 512 */
+    int batch; /* tokens of a prompt that are computed together; 0: 4096 */
 } fm_replay_options;
 
 #define FM_REPLAY_OPTIONS_INIT                                                                                                                                 \

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BATCH 512 /* as the engine reads a prompt when the budget allows it */
+#define BATCH 4096 /* as the engine reads a prompt when the budget allows it */
 
 static const double default_shares[] = {0.05, 0.08, 0.1, 0.15, 0.2, 0.25, 0.33, 0.5, 0.75};
 

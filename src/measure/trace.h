@@ -38,7 +38,7 @@ typedef struct fm_trace_writer fm_trace_writer;
 
 /* shape gives model_type, architecture, n_layers, n_experts, top_k, moe and how (a JSON object as text; NULL: none). */
 int fm_trace_writer_open(fm_trace_writer **writer, const char *path, const fm_trace *shape, fm_error *err);
-/* One token: experts and predicted [n_layers][top_k] as in fm_trace; predicted all -1: not recorded. */
+/* One token: experts and predicted [n_layers][top_k] as in fm_trace; predicted NULL or all -1: there is none. */
 int fm_trace_writer_add(fm_trace_writer *writer, int kind, const int16_t *experts, const int16_t *predicted, fm_error *err);
 /* FM_EINVAL if nothing was added. */
 int fm_trace_writer_save(fm_trace_writer *writer, fm_error *err);

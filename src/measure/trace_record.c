@@ -14,6 +14,7 @@ typedef struct recorder {
     fm_trace shape;
     int16_t *experts, *predicted; /* [batch][n_layers][top_k] */
     int n, layer;                 /* tokens of the batch being computed, and the last layer of it that was seen */
+    bool forecast;                /* predicted holds something of this batch; else its memory is not touched */
     int n_prompt, position;       /* of the sequence: its prompt's tokens; tokens written */
     int rc;                       /* of writing */
     fm_error err;
@@ -27,12 +28,12 @@ static void flush_batch(recorder *r) {
     for (int i = 0; i < r->n && r->rc >= 0; i++, r->position++) {
         bool prompt = r->position < r->n_prompt;
         int kind = (r->position == 0 ? FM_TRACE_FIRST : 0) | (prompt ? FM_TRACE_PROMPT : 0);
-        const int16_t *predicted = r->predicted + (size_t)i * row_of(r);
-        r->rc = fm_trace_writer_add(r->writer, kind, r->experts + (size_t)i * row_of(r), predicted, &r->err);
+        size_t row = (size_t)i * row_of(r);
+        r->rc = fm_trace_writer_add(r->writer, kind, r->experts + row, r->forecast ? r->predicted + row : NULL, &r->err);
         *(prompt ? &r->out->n_prompt : &r->out->n_decoded) += 1;
-        for (size_t j = 0; j < row_of(r) && !r->out->predicted; j++) r->out->predicted = predicted[j] >= 0;
     }
     r->n = 0;
+    r->forecast = false;
 }
 
 static void see_route(void *user, const fm_route_event *event) {
@@ -41,7 +42,10 @@ static void see_route(void *user, const fm_route_event *event) {
     if (r->n == 0) {
         r->n = event->n;
         memset(r->experts, 0xff, (size_t)r->n * row_of(r) * sizeof *r->experts);
+    }
+    if (event->predicted && !r->forecast) {
         memset(r->predicted, 0xff, (size_t)r->n * row_of(r) * sizeof *r->predicted);
+        r->forecast = r->out->predicted = true;
     }
     r->layer = event->layer;
     for (int i = 0; i < event->n; i++) {
@@ -71,6 +75,7 @@ static int record_sequence(recorder *r, fm_session *session, const int32_t *ids,
     sampling.seed += (uint64_t)r->out->n_sequences;
     r->n = r->position = 0;
     r->layer = -1;
+    r->forecast = false;
     r->n_prompt = n;
     fm_session_clear(session);
     int rc = fm_sampler_open(&sampler, r->engine->info.vocab, &sampling, err);

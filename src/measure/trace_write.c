@@ -90,7 +90,7 @@ static size_t put_choices(fm_trace_writer *w, size_t at, const int16_t *choices)
 
 int fm_trace_writer_add(fm_trace_writer *w, int kind, const int16_t *experts, const int16_t *predicted, fm_error *err) {
     bool any = false;
-    for (int i = 0; i < w->shape.n_layers * w->shape.top_k && !any; i++) any = predicted[i] >= 0;
+    for (int i = 0; predicted && i < w->shape.n_layers * w->shape.top_k && !any; i++) any = predicted[i] >= 0;
     if (w->n_tokens == INT32_MAX) return fm_fail(err, FM_EINVAL, "%s: a trace has at most %d tokens", w->path, INT32_MAX);
     w->record[0] = (uint8_t)(kind | (any ? FM_TRACE_PREDICTED : 0));
     size_t bytes = put_choices(w, 1, experts);

@@ -17,7 +17,7 @@ struct replay_options {
 static const struct cli_option table[] = {
     {"budget", 0, OPTION_TEXT, AT(budgets), "LIST", "caches as percentages of all experts\n(default: 5,8,10,15,20,25,33,50,75)", 0, 0},
     {"slots", 0, OPTION_TEXT, AT(slots), "LIST", "caches as numbers of experts", 0, 0},
-    {"batch", 0, OPTION_INT, AT(batch), "N", "tokens of a prompt that are computed together (default: 512)", 1, 1048576},
+    {"batch", 0, OPTION_INT, AT(batch), "N", "tokens of a prompt that are computed together (default: 4096)", 1, 1048576},
     {"json", 0, OPTION_FLAG, AT(json), NULL, "one JSON object instead of the text, with hit rates by layer", 0, 0},
     {"csv", 0, OPTION_FLAG, AT(csv), NULL, "the hit rates as comma-separated values instead of the text", 0, 0},
 };
