@@ -23,14 +23,15 @@ typedef struct recorder {
 
 static size_t row_of(const recorder *r) { return (size_t)r->shape.n_layers * (size_t)r->shape.top_k; }
 
-/* The batch is over: its tokens go into the file. */
+/* The batch is over: its tokens go into the file. How a prompt falls into batches depends on the budget, and with it what is predicted: so that is left out. */
 static void flush_batch(recorder *r) {
     for (int i = 0; i < r->n && r->rc >= 0; i++, r->position++) {
-        bool prompt = r->position < r->n_prompt;
+        bool prompt = r->position < r->n_prompt, forecast = r->forecast && !prompt;
         int kind = (r->position == 0 ? FM_TRACE_FIRST : 0) | (prompt ? FM_TRACE_PROMPT : 0);
         size_t row = (size_t)i * row_of(r);
-        r->rc = fm_trace_writer_add(r->writer, kind, r->experts + row, r->forecast ? r->predicted + row : NULL, &r->err);
+        r->rc = fm_trace_writer_add(r->writer, kind, r->experts + row, forecast ? r->predicted + row : NULL, &r->err);
         *(prompt ? &r->out->n_prompt : &r->out->n_decoded) += 1;
+        r->out->predicted |= forecast;
     }
     r->n = 0;
     r->forecast = false;
@@ -45,7 +46,7 @@ static void see_route(void *user, const fm_route_event *event) {
     }
     if (event->predicted && !r->forecast) {
         memset(r->predicted, 0xff, (size_t)r->n * row_of(r) * sizeof *r->predicted);
-        r->forecast = r->out->predicted = true;
+        r->forecast = true;
     }
     r->layer = event->layer;
     for (int i = 0; i < event->n; i++) {

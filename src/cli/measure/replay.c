@@ -36,22 +36,23 @@ static void add_percent(struct table *t, double x) {
         fm_table_add(t, "%.1f", 100 * x);
 }
 
-static void add_budget(struct table *t, const fm_replay_budget *b) {
-    fm_table_add(t, "%.3g %%", 100 * b->share);
-    fm_table_add(t, "%d", b->n_slots);
-}
-
-static void print_rates(const fm_replay *r, int part, bool with_static) {
-    struct table t = {.n_columns = 2 + r->n_rows + with_static};
+/* The decoded tokens' table also has the share of the default policy's misses that were predicted, the later ones' has the fixed choice. */
+static void print_rates(const fm_replay *r, int part) {
+    bool predicted = part == FM_REPLAY_DECODED && !isnan(r->recall), fixed = part == FM_REPLAY_LATER;
+    struct table t = {.n_columns = 2 + r->n_rows + predicted + fixed};
 
     fm_table_add(&t, "cache");
     fm_table_add(&t, "experts");
     for (int i = 0; i < r->n_rows; i++) fm_table_add(&t, "%s%s", r->budgets[0].rows[i].policy, i == 1 ? " (default)" : "");
-    if (with_static) fm_table_add(&t, "static");
+    if (predicted) fm_table_add(&t, "its misses predicted");
+    if (fixed) fm_table_add(&t, "static");
     for (int b = 0; b < r->n_budgets; b++) {
-        add_budget(&t, &r->budgets[b]);
-        for (int i = 0; i < r->n_rows; i++) add_percent(&t, rate(r, &r->budgets[b].rows[i], part));
-        if (with_static) add_percent(&t, ratio(r->budgets[b].static_hits, r->n_requests[part]));
+        const fm_replay_budget *budget = &r->budgets[b];
+        fm_table_add(&t, "%.1f %%", 100 * budget->share);
+        fm_table_add(&t, "%d", budget->n_slots);
+        for (int i = 0; i < r->n_rows; i++) add_percent(&t, rate(r, &budget->rows[i], part));
+        if (predicted) add_percent(&t, ratio(budget->rows[1].n_predicted_misses, budget->rows[1].n_misses_with_forecast));
+        if (fixed) add_percent(&t, ratio(budget->static_hits, r->n_requests[part]));
     }
     fm_table_print(&t, stdout, "  ");
 }
@@ -70,20 +71,11 @@ static void print_list(const char *title, const int *names, const double *values
 }
 
 static void print_predictions(const fm_replay *r) {
-    if (isnan(r->recall)) {
+    if (isnan(r->recall))
         printf("The trace has no predictions.\n");
-        return;
-    }
-    printf("Predicted one layer ahead: %.1f %% of the experts of decoded tokens (the token before would have said %.1f %%);\n", 100 * r->recall,
-           100 * r->recall_previous);
-    printf("of the misses under %s:", r->budgets[0].rows[1].policy);
-    for (int b = 0; b < r->n_budgets; b++) {
-        const fm_replay_row *row = &r->budgets[b].rows[1];
-        if (row->n_misses_with_forecast)
-            printf("%s %.1f %% at a cache of %.3g %%", b ? "," : "", 100 * ratio(row->n_predicted_misses, row->n_misses_with_forecast),
-                   100 * r->budgets[b].share);
-    }
-    printf("\n");
+    else
+        printf("Predicted one layer ahead: %.1f %% of the experts of decoded tokens; the token before would have said %.1f %%.\n", 100 * r->recall,
+               100 * r->recall_previous);
 }
 
 static int print_text(const fm_replay *r, const char *path) {
@@ -91,11 +83,11 @@ static int print_text(const fm_replay *r, const char *path) {
            r->n_experts, r->top_k, r->n_sequences, r->n_prompt, r->n_decoded);
     printf("A token uses %d experts, which is %.1f %% of all %d.\n\n", r->n_moe_layers * r->top_k, 100.0 * r->top_k / r->n_experts, r->n_experts_total);
     printf("Hit rate of decoded tokens, %%. belady: the most that any cache without prefetching can reach.\n");
-    print_rates(r, FM_REPLAY_DECODED, false);
+    print_rates(r, FM_REPLAY_DECODED);
     printf("\nThe same in the second half of the trace. static: what was used most in the first half stays for good.\n");
-    print_rates(r, FM_REPLAY_LATER, true);
+    print_rates(r, FM_REPLAY_LATER);
     printf("\nHit rate of prompts, %%\n");
-    print_rates(r, FM_REPLAY_PROMPT, false);
+    print_rates(r, FM_REPLAY_PROMPT);
     printf("\n");
     print_list("Experts in common with the token so many before, %:", r->lags, r->overlaps, FM_REPLAY_LAGS, 100, 1);
     print_list("Experts of so many tokens together, relative to one:", r->windows, r->unions, FM_REPLAY_UNIONS, 1, 2);
