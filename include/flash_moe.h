@@ -368,6 +368,81 @@ FM_API int fm_synth(const char *config, const char *directory, const fm_synth_op
 
 /* ---- trace: recording routing, and replaying it --------------------------------------------------------------------- */
 
+typedef struct fm_trace_options {
+    size_t size;
+    int max_tokens;              /* decoded after each prompt; 0: none; -1: until the model ends or the context is full */
+    bool ignore_eos;             /* go on after the model's end-of-text token */
+    const fm_sampling *sampling; /* each prompt's seed is the one before plus 1; NULL: the model's own, seed 0 */
+    const char *name;            /* of the prompts, for the file's header; NULL: none */
+} fm_trace_options;
+
+#define FM_TRACE_OPTIONS_INIT                                                                                                                                  \
+    { .size = sizeof(fm_trace_options), .max_tokens = 128 }
+
+typedef struct fm_traced {
+    int n_sequences, n_prompt, n_decoded; /* prompts; tokens computed of prompts, and after them (the last one chosen is not computed any more) */
+    bool predicted;                       /* predictions were recorded */
+    uint64_t file_bytes;
+} fm_traced;
+
+/* Reads each prompt into an empty session, decodes, and writes to path which experts each token was routed to. The file is the same for any budget, threads and
+ * policy, and appears under its name when it is whole. out may be NULL. */
+FM_API int fm_trace_record(fm_engine *engine, const char *const *prompts, int n_prompts, const char *path, const fm_trace_options *options, fm_traced *out,
+                           fm_error *err);
+
+/* The tokens whose hits are counted apart. */
+enum { FM_REPLAY_PROMPT, FM_REPLAY_DECODED, FM_REPLAY_LATER /* decoded, in the second half of the trace */, FM_REPLAY_PARTS };
+enum { FM_REPLAY_LAGS = 5, FM_REPLAY_UNIONS = 3 };
+
+typedef struct fm_replay_options {
+    size_t size;
+    const int *slots; /* budgets in experts */
+    int n_slots;
+    const double *shares; /* and as shares of all experts, above 0 to 1; neither slots nor shares: 0.05, 0.08, 0.1, 0.15, 0.2, 0.25, 0.33, 0.5, 0.75 */
+    int n_shares;
+    int batch; /* tokens of a prompt that are computed together; 0: 4096 */
+} fm_replay_options;
+
+#define FM_REPLAY_OPTIONS_INIT                                                                                                                                 \
+    { .size = sizeof(fm_replay_options) }
+
+typedef struct fm_replay_row {       /* one policy under one budget */
+    const char *policy;              /* "belady" (the optimum of each part by itself, knowing the future) or one that engines have */
+    uint64_t hits[FM_REPLAY_PARTS];  /* experts asked for and found */
+    const uint64_t *hits_by_layer;   /* [n_layers], of decoded tokens */
+    uint64_t n_predicted_misses;     /* misses of decoded tokens that were predicted, of those with a prediction: */
+    uint64_t n_misses_with_forecast; /* 0: nothing was predicted */
+} fm_replay_row;
+
+typedef struct fm_replay_budget {
+    int n_slots;
+    double share;         /* of all experts */
+    uint64_t static_hits; /* of FM_REPLAY_LATER if the experts used most in the first half stayed for good, less room for one layer's others */
+    const fm_replay_row *rows;
+} fm_replay_budget;
+
+/* What a recorded routing says about caching. Every cache begins empty and stays as it is from one sequence to the next. */
+typedef struct fm_replay {
+    char model_type[64], architecture[96];
+    const char *how; /* it was made: JSON */
+    int n_layers, n_moe_layers, n_experts, top_k, n_experts_total;
+    int n_sequences, n_prompt, n_decoded; /* tokens */
+    uint64_t n_requests[FM_REPLAY_PARTS]; /* experts asked for; once for all tokens of a batch */
+    const uint64_t *n_requests_by_layer;  /* [n_layers], of decoded tokens */
+    int n_budgets, n_rows;                /* rows of each budget: belady, then the policies, the default first */
+    const fm_replay_budget *budgets;      /* ascending */
+    int lags[FM_REPLAY_LAGS];             /* 1, 2, 4, 8, 16 */
+    double overlaps[FM_REPLAY_LAGS];      /* share of a decoded token's experts that the token so many before had too; NAN: there is none */
+    int windows[FM_REPLAY_UNIONS];        /* 2, 4, 8 */
+    double unions[FM_REPLAY_UNIONS];      /* distinct experts of so many tokens in sequence, relative to one token's; NAN: there are none */
+    double recall;                        /* share of the experts of decoded tokens that were predicted, where there is a prediction; NAN: nowhere */
+    double recall_previous;               /* the same if the token before were the prediction: overlaps[0] over the same places; NAN: nowhere */
+} fm_replay;
+
+/* Replays the trace at path through the cache policies, as the expert store would use them. */
+FM_API int fm_replay_open(fm_replay **out, const char *path, const fm_replay_options *options, fm_error *err);
+FM_API void fm_replay_close(fm_replay **replay);
+
 #ifdef __cplusplus
 }
 #endif

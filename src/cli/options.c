@@ -272,7 +272,8 @@ int fm_options_parse(const struct cli_command *command, const struct option_grou
         }
     }
     if (p.err.code == 0 && words->n == 0 && n_words > 0)
-        fm_cli_fail(&p.err, FM_EINVAL, "%s needs MODEL, the directory of a model: flash-moe %s %s", command->name, command->name, command->arguments);
+        fm_cli_fail(&p.err, FM_EINVAL, "%s needs %s: flash-moe %s %s", command->name,
+                    strncmp(command->arguments, "MODEL", 5) == 0 ? "MODEL, the directory of a model" : command->arguments, command->name, command->arguments);
     if (p.err.code == 0) return 0;
     *status = fm_usage_error("%s", p.err.message);
     return 1;

@@ -31,5 +31,7 @@ extern const fm_policy_ops fm_policy_lfu; /* decayed use counts, kept for absent
 
 /* By name; NULL: the default. NULL returned, with the list of names in *err, for an unknown one. */
 const fm_policy_ops *fm_policy_find(const char *name, fm_error *err);
+/* All of them, the default first; NULL after the last. */
+const fm_policy_ops *fm_policy_at(int index);
 
 #endif

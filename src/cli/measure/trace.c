@@ -1,9 +1,145 @@
-/* cli/measure/trace.c: flash-moe trace. */
+/* cli/measure/trace.c: `flash-moe trace`: records which experts a model's tokens are routed to, over prompts from a file. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "cli/cli.h"
 
-static int command_trace(const struct cli_command *command, int argc, char **argv) {
-    (void)command, (void)argc, (void)argv;
-    return fm_usage_error("trace is not there yet");
+struct trace_options {
+    struct engine_choices engine;
+    const char *file, *output;
+    uint64_t seed;
+    float temp;
+    int max_tokens;
+    bool raw, ignore_eos;
+};
+
+#define AT(field) offsetof(struct trace_options, field)
+
+static const struct cli_option table[] = {
+    {"file", 'f', OPTION_TEXT, AT(file), "PROMPTS", "the prompts, each a sequence of its own, with lines that are just ---\nbetween them; - is standard input",
+     0, 0},
+    {"output", 'o', OPTION_TEXT, AT(output), "FILE", "the trace to write", 0, 0},
+    {"max-tokens", 'n', OPTION_INT, AT(max_tokens), "N",
+     "tokens to make after each prompt; 0: none; -1: until the model ends or\nthe context is full (default: 128)", -1, 2147483647},
+    {"ignore-eos", 0, OPTION_FLAG, AT(ignore_eos), NULL, "go on after the model's end-of-text token", 0, 0},
+    {"temp", 0, OPTION_FLOAT, AT(temp), "T", "temperature; 0 takes the likeliest token each time\n(default: the model's own sampling)", 0, 100},
+    {"seed", 0, OPTION_SEED, AT(seed), "N", "of the first prompt, and one more for each that follows (default: 0)", 0, 0},
+    {"raw", 0, OPTION_FLAG, AT(raw), NULL, "prompts go to the model as they are; special tokens such as\n<|im_start|> in them are recognised", 0, 0},
+};
+
+struct prompts {
+    const char **items; /* malloc'd, of the text */
+    int n;
+};
+
+static bool is_blank(const char *text) { return text[strspn(text, " \t\r\n")] == 0; }
+
+/* Cuts the text at lines that are just ---. The line break before such a line, and the last one of the text, belong to no prompt. What follows the last such line
+ * may be blank. */
+static int split_prompts(struct prompts *out, struct text *text, const char *path, fm_error *err) {
+    char *bytes = realloc(text->bytes, text->n + 1), *at, *line;
+    int line_number = 1, first = 1;
+
+    if (!bytes || !(out->items = calloc(text->n / 4 + 2, sizeof *out->items))) return fm_cli_fail(err, FM_ENOMEM, "%s does not fit in memory", path);
+    text->bytes = bytes;
+    bytes[text->n] = 0;
+    if ((line = memchr(bytes, 0, text->n))) return fm_cli_fail(err, FM_EFORMAT, "%s has a byte 0 at %td, and prompts are text", path, line - bytes);
+    for (at = line = bytes; line; line_number++) {
+        char *end = strchr(line, '\n');
+        bool cut = strncmp(line, "---", 3) == 0 && (line[3] == '\n' || line[3] == 0);
+        if (cut || !end) {
+            char *stop = cut ? line : end ? end : line + strlen(line);
+            if (stop > at && stop[-1] == '\n') stop--;
+            *stop = 0;
+            if (!is_blank(at))
+                out->items[out->n++] = at;
+            else if (cut)
+                return fm_cli_fail(err, FM_EFORMAT, "%s: the prompt of lines %d to %d is empty", path, first, line_number);
+            first = line_number + 1;
+            at = end ? end + 1 : NULL;
+        }
+        line = end ? end + 1 : NULL;
+    }
+    return out->n > 0 ? 0 : fm_cli_fail(err, FM_EFORMAT, "%s has no prompt", path);
 }
 
-const struct cli_command fm_command_trace = {.name = "trace", .arguments = "MODEL", .summary = "to come", .text = "", .main = command_trace};
+static void print_result(const fm_traced *done, const char *output) {
+    char size[SIZE_TEXT];
+
+    fprintf(stderr, "%d prompts of %d tokens, %d tokens decoded, %s predictions; %s written to %s\n", done->n_sequences, done->n_prompt, done->n_decoded,
+            done->predicted ? "with" : "no", fm_disk_text(size, (double)done->file_bytes), output);
+}
+
+static int record(const char *model, const struct trace_options *options, const struct prompts *prompts) {
+    const char *slash = strrchr(options->file, '/');
+    struct progress progress;
+    fm_engine_options engine_options;
+    fm_trace_options trace_options = FM_TRACE_OPTIONS_INIT;
+    fm_sampling sampling = FM_SAMPLING_INIT;
+    fm_engine *engine = NULL;
+    fm_traced done;
+    fm_error err = {0};
+    int rc;
+
+    fm_progress_open(&progress);
+    if (!options->raw)
+        fm_progress_log(&progress, FM_LOG_INFO, "note: prompts go to the model as they are, without a chat template; --raw says that this is meant");
+    engine_options = fm_engine_choose(&options->engine, &progress);
+    rc = fm_open_engine(&engine, model, &engine_options, &err);
+    if (rc >= 0) {
+        fm_engine_sampling(engine, &sampling);
+        if (!isnan(options->temp)) sampling.temperature = options->temp;
+        sampling.seed = options->seed;
+        trace_options.max_tokens = options->max_tokens;
+        trace_options.ignore_eos = options->ignore_eos;
+        trace_options.sampling = &sampling;
+        trace_options.name = slash ? slash + 1 : options->file;
+        rc = fm_trace_record(engine, prompts->items, prompts->n, options->output, &trace_options, &done, &err);
+    }
+    fm_progress_clear(&progress);
+    fm_close_engine(&engine);
+    if (rc < 0) return fm_report(&err);
+    print_result(&done, options->output);
+    return 0;
+}
+
+static int trace_main(const struct cli_command *command, int argc, char **argv) {
+    struct trace_options options = {.temp = NAN, .max_tokens = 128};
+    const struct option_group groups[] = {OPTION_GROUP("Prompts and file", table, &options), ENGINE_GROUP(&options.engine)};
+    struct cli_words words;
+    struct text text = {0};
+    struct prompts prompts = {0};
+    fm_error err = {0};
+    int status, rc;
+
+    (void)argc;
+    if (fm_options_parse(command, groups, 2, 1, &words, argv, &status) != 0) return status;
+    if (!options.output) return fm_usage_error("trace needs -o FILE, the trace to write");
+    if (!options.file) return fm_usage_error("trace needs -f PROMPTS, a file of prompts");
+    rc = fm_read_text(&text, NULL, options.file, false, &err);
+    if (rc >= 0) rc = split_prompts(&prompts, &text, options.file, &err);
+    status = rc < 0 ? fm_report(&err) : record(words.words[0], &options, &prompts);
+    free(prompts.items);
+    free(text.bytes);
+    return status;
+}
+
+const struct cli_command fm_command_trace = {
+    .name = "trace",
+    .arguments = "MODEL -f PROMPTS -o FILE [options]",
+    .summary = "record which experts tokens are routed to",
+    .text = "Each prompt is read into an empty session and continued. For every token and layer the file says\n"
+            "which experts were chosen and which were predicted one layer ahead. It is the same for any memory,\n"
+            "policy and number of threads.\n"
+            "\n"
+            "Prompts may have several lines; a line that is just --- ends one. The line break before it, and the\n"
+            "last one of the file, are not part of a prompt.\n"
+            "\n"
+            "Examples\n"
+            "  flash-moe trace models/ember -f bench/traces/prompts-stories.txt -o stories.trace\n"
+            "  flash-moe trace models/ember --raw -f prompts.txt -n 500 --temp 0 -o greedy.trace\n"
+            "  flash-moe replay stories.trace\n",
+    .main = trace_main,
+};
