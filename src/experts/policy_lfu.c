@@ -7,7 +7,7 @@
 
 #include "experts/policy.h"
 
-#define DECAY 0.9    /* of all counts, per pass over the layers, which is a token or a prompt's batch */
+#define DECAY 0.98   /* of all counts, per pass over the layers, which is a token or a prompt's batch */
 #define FLOOR 16     /* slots a layer keeps, at most: about what it needs for one token */
 #define RENORM 1e200 /* counts are scaled back before they overflow */
 

@@ -346,3 +346,24 @@ def test_help():
     assert result.stdout.startswith("flash-moe synth: ") and "\n  flash-moe synth CONFIG -o DIR" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 110
     assert flash_moe("help", "synth").stdout == result.stdout == flash_moe("synth", "x", "-h").stdout
+
+
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("bits, group", [(2, 64), (3, 32), (4, 64), (5, 64), (6, 32), (8, 64)])
+def test_packed_and_unpacked_are_one_model(tmp_path, family, bits, group):
+    """Bit for bit the same numbers, from the packed model and from the MLX snapshot that was made of it."""
+    model, _ = synth(tmp_path, CONFIGS[family], "--bits", bits, "--group", group, "--share-layers", 2)
+    snapshot = unpack(model, tmp_path / "snapshot")
+    for name, path in (("packed", model), ("unpacked", snapshot)):
+        result = flash_moe("dump", path, "--ids", "1,2,3,299,7", "-o", tmp_path / name)
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "packed").read_bytes() == (tmp_path / "unpacked").read_bytes()
+
+
+def test_synth_runs(tmp_path, ember):
+    model, _ = synth(tmp_path, dict(QWEN3_MOE, vocab_size=4096), "--tokenizer", ember)
+    result = flash_moe("run", model, "--raw", "-p", "Once upon a time", "-n", 8, "--temp", 0, "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["tokens"] == 8

@@ -33,7 +33,7 @@ static void model_close(model *m) {
 static void model_use(model *m, int slot) {
     int key = m->key[slot], layer = key / m->n_experts;
     if (layer < m->layer) {
-        for (int i = 0; i < m->n_layers * m->n_experts; i++) m->heat[i] *= 0.9;
+        for (int i = 0; i < m->n_layers * m->n_experts; i++) m->heat[i] *= 0.98;
     }
     m->layer = layer;
     m->heat[key] += 1;
