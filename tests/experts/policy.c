@@ -217,7 +217,7 @@ static void memory_of_absent(void) {
     fm_policy_lfu.close(&p);
 }
 
-/* Counts grow beyond what a double holds after some 6,700 passes, unless they are scaled back: old heat fades, and who is used twice as often stays. */
+/* Counts grow beyond what a double holds after some 23,000 passes, unless they are scaled back: old heat fades, and who is used twice as often stays. */
 static void long_run(void) {
     fm_policy *p = NULL;
     uint8_t pinned[4] = {0};
@@ -225,11 +225,11 @@ static void long_run(void) {
     MUST(fm_policy_lfu.open(&p, 4, 2, 8, err));
     for (int i = 0; i < 4; i++) fm_policy_lfu.fill(p, i, keys[i]);
     for (int i = 0; i < 1000; i++) fm_policy_lfu.use(p, 0);
-    for (int pass = 0; pass < 30000; pass++) {
+    for (int pass = 0; pass < 60000; pass++) {
         fm_policy_lfu.use(p, 1);
         fm_policy_lfu.use(p, 2);
         if (pass % 2 == 0) fm_policy_lfu.use(p, 3);
-        if (pass % 2 || pass < 100) continue;
+        if (pass % 2 || pass < 1000) continue;
         pinned[0] = 0;
         int victim = fm_policy_lfu.victim(p, 2, pinned);
         CHECK(victim == 0, "pass %d: slot %d leaves, not the one that is not used any more", pass, victim);
