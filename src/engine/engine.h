@@ -40,6 +40,7 @@ struct fm_engine {
     const fm_device_ops *ops;
     fm_store *store;
     char *heat_path;     /* NULL: none */
+    int window;          /* experts that this disk wants to be read at once; 0: not measured */
     bool opened;         /* completely */
     const fm_io_ops *io; /* NULL: by options.io */
     fm_pressure *pressure;

@@ -18,7 +18,8 @@
 #define MIN_PIECE (64 << 10)
 #define MAX_PIECE (2 << 20)
 #define MAX_GUESSES 32
-#define STAGING_BYTES (8 * MIB) /* experts being read: what one disk wants in flight */
+#define MAX_WINDOW_BYTES (32 * MIB) /* experts being read in place, which costs no memory: preload.c finds out what this disk wants */
+#define STAGING_BYTES (8 * MIB)     /* experts being read: what one disk wants in flight */
 
 int fm_options_read(fm_engine_options *out, const fm_engine_options *in, fm_error *err) {
     *out = (fm_engine_options)FM_ENGINE_OPTIONS_INIT;
@@ -157,7 +158,7 @@ static int refuse(const fm_plan *p, const fm_model *model, const fm_engine_optio
 
 /* Shrinks batch and staging until what does not hold experts is a small part of the budget, or as small as it gets. */
 static void find_buffers(fm_plan *p, const fm_model *model, const fm_engine_options *o, uint64_t slot) {
-    uint64_t disk = p->expert_disk_bytes ? p->expert_disk_bytes : 1, want = STAGING_BYTES / disk;
+    uint64_t disk = p->expert_disk_bytes ? p->expert_disk_bytes : 1, want = (model->in_place ? MAX_WINDOW_BYTES : STAGING_BYTES) / disk;
     p->n_staging = want < 4 ? 4 : want > 64 ? 64 : (int)want;
     for (p->batch = MAX_BATCH; p->batch > MIN_BATCH; p->batch /= 2) {
         uint64_t fixed = fixed_bytes(p, model, o), variable = fixed - p->dense_bytes - p->session_bytes - p->text_bytes - p->overhead_bytes;

@@ -1,42 +1,52 @@
 /* engine/preload.c: what is in the cache before the first token, and the file that remembers which experts were used most.
  *
  * The file: "FMHEAT01", then as u32 the layers and the experts a layer, as u64 a hash of the model's expert files (names of the checkpoint's directory do not matter,
- * sizes and places do), then a f32 of each expert's uses. Of this machine's byte order: it is a cache. */
+ * sizes and places do), as u64 the device they lie on and as u64 how many experts it wants to be read at once (0: not measured), then a f32 of each expert's uses. Of this
+ * machine's byte order: it is a cache. */
 #include <errno.h>
 #include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/engine.h"
 
-#define FILL_SECONDS 2.0 /* at most, for a model that does not fit: a prompt reads the rest */
+#define WINDOW_BYTES ((uint64_t)8 << 20) /* being read at once, unless another size is faster by WINDOW_GAIN */
+#define WINDOW_GAIN 1.1
+#define TRIAL_BYTES ((uint64_t)48 << 20) /* read for each size, twice */
+#define FILL_SECONDS 2.0                 /* at most, for a model that does not fit: a prompt reads the rest */
 
 typedef struct heat_header {
     char magic[8];
     uint32_t n_layers, n_experts;
-    uint64_t model;
+    uint64_t model, device, window;
 } heat_header;
 
 static heat_header header_of(const fm_engine *e) {
     const fm_model *m = e->model;
     heat_header h = {
         .magic = {'F', 'M', 'H', 'E', 'A', 'T', '0', '1'}, .n_layers = (uint32_t)m->description.n_layers, .n_experts = (uint32_t)m->description.n_experts};
+    struct stat st;
+    for (int i = 0; i < m->tensors.n_files && !h.device; i++) h.device = fstat(m->tensors.files[i].fd, &st) ? 0 : (uint64_t)st.st_dev;
+    h.window = (uint64_t)e->window;
     h.model = fm_pack_hash(m->extents, (size_t)h.n_layers * h.n_experts * (size_t)m->n_extents * sizeof *m->extents);
     return h;
 }
 
-/* The file's counts [n]; NULL with a warning, or without one if there is no file. malloc'd. */
-static float *read_heat(const fm_engine *e, size_t n) {
+/* The file's counts [n]; NULL with a warning, or without one if there is no file. malloc'd. Takes over the window if the device is the same. */
+static float *read_heat(fm_engine *e, size_t n) {
     heat_header have, want = header_of(e);
     FILE *f = fopen(e->heat_path, "rb");
     float *heat = malloc(n * sizeof *heat);
-    bool whole =
-        f && heat && fread(&have, sizeof have, 1, f) == 1 && !memcmp(&have, &want, sizeof have) && fread(heat, sizeof *heat, n, f) == n && fgetc(f) == EOF;
+    bool whole = f && heat && fread(&have, sizeof have, 1, f) == 1 && !memcmp(&have, &want, offsetof(heat_header, device)) &&
+                 fread(heat, sizeof *heat, n, f) == n && fgetc(f) == EOF;
     for (size_t i = 0; i < n && whole; i++) whole = heat[i] >= 0 && isfinite(heat[i]);
     if (f && !whole) fm_engine_log(e, FM_LOG_WARNING, "%s: it is not of this model, or not whole; it is written anew at the end", e->heat_path);
     if (f) fclose(f);
+    if (whole && have.device == want.device && have.window <= (uint64_t)e->plan.n_staging) e->window = (int)have.window;
     if (whole) return heat;
     free(heat);
     return NULL;
@@ -94,6 +104,48 @@ static int read_keys(fm_engine *e, const int *keys, int n, double deadline, fm_e
     return 0;
 }
 
+static int window_of(const fm_engine *e, uint64_t bytes) {
+    uint64_t n = bytes / e->plan.expert_disk_bytes;
+    return n < 2 ? 2 : n > (uint64_t)e->plan.n_staging ? e->plan.n_staging : (int)n;
+}
+
+/* Finds out how many experts this disk wants to be read at once, by reading the first of keys [n] with different numbers. Returns how many it read. */
+static int find_window(fm_engine *e, const int *keys, int n, fm_error *err) {
+    static const int sizes[] = {8, 4, 16, 32}; /* MiB; the first is the one to beat */
+    double best[4] = {0};
+    int chunk = (int)(TRIAL_BYTES / e->plan.expert_disk_bytes) + 1, chosen = 0;
+    if (n < 8 * chunk) return 0;
+    for (int trial = 0; trial < 8; trial++) {
+        fm_store_set_window(e->store, window_of(e, (uint64_t)sizes[trial % 4] << 20));
+        double start = fm_now();
+        int rc = read_keys(e, keys + trial * chunk, chunk, INFINITY, err);
+        if (rc < 0) return rc;
+        double rate = 1 / (fm_now() - start);
+        if (rate > best[trial % 4]) best[trial % 4] = rate;
+    }
+    for (int i = 1; i < 4; i++) {
+        if (best[i] > best[chosen] * (chosen ? 1 : WINDOW_GAIN)) chosen = i;
+    }
+    e->window = window_of(e, (uint64_t)sizes[chosen] << 20);
+    return 8 * chunk;
+}
+
+/* The cache of a model that does not fit. */
+static int fill_some(fm_engine *e, const float *heat, int *keys, fm_error *err) {
+    int n = list_keys(e, heat, keys), done = 0;
+    double deadline = fm_now() + FILL_SECONDS;
+    if (!heat) { /* any, for the trials, from all over the files */
+        for (int i = 0; i < n; i++) {
+            int j = i + (int)((int64_t)i * 7919 % (n - i)), key = keys[i];
+            keys[i] = keys[j];
+            keys[j] = key;
+        }
+    }
+    if (e->model->in_place && e->heat_path && !e->window && (done = find_window(e, keys, n, err)) < 0) return done;
+    fm_store_set_window(e->store, e->window ? e->window : window_of(e, WINDOW_BYTES));
+    return heat ? read_keys(e, keys + done, n - done, deadline, err) : 0;
+}
+
 int fm_preload(fm_engine *e, fm_error *err) {
     const fm_description *d = &e->model->description;
     size_t n_keys = (size_t)d->n_layers * (size_t)d->n_experts;
@@ -103,8 +155,8 @@ int fm_preload(fm_engine *e, fm_error *err) {
         rc = fm_fail(err, FM_ENOMEM, "no memory for a list of %zu experts", n_keys);
     } else if (e->plan.resident) {
         rc = read_keys(e, keys, list_keys(e, NULL, keys), INFINITY, err);
-    } else if (heat) {
-        rc = read_keys(e, keys, list_keys(e, heat, keys), fm_now() + FILL_SECONDS, err);
+    } else {
+        rc = fill_some(e, heat, keys, err);
     }
     if (heat && rc >= 0) fm_store_heat_load(e->store, heat);
     fm_store_stats_clear(e->store);

@@ -236,6 +236,7 @@ int fm_store_open(fm_store **store, const fm_store_config *config, fm_error *err
     if (!s) return fm_fail(err, FM_ENOMEM, "no memory for an expert store");
     s->config = *config;
     s->depth = depth_of(config);
+    s->window = config->n_staging;
     if (!config->in_place) s->config.n_guesses = 0;
     const fm_policy_ops *policy = config->policy ? config->policy : fm_policy_find(NULL, NULL);
     if ((rc = open_tables(s, staging_bytes, err)) < 0) goto fail;
@@ -280,6 +281,8 @@ bool fm_store_heat_load(fm_store *s, const float *heat) {
     if (s->policy->ops->heat_load) s->policy->ops->heat_load(s->policy, heat);
     return s->policy->ops->heat_load;
 }
+
+void fm_store_set_window(fm_store *s, int n) { s->window = n < 1 ? 1 : n > s->config.n_staging ? s->config.n_staging : n; }
 
 void fm_store_poll(fm_store *s) {
     if (s->io->n_in_flight && !s->error.code) fm_store_settle(s, false);

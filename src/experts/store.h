@@ -100,6 +100,9 @@ int fm_store_n_slots(const fm_store *store);
 bool fm_store_heat_save(const fm_store *store, float *heat);
 bool fm_store_heat_load(fm_store *store, const float *heat);
 
+/* Experts being read at once, from now on: 1 to n_staging, which it is at first. */
+void fm_store_set_window(fm_store *store, int n);
+
 /* Reaps and resubmits without waiting, for whoever computes something long. Costs next to nothing when no read is in flight. */
 void fm_store_poll(fm_store *store);
 

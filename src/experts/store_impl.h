@@ -74,6 +74,7 @@ struct fm_store {
     fm_slot_list lists[FM_N_SLOT_STATES];
     fm_staging *staging; /* [n_staging] */
     int free_staging;    /* first of a list, -1: none */
+    int window;          /* experts being read at most */
     int depth;           /* reads in flight at most */
     int n_batch;
     fm_read **batch;                /* [depth] to be submitted together */

@@ -118,7 +118,8 @@ void fm_store_begin_read(fm_store *s, int slot) {
 }
 
 void fm_store_start_reads(fm_store *s) {
-    while (s->lists[FM_SLOT_QUEUED].n && s->free_staging >= 0 && !s->error.code && !s->broken) {
+    while (s->lists[FM_SLOT_QUEUED].n && s->free_staging >= 0 && s->lists[FM_SLOT_READING].n + s->lists[FM_SLOT_GUESSING].n < s->window && !s->error.code &&
+           !s->broken) {
         if (s->io->n_in_flight + s->n_batch + fm_store_reads_a_key(&s->config) > s->depth) break;
         int slot = s->lists[FM_SLOT_QUEUED].first;
         fm_store_begin_read(s, slot);

@@ -159,7 +159,7 @@ def test_heat_fills_the_cache_and_changes_nothing_else(packed_ember, tmp_path):
     arguments = ["--raw", "-p", "Once upon a time, in a house by the bridge", "-n", 40, "--temp", 0, "--context", 256, "--memory", "14M", "--heat", heat, "--json"]
     first = json.loads(flash_moe("run", packed_ember, *arguments).stdout)
     size = heat.stat().st_size
-    assert size == 8 + 8 + 8 + 4 * 8 * 64
+    assert size == 8 + 8 + 24 + 4 * 8 * 64
     second = json.loads(flash_moe("run", packed_ember, *arguments).stdout)
     assert second["text"] == first["text"] and heat.stat().st_size == size
     assert second["hit_rate"] >= first["hit_rate"]
