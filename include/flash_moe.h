@@ -55,6 +55,8 @@ typedef struct fm_error {
 /* ---- options ------------------------------------------------------------------------------------------------------ */
 
 enum { FM_ACTIVATIONS_INT8 = 0, FM_ACTIVATIONS_F32 = 1 };
+/* Numbers of the KV cache: bfloat16; as computed; int8 with a scale for each 64, at little more than half of bfloat16's bytes. */
+enum { FM_KV_BF16 = 0, FM_KV_F32 = 1, FM_KV_Q8 = 2 };
 enum { FM_LOG_INFO = 0, FM_LOG_WARNING = 1 };
 
 typedef struct fm_engine_options {
@@ -75,6 +77,7 @@ typedef struct fm_engine_options {
      * Return non-zero to cancel. NULL: none. */
     int (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
     void *user; /* handed to log and progress */
+    int kv;     /* FM_KV_…; F32 is the reference */
 } fm_engine_options;
 
 #define FM_ENGINE_OPTIONS_INIT                                                                                                                                 \

@@ -14,7 +14,7 @@ extern const struct cli_command fm_command_synth, fm_command_bench, fm_command_t
 struct engine_choices {
     const char *config_from, *io, *policy, *cpu;
     uint64_t memory;
-    int threads, context, experts_per_token, activations;
+    int threads, context, experts_per_token, activations, kv;
 };
 
 extern const struct cli_option fm_engine_table[];

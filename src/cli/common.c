@@ -19,6 +19,8 @@ const struct cli_option fm_engine_table[] = {
     {"threads", 't', OPTION_INT, AT(threads), "N", "computing threads (default: one per CPU)", 1, 1024},
     {"experts-per-token", 0, OPTION_INT, AT(experts_per_token), "K", "fewer experts than the model was trained with: faster, not exact", 1, 1024},
     {"activations", 0, OPTION_CHOICE, AT(activations), "int8|f32", "what multiplies quantised weights; f32 is slow and the reference\n(default: int8)", 0, 0},
+    {"kv", 0, OPTION_CHOICE, AT(kv), "bf16|f32|q8",
+     "numbers of the KV cache; q8 takes half the memory of bf16, f32 twice, and is the reference\n(default: bf16)", 0, 0},
     {"policy", 0, OPTION_TEXT, AT(policy), "NAME", "which experts stay in memory: lru, lfu (default: the best known)", 0, 0},
     {"io", 0, OPTION_TEXT, AT(io), "NAME", "how experts are read: uring, pread (default: the best that works)", 0, 0},
     {"cpu", 0, OPTION_TEXT, AT(cpu), "NAME", "kernels: scalar, avx2, avx512, neon (default: the best that works)", 0, 0},
@@ -35,6 +37,7 @@ fm_engine_options fm_engine_choose(const struct engine_choices *choices, struct 
     options.context = choices->context;
     options.experts_per_token = choices->experts_per_token;
     options.activations = choices->activations;
+    options.kv = choices->kv;
     options.io = choices->io;
     options.policy = choices->policy;
     options.cpu = choices->cpu;
