@@ -81,9 +81,9 @@ void fm_kv_store(const fm_device *dev, const fm_kv *kv, int position, const floa
             for (size_t i = 0; i < hd; i++) keys[i * FM_KV_TILE] = or_nan(k[i]);
             for (size_t i = 0; i < hd; i++) values[i] = or_nan(v[i]);
         } else if (b.kind == FM_KV_BF16) {
-            uint16_t *keys = (uint16_t *)(uintptr_t)b.k + slot, *values = (uint16_t *)(uintptr_t)b.v + slot * columns;
-            for (size_t i = 0; i < hd; i++) keys[i * FM_KV_TILE] = to_bf16(k[i]);
-            for (size_t i = 0; i < hd; i++) values[i] = to_bf16(v[i]);
+            uint16_t *keys = (uint16_t *)(uintptr_t)b.k + 2 * slot, *values = (uint16_t *)(uintptr_t)b.v + slot / 2 * 2 * columns + slot % 2;
+            for (size_t i = 0; i < hd; i++) keys[i / 2 * 2 * FM_KV_TILE + i % 2] = to_bf16(k[i]);
+            for (size_t i = 0; i < hd; i++) values[2 * i] = to_bf16(v[i]);
         } else {
             store_int8(&b, (int)slot, k, v);
         }

@@ -35,8 +35,7 @@ static void bench_cache(const int heads[3], int kind, int context, const fm_kern
     cache *c = cache_open(heads, kind, context, n_layers, k, pool);
     float *x = new_vector(64 * kv_cols, NORMAL), *q = new_vector(512 * cols, NORMAL), *out = allocate((size_t)(512 * cols) * sizeof *out);
     for (int i = 0; i < n_layers; i++) {
-        for (int p = 0; p < context; p++)
-            fm_kv_store(&c->device, &c->state.layers[i].kv, p, x + (p + i) % 64 * kv_cols, x + (p + 31) % 64 * kv_cols);
+        for (int p = 0; p < context; p++) fm_kv_store(&c->device, &c->state.layers[i].kv, p, x + (p + i) % 64 * kv_cols, x + (p + 31) % 64 * kv_cols);
     }
     double bytes = 2.0 * (double)(fm_kv_value_bytes(&c->device.config) + fm_kv_scale_bytes(&c->device.config)), read = 1e9, decode = 1e9, prompt = 1e9;
     stream s = {.data = c->memory.data};
@@ -60,8 +59,8 @@ static void bench_cache(const int heads[3], int kind, int context, const fm_kern
         prompt = u < prompt ? u : prompt;
     }
     printf("%-7s threads %d  heads %2d/%d/%3d  %-4s context %6d  decode %8.1f us  %6.2f GB/s = %3.0f %% of %5.2f   512 tokens %7.2f ms %7.1f GFLOPS\n", k->name,
-           fm_pool_n_threads(pool), heads[0], heads[1], heads[2], kinds[kind], context, decode * 1e6, bytes / decode * 1e-9, 100 * read * bytes / decode, 1e-9 / read,
-           prompt * 1e3, 4.0 * heads[0] * heads[2] * 512 * (context - 255.5) / prompt * 1e-9);
+           fm_pool_n_threads(pool), heads[0], heads[1], heads[2], kinds[kind], context, decode * 1e6, bytes / decode * 1e-9, 100 * read * bytes / decode,
+           1e-9 / read, prompt * 1e3, 4.0 * heads[0] * heads[2] * 512 * (context - 255.5) / prompt * 1e-9);
     fflush(stdout);
     free(x);
     free(q);

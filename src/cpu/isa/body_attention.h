@@ -7,6 +7,13 @@
 
 enum { ATTEND_LD = 512 + 16 }; /* of rows of queries: not a power of two, or they would share the sets of the cache */
 
+/* Before a loop whose sums have to stay in registers: it is unrolled, whatever the compiler would think. */
+#ifdef __clang__
+#define EACH_OF _Pragma("clang loop unroll(full)")
+#else
+#define EACH_OF _Pragma("GCC unroll 8")
+#endif
+
 /* Up to ATTEND_ROWS queries and one block of keys. */
 typedef struct attend_pass {
     const fm_kv_block *block;
@@ -22,9 +29,26 @@ typedef struct attend_pass {
     size_t ldacc;
 } attend_pass;
 
-/* 16 values from the i-th on of an array of f32 or bf16. */
-ALWAYS_INLINE vf kv_load(const void *base, size_t i, const int kind) {
-    return kind == FM_KV_BF16 ? f_load_bf16((const uint16_t *)base + i) : f_load((const float *)base + i);
+/* Vectors of 16 of two columns of keys, or of two positions' values: with bf16 the two lie in the halves of 32 bits at i, with f32 at i and at next. */
+typedef struct kv_two {
+    vf first, second;
+} kv_two;
+
+ALWAYS_INLINE kv_two kv_load(const void *base, size_t i, size_t next, const int kind) {
+    if (kind == FM_KV_F32) return (kv_two){f_load((const float *)base + i), f_load((const float *)base + next)};
+    vi both = i_load((const uint16_t *)base + i);
+    return (kv_two){i_as_float(i_shl(both, 16)), i_as_float(i_and(both, i_set1((int32_t)0xffff0000)))};
+}
+
+/* Columns d and d + 1 of a tile of keys that begins at `at`. */
+ALWAYS_INLINE kv_two keys_of(const attend_pass *a, size_t at, size_t d, const int kind) {
+    return kv_load(a->block->k, at + d * FM_KV_TILE, at + (d + 1) * FM_KV_TILE, kind);
+}
+
+/* 16 columns from c on of positions j (even) and j + 1. */
+ALWAYS_INLINE kv_two values_of(const attend_pass *a, size_t j, size_t c, const int kind) {
+    size_t i = j * a->columns + c;
+    return kv_load(a->block->v, kind == FM_KV_F32 ? i : i + c, i + a->columns, kind);
 }
 
 /* Values are asked for while the keys of the same positions are multiplied, so that memory is never idle. */
@@ -32,44 +56,67 @@ ALWAYS_INLINE void fetch_values(const char *from, size_t bytes) {
     for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
 }
 
+typedef vf attend_sums[ATTEND_ROWS][ATTEND_VECTORS];
+
+/* sums += x[i][at] times v of each vector. */
+ALWAYS_INLINE void add_products(attend_sums sums, const float *x, size_t ld, const vf *v, const int n_rows, const int n_vectors) {
+    EACH_OF for (int i = 0; i < n_rows; i++) {
+        vf each = f_set1(x[(size_t)i * ld]);
+        EACH_OF for (int t = 0; t < n_vectors; t++) sums[i][t] = f_fma(each, v[t], sums[i][t]);
+    }
+}
+
+ALWAYS_INLINE void no_sums(attend_sums sums, const int n_rows, const int n_vectors) {
+    EACH_OF for (int i = 0; i < n_rows; i++) { EACH_OF for (int t = 0; t < n_vectors; t++) sums[i][t] = f_set1(0); }
+}
+
 /* Scores of n_rows queries and n_tiles tiles of keys. */
 ALWAYS_INLINE void score_floats(attend_pass *a, int tile, const int n_rows, const int n_tiles, const int kind) {
-    vf s[ATTEND_ROWS][2];
-    size_t bytes = kind == FM_KV_BF16 ? 2 : 4, step = a->columns * FM_KV_TILE, at = (size_t)tile * step;
+    attend_sums s;
+    vf even[ATTEND_VECTORS], odd[ATTEND_VECTORS];
+    size_t step = a->columns * FM_KV_TILE, at = (size_t)tile * step, d = 0, hd = (size_t)a->block->head_dim, bytes = kind == FM_KV_BF16 ? 2 : 4;
     const char *values = (const char *)a->block->v + at * bytes;
-    for (int i = 0; i < n_rows; i++) {
-        for (int t = 0; t < n_tiles; t++) s[i][t] = f_set1(0);
-    }
-    for (int d = 0; d < a->block->head_dim; d++, at += FM_KV_TILE) {
-        vf k[2];
-        for (int t = 0; t < n_tiles; t++) k[t] = kv_load(a->block->k, at + (size_t)t * step, kind);
-        fetch_values(values + (size_t)d * 16 * bytes * (size_t)n_tiles, 16 * bytes * (size_t)n_tiles);
-        for (int i = 0; i < n_rows; i++) {
-            vf q = f_set1(a->q[i][d]);
-            for (int t = 0; t < n_tiles; t++) s[i][t] = f_fma(q, k[t], s[i][t]);
+    no_sums(s, n_rows, n_tiles);
+    for (; d + 2 <= hd; d += 2) {
+        fetch_values(values + d * 16 * bytes * (size_t)n_tiles, 32 * bytes * (size_t)n_tiles);
+        EACH_OF for (int t = 0; t < n_tiles; t++) {
+            kv_two k = keys_of(a, at + (size_t)t * step, d, kind);
+            even[t] = k.first;
+            odd[t] = k.second;
         }
+        add_products(s, &a->q[0][d], ATTEND_LD, even, n_rows, n_tiles);
+        add_products(s, &a->q[0][d + 1], ATTEND_LD, odd, n_rows, n_tiles);
     }
-    for (int i = 0; i < n_rows; i++) {
-        for (int t = 0; t < n_tiles; t++) f_store(a->p[i] + (tile + t) * FM_KV_TILE, f_mul(s[i][t], f_set1(a->scale)));
+    if (d < hd) {
+        EACH_OF for (int t = 0; t < n_tiles; t++) even[t] = keys_of(a, at + (size_t)t * step, d, kind).first;
+        add_products(s, &a->q[0][d], ATTEND_LD, even, n_rows, n_tiles);
+    }
+    EACH_OF for (int i = 0; i < n_rows; i++) {
+        EACH_OF for (int t = 0; t < n_tiles; t++) f_store(a->p[i] + (tile + t) * FM_KV_TILE, f_mul(s[i][t], f_set1(a->scale)));
     }
 }
 
 /* n_vectors vectors of columns from c on: sums over the keys that all queries see. */
 ALWAYS_INLINE void weigh_floats(attend_pass *a, size_t c, const int n_rows, const int n_vectors, const int kind) {
-    vf sum[ATTEND_ROWS][2];
-    for (int i = 0; i < n_rows; i++) {
-        for (int x = 0; x < n_vectors; x++) sum[i][x] = f_set1(0);
-    }
-    for (int j = 0; j < a->least; j++) {
-        vf v[2];
-        for (int x = 0; x < n_vectors; x++) v[x] = kv_load(a->block->v, (size_t)j * a->columns + c + 16 * (size_t)x, kind);
-        for (int i = 0; i < n_rows; i++) {
-            vf p = f_set1(a->p[i][j]);
-            for (int x = 0; x < n_vectors; x++) sum[i][x] = f_fma(p, v[x], sum[i][x]);
+    attend_sums s;
+    vf even[ATTEND_VECTORS], odd[ATTEND_VECTORS];
+    size_t j = 0, n = (size_t)a->least;
+    no_sums(s, n_rows, n_vectors);
+    for (; j + 2 <= n; j += 2) {
+        EACH_OF for (int t = 0; t < n_vectors; t++) {
+            kv_two v = values_of(a, j, c + 16 * (size_t)t, kind);
+            even[t] = v.first;
+            odd[t] = v.second;
         }
+        add_products(s, &a->p[0][j], FM_ATTENTION_BLOCK, even, n_rows, n_vectors);
+        add_products(s, &a->p[0][j + 1], FM_ATTENTION_BLOCK, odd, n_rows, n_vectors);
     }
-    for (int i = 0; i < n_rows; i++) {
-        for (int x = 0; x < n_vectors; x++) f_store(a->acc + (size_t)i * a->ldacc + c + 16 * x, sum[i][x]);
+    if (j < n) {
+        EACH_OF for (int t = 0; t < n_vectors; t++) even[t] = values_of(a, j, c + 16 * (size_t)t, kind).first;
+        add_products(s, &a->p[0][j], FM_ATTENTION_BLOCK, even, n_rows, n_vectors);
+    }
+    EACH_OF for (int i = 0; i < n_rows; i++) {
+        EACH_OF for (int t = 0; t < n_vectors; t++) f_store(a->acc + (size_t)i * a->ldacc + c + 16 * (size_t)t, s[i][t]);
     }
 }
 
@@ -79,7 +126,10 @@ ALWAYS_INLINE void weigh_rest(attend_pass *a, const int n_rows, const int kind) 
         for (size_t c = 0; c < a->columns && a->n[i] > a->least; c += 16) {
             float *acc = a->acc + (size_t)i * a->ldacc + c;
             vf sum = f_load(acc);
-            for (int j = a->least; j < a->n[i]; j++) sum = f_fma(f_set1(a->p[i][j]), kv_load(a->block->v, (size_t)j * a->columns + c, kind), sum);
+            for (int j = a->least; j < a->n[i]; j++) {
+                kv_two v = values_of(a, (size_t)j / 2 * 2, c, kind);
+                sum = f_fma(f_set1(a->p[i][j]), j % 2 ? v.second : v.first, sum);
+            }
             f_store(acc, sum);
         }
     }
@@ -109,22 +159,20 @@ ALWAYS_INLINE void score_int8(attend_pass *a, int tile, const int n_rows, const 
     const int8_t *keys = (const int8_t *)a->block->k + (size_t)tile * step;
     const char *values = (const char *)a->block->v + (size_t)tile * step;
     for (size_t g = 0; g < groups; g++) {
-        vi dot[ATTEND_ROWS][2];
-        for (int i = 0; i < n_rows; i++) {
-            for (int t = 0; t < n_tiles; t++) dot[i][t] = i_set1(0);
-        }
+        vi dot[ATTEND_ROWS][ATTEND_VECTORS];
+        EACH_OF for (int i = 0; i < n_rows; i++) { EACH_OF for (int t = 0; t < n_tiles; t++) dot[i][t] = i_set1(0); }
         size_t d = g * FM_KV_GROUP, end = d + FM_KV_GROUP < a->columns ? d + FM_KV_GROUP : a->columns;
         for (; d < end; d += 2) {
-            vi k[2];
-            for (int t = 0; t < n_tiles; t++) k[t] = i_pairs(keys + d * FM_KV_TILE + (size_t)t * step);
+            vi k[ATTEND_VECTORS];
+            EACH_OF for (int t = 0; t < n_tiles; t++) k[t] = i_pairs(keys + d * FM_KV_TILE + (size_t)t * step);
             fetch_values(values + d * 16 * (size_t)n_tiles, 32 * (size_t)n_tiles);
-            for (int i = 0; i < n_rows; i++) {
+            EACH_OF for (int i = 0; i < n_rows; i++) {
                 int32_t q = pair_at(a->q16[i] + d);
-                for (int t = 0; t < n_tiles; t++) dot[i][t] = i_dot_pair(dot[i][t], k[t], q);
+                EACH_OF for (int t = 0; t < n_tiles; t++) dot[i][t] = i_dot_pair(dot[i][t], k[t], q);
             }
         }
-        for (int i = 0; i < n_rows; i++) {
-            for (int t = 0; t < n_tiles; t++) {
+        EACH_OF for (int i = 0; i < n_rows; i++) {
+            EACH_OF for (int t = 0; t < n_tiles; t++) {
                 float *p = a->p[i] + (tile + t) * FM_KV_TILE;
                 vf scales = f_load(a->block->k_scale + ((size_t)(tile + t) * groups + g) * FM_KV_TILE);
                 vf s = f_fma(i_to_float(dot[i][t]), scales, g ? f_load(p) : f_set1(0));
@@ -150,21 +198,19 @@ ALWAYS_INLINE void weights_int16(attend_pass *a, size_t g, const int n_rows) {
 }
 
 ALWAYS_INLINE void weigh_int8(attend_pass *a, size_t c, const int n_rows, const int n_vectors) {
-    vi sum[ATTEND_ROWS][2];
-    for (int i = 0; i < n_rows; i++) {
-        for (int x = 0; x < n_vectors; x++) sum[i][x] = i_set1(0);
-    }
+    vi sum[ATTEND_ROWS][ATTEND_VECTORS];
+    EACH_OF for (int i = 0; i < n_rows; i++) { EACH_OF for (int x = 0; x < n_vectors; x++) sum[i][x] = i_set1(0); }
     const int8_t *values = (const int8_t *)a->block->v + 2 * c;
     for (int j = 0; j < a->most; j += 2, values += 2 * a->columns) {
-        vi v[2];
-        for (int x = 0; x < n_vectors; x++) v[x] = i_pairs(values + 32 * x);
-        for (int i = 0; i < n_rows; i++) {
+        vi v[ATTEND_VECTORS];
+        EACH_OF for (int x = 0; x < n_vectors; x++) v[x] = i_pairs(values + 32 * x);
+        EACH_OF for (int i = 0; i < n_rows; i++) {
             int32_t p = pair_at(a->p16[i] + j);
-            for (int x = 0; x < n_vectors; x++) sum[i][x] = i_dot_pair(sum[i][x], v[x], p);
+            EACH_OF for (int x = 0; x < n_vectors; x++) sum[i][x] = i_dot_pair(sum[i][x], v[x], p);
         }
     }
-    for (int i = 0; i < n_rows; i++) {
-        for (int x = 0; x < n_vectors; x++) f_store(a->acc + (size_t)i * a->ldacc + c + 16 * x, f_mul(i_to_float(sum[i][x]), f_set1(a->factor[i])));
+    EACH_OF for (int i = 0; i < n_rows; i++) {
+        EACH_OF for (int x = 0; x < n_vectors; x++) f_store(a->acc + (size_t)i * a->ldacc + c + 16 * x, f_mul(i_to_float(sum[i][x]), f_set1(a->factor[i])));
     }
 }
 
@@ -178,10 +224,10 @@ ALWAYS_INLINE void weights(attend_pass *a, float *m, float *l, const int n_rows)
 ALWAYS_INLINE void attend_floats(attend_pass *a, float *m, float *l, const int n_rows, const int kind) {
     int tile = 0, n_tiles = (a->most + FM_KV_TILE - 1) / FM_KV_TILE;
     size_t c = 0;
-    for (; tile + 2 <= n_tiles; tile += 2) score_floats(a, tile, n_rows, 2, kind);
+    for (; tile + ATTEND_VECTORS <= n_tiles; tile += ATTEND_VECTORS) score_floats(a, tile, n_rows, ATTEND_VECTORS, kind);
     if (tile < n_tiles) score_floats(a, tile, n_rows, 1, kind);
     weights(a, m, l, n_rows);
-    for (; c + 32 <= a->columns; c += 32) weigh_floats(a, c, n_rows, 2, kind);
+    for (; c + 16 * ATTEND_VECTORS <= a->columns; c += 16 * ATTEND_VECTORS) weigh_floats(a, c, n_rows, ATTEND_VECTORS, kind);
     if (c < a->columns) weigh_floats(a, c, n_rows, 1, kind);
     if (a->most > a->least) weigh_rest(a, n_rows, kind);
 }
@@ -189,13 +235,13 @@ ALWAYS_INLINE void attend_floats(attend_pass *a, float *m, float *l, const int n
 ALWAYS_INLINE void attend_int8(attend_pass *a, float *m, float *l, const int n_rows) {
     int tile = 0, n_tiles = (a->most + FM_KV_TILE - 1) / FM_KV_TILE;
     for (int i = 0; i < n_rows; i++) a->factor[i] = to_int16(a->q[i], (int)a->columns, a->q16[i]);
-    for (; tile + 2 <= n_tiles; tile += 2) score_int8(a, tile, n_rows, 2);
+    for (; tile + ATTEND_VECTORS <= n_tiles; tile += ATTEND_VECTORS) score_int8(a, tile, n_rows, ATTEND_VECTORS);
     if (tile < n_tiles) score_int8(a, tile, n_rows, 1);
     weights(a, m, l, n_rows);
     for (size_t g = 0; g < fm_kv_groups(a->block->head_dim); g++) {
         size_t c = g * FM_KV_GROUP, end = c + FM_KV_GROUP < a->columns ? c + FM_KV_GROUP : a->columns;
         weights_int16(a, g, n_rows);
-        for (; c + 32 <= end; c += 32) weigh_int8(a, c, n_rows, 2);
+        for (; c + 16 * ATTEND_VECTORS <= end; c += 16 * ATTEND_VECTORS) weigh_int8(a, c, n_rows, ATTEND_VECTORS);
         if (c < end) weigh_int8(a, c, n_rows, 1);
     }
 }

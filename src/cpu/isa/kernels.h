@@ -38,8 +38,8 @@ static inline size_t fm_kv_columns(int head_dim) { return ((size_t)head_dim + 15
 static inline size_t fm_kv_groups(int head_dim) { return (fm_kv_columns(head_dim) + FM_KV_GROUP - 1) / FM_KV_GROUP; }
 
 /* The keys and values of one kv head from a position on that begins a block, in whole tiles; C = fm_kv_columns(head_dim).
- *   k: tiles [C][16] of f32 or bf16: column by column, the tile's keys side by side. int8: [C / 2][16][2], columns in pairs.
- *   v: [C] by position, of f32 or bf16. int8: [C][2] by pair of positions.
+ *   k: tiles [C][16] of f32: column by column, the tile's keys side by side. bf16 and int8: [C / 2][16][2], columns in pairs.
+ *   v: [C] by position, of f32. bf16 and int8: [C][2] by pair of positions.
  *   scales (int8 alone): tiles [groups][16], x ~ scale * int8; not finite for a group in which there was something that is not finite. */
 typedef struct fm_kv_block {
     int kind; /* FM_KV_… */
