@@ -25,6 +25,9 @@ extern const int fm_engine_table_n;
 /* The library's options for these; log and progress go to stderr through *progress. */
 fm_engine_options fm_engine_choose(const struct engine_choices *choices, struct progress *progress);
 
+/* "bf16", "f32" or "q8". */
+const char *fm_kv_text(int kv);
+
 /* Opens the engine with Ctrl-C and SIGTERM caught: they cancel what is computed, and fm_cancelled says so; the second one kills. */
 int fm_open_engine(fm_engine **out, const char *model, const fm_engine_options *options, fm_error *err);
 /* Closes it and lets go of the signals. */

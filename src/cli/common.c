@@ -47,6 +47,8 @@ fm_engine_options fm_engine_choose(const struct engine_choices *choices, struct 
     return options;
 }
 
+const char *fm_kv_text(int kv) { return kv == FM_KV_F32 ? "f32" : kv == FM_KV_Q8 ? "q8" : "bf16"; }
+
 /* ---- Ctrl-C ---- */
 
 static fm_engine *volatile signalled_engine; /* a signal handler has no other way to find it */

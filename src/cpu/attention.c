@@ -86,6 +86,7 @@ static void prepare_task(void *arg, int task, int thread) {
  * Rows are queries: of the tokens of a tile, the heads that share a kv head, token by token. A block's keys and values are read once for all of them. */
 
 #define PART_ROWS 64 /* of a task in a prompt */
+#define MOST_RUN 8   /* blocks of a task for few tokens */
 
 typedef struct attend_work {
     fm_device *device;
@@ -98,6 +99,7 @@ typedef struct attend_work {
     /* Where single blocks are tasks: of one tile. */
     fm_token_tile tile;
     int n_rows, n_blocks;
+    int n_runs, run;     /* tasks of a kv head, and blocks of each */
     float *sums, *marks; /* [n_kv_heads][n_blocks][n_rows] of [columns] and of m and l */
 } attend_work;
 
@@ -114,17 +116,25 @@ static float *output(const attend_work *w, const fm_token_tile *t, int kv_head, 
     return w->out + row_token(w, t, row) * (size_t)w->device->d->n_heads * w->hd + row_head(w, kv_head, row) * w->hd;
 }
 
-/* n rows (at most FM_ATTENTION_ROWS) from `row` on over one block: m, l [n], acc [n][columns]. */
-static void attend_block(const attend_work *w, const fm_token_tile *t, int kv_head, int row, int n, int block, float *m, float *l, float *acc) {
-    fm_kv_block b = fm_kv_at(w->device, &t->span->state->layers[w->layer].kv, kv_head, block * FM_ATTENTION_BLOCK);
+typedef struct row_range {
+    const fm_token_tile *tile;
+    int kv_head, first, n; /* n at most FM_ATTENTION_ROWS */
+} row_range;
+
+/* Rows over one block: m, l [n], acc [n][columns]. */
+static void attend_block(const attend_work *w, row_range r, int block, float *m, float *l, float *acc) {
+    const fm_token_tile *t = r.tile;
+    const fm_kv *kv = &t->span->state->layers[w->layer].kv;
+    fm_kv_block b = fm_kv_at(w->device, kv, r.kv_head, block * FM_ATTENTION_BLOCK);
     const float *q[FM_ATTENTION_ROWS];
     int keys[FM_ATTENTION_ROWS];
-    for (int i = 0; i < n; i++) {
-        int sees = t->position + (row + i) / w->group + 1 - block * FM_ATTENTION_BLOCK;
+    if ((block + 1) * FM_ATTENTION_BLOCK < t->position + t->n) b.next = fm_kv_at(w->device, kv, r.kv_head, (block + 1) * FM_ATTENTION_BLOCK).k;
+    for (int i = 0; i < r.n; i++) {
+        int sees = t->position + (r.first + i) / w->group + 1 - block * FM_ATTENTION_BLOCK;
         keys[i] = sees < FM_ATTENTION_BLOCK ? sees : FM_ATTENTION_BLOCK;
-        q[i] = query(w, t, kv_head, row + i);
+        q[i] = query(w, t, r.kv_head, r.first + i);
     }
-    w->device->k->attend(&b, q, n, keys, w->scale, m, l, acc, w->columns);
+    w->device->k->attend(&b, q, r.n, keys, w->scale, m, l, acc, w->columns);
 }
 
 static void finish_row(const attend_work *w, const fm_token_tile *t, int kv_head, int row, float L) {
@@ -145,7 +155,7 @@ static void part_task(void *arg, int task, int thread) {
     for (int block = 0; block < blocks_of(t); block++) {
         for (int row = first, n; row < last; row += n) {
             n = last - row < FM_ATTENTION_ROWS ? last - row : FM_ATTENTION_ROWS;
-            attend_block(w, t, kv_head, row, n, block, m, l, acc);
+            attend_block(w, (row_range){t, kv_head, row, n}, block, m, l, acc);
             for (int i = 0; i < n; i++) {
                 int r = row - first + i;
                 w->device->k->attend_merge(&M[r], &L[r], output(w, t, kv_head, row + i), m[i], l[i], acc + (size_t)i * w->columns, (int)w->hd);
@@ -155,17 +165,21 @@ static void part_task(void *arg, int task, int thread) {
     for (int row = first; row < last; row++) finish_row(w, t, kv_head, row, L[row - first]);
 }
 
-static void block_task(void *arg, int task, int thread) {
+/* A run of blocks, because one's keys are fetched while another is computed. */
+static void run_task(void *arg, int task, int thread) {
     (void)thread;
     const attend_work *w = arg;
-    for (int row = 0, n; row < w->n_rows; row += n) {
-        size_t at = (size_t)task * (size_t)w->n_rows + (size_t)row;
-        float m[FM_ATTENTION_ROWS], l[FM_ATTENTION_ROWS];
-        n = w->n_rows - row < FM_ATTENTION_ROWS ? w->n_rows - row : FM_ATTENTION_ROWS;
-        attend_block(w, &w->tile, task / w->n_blocks, row, n, task % w->n_blocks, m, l, w->sums + at * w->columns);
-        for (int i = 0; i < n; i++) {
-            w->marks[2 * (at + (size_t)i)] = m[i];
-            w->marks[2 * (at + (size_t)i) + 1] = l[i];
+    int kv_head = task / w->n_runs, first = task % w->n_runs * w->run, last = first + w->run < w->n_blocks ? first + w->run : w->n_blocks;
+    for (int block = first; block < last; block++) {
+        for (int row = 0, n; row < w->n_rows; row += n) {
+            size_t at = ((size_t)kv_head * (size_t)w->n_blocks + (size_t)block) * (size_t)w->n_rows + (size_t)row;
+            float m[FM_ATTENTION_ROWS], l[FM_ATTENTION_ROWS];
+            n = w->n_rows - row < FM_ATTENTION_ROWS ? w->n_rows - row : FM_ATTENTION_ROWS;
+            attend_block(w, (row_range){&w->tile, kv_head, row, n}, block, m, l, w->sums + at * w->columns);
+            for (int i = 0; i < n; i++) {
+                w->marks[2 * (at + (size_t)i)] = m[i];
+                w->marks[2 * (at + (size_t)i) + 1] = l[i];
+            }
         }
     }
 }
@@ -189,6 +203,9 @@ static void attend_by_block(attend_work *w, const fm_token_tile *tile) {
     for (int done = 0; done < tile->n; done += w->tile.n) {
         w->tile = *tile;
         w->n_blocks = blocks_of(tile);
+        w->run = w->n_blocks * dev->d->n_kv_heads / (4 * fm_pool_n_threads(dev->config.pool));
+        w->run = w->run < 1 ? 1 : w->run > MOST_RUN ? MOST_RUN : w->run;
+        w->n_runs = (w->n_blocks + w->run - 1) / w->run;
         int fit = (int)(room / ((size_t)w->n_blocks * (size_t)dev->d->n_heads)), left = tile->n - done;
         w->tile.first += done;
         w->tile.position += done;
@@ -196,7 +213,7 @@ static void attend_by_block(attend_work *w, const fm_token_tile *tile) {
         w->n_rows = w->tile.n * w->group;
         w->sums = dev->partial;
         w->marks = dev->partial + room * w->columns;
-        fm_pool_run(dev->config.pool, dev->d->n_kv_heads * w->n_blocks, block_task, w);
+        fm_pool_run(dev->config.pool, dev->d->n_kv_heads * w->n_runs, run_task, w);
         fm_pool_run(dev->config.pool, dev->d->n_kv_heads * w->n_rows, merge_task, w);
     }
 }

@@ -165,6 +165,7 @@ static void find_budget(fm_plan *p, const fm_engine_options *o) {
     uint64_t mine = fm_memory_resident(), free_now = fm_memory_available();
     p->available_bytes = free_now + mine;
     p->budget_given = o->memory_bytes > 0;
+    p->kv = o->kv;
     uint64_t reserve = p->available_bytes / 10 < GIB ? p->available_bytes / 10 : GIB;
     p->budget_bytes = p->budget_given ? o->memory_bytes : p->available_bytes - reserve;
     p->reserve_bytes = p->budget_given ? 0 : reserve;

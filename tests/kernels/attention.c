@@ -126,7 +126,7 @@ static void check_block(block_case b) {
     int heads[3] = {2, 2, b.hd}, n[FM_ATTENTION_ROWS];
     cache *c = cache_open(heads, b.kind, FM_ATTENTION_BLOCK, 1, &fm_kernels_scalar, NULL);
     float *k = new_vector(FM_ATTENTION_BLOCK * 2 * b.hd, b.inputs), *v = new_vector(FM_ATTENTION_BLOCK * 2 * b.hd, b.inputs % 2 ? NORMAL : b.inputs);
-    float *qs = new_vector(FM_ATTENTION_ROWS * b.hd, NORMAL), *mine = allocate((size_t)b.n * (size_t)b.hd * sizeof *mine);
+    float *qs = new_vector(FM_ATTENTION_ROWS * b.hd, NORMAL), *mine = new_vector(b.n * b.hd, ZEROS);
     const float *q[FM_ATTENTION_ROWS];
     if (b.special != 0) (random_below(2) ? k : v)[(2 * random_below(b.n) + 1) * b.hd + random_below(b.hd)] = b.special;
     for (int i = b.n * 2 * b.hd; i < FM_ATTENTION_BLOCK * 2 * b.hd; i++) k[i] = v[i] = NAN;
@@ -189,7 +189,8 @@ static void check_bf16(void) {
 
 static void attention_exact(const float *q, const float *k, const float *v, const int shape[3], int n, double *out) {
     int hd = shape[0], ld = shape[1], at = shape[2];
-    double *p = allocate((size_t)n * sizeof *p), most = -1e300, total = 0;
+    double *p = calloc((size_t)n, sizeof *p), most = -1e300, total = 0;
+    if (!p) exit(1);
     for (int j = 0; j < n; j++) {
         p[j] = 0;
         for (int i = 0; i < hd; i++) p[j] += (double)q[i] * (double)k[j * ld + at + i];

@@ -18,8 +18,9 @@ enum { ATTEND_LD = 512 + 16 }; /* of rows of queries: not a power of two, or the
 typedef struct attend_pass {
     const fm_kv_block *block;
     size_t columns;
-    const int *n;    /* [rows]: keys that each sees */
-    int least, most; /* of n */
+    const void *next; /* keys */
+    const int *n;     /* [rows]: keys that each sees */
+    int least, most;  /* of n */
     float scale;
     float q[ATTEND_ROWS][ATTEND_LD];
     float p[ATTEND_ROWS][FM_ATTENTION_BLOCK]; /* scores, then weights */
@@ -51,8 +52,8 @@ ALWAYS_INLINE kv_two values_of(const attend_pass *a, size_t j, size_t c, const i
     return kv_load(a->block->v, kind == FM_KV_F32 ? i : i + c, i + a->columns, kind);
 }
 
-/* Values are asked for while the keys of the same positions are multiplied, so that memory is never idle. */
-ALWAYS_INLINE void fetch_values(const char *from, size_t bytes) {
+/* Values are asked for while the keys of the same positions are multiplied, and the next keys while values are, so that memory is never idle. */
+ALWAYS_INLINE void fetch(const char *from, size_t bytes) {
     for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
 }
 
@@ -78,7 +79,7 @@ ALWAYS_INLINE void score_floats(attend_pass *a, int tile, const int n_rows, cons
     const char *values = (const char *)a->block->v + at * bytes;
     no_sums(s, n_rows, n_tiles);
     for (; d + 2 <= hd; d += 2) {
-        fetch_values(values + d * 16 * bytes * (size_t)n_tiles, 32 * bytes * (size_t)n_tiles);
+        fetch(values + d * 16 * bytes * (size_t)n_tiles, 32 * bytes * (size_t)n_tiles);
         EACH_OF for (int t = 0; t < n_tiles; t++) {
             kv_two k = keys_of(a, at + (size_t)t * step, d, kind);
             even[t] = k.first;
@@ -100,9 +101,11 @@ ALWAYS_INLINE void score_floats(attend_pass *a, int tile, const int n_rows, cons
 ALWAYS_INLINE void weigh_floats(attend_pass *a, size_t c, const int n_rows, const int n_vectors, const int kind) {
     attend_sums s;
     vf even[ATTEND_VECTORS], odd[ATTEND_VECTORS];
-    size_t j = 0, n = (size_t)a->least;
+    size_t j = 0, n = (size_t)a->least, bytes = kind == FM_KV_BF16 ? 2 : 4;
     no_sums(s, n_rows, n_vectors);
+    const char *next = (const char *)a->next + c * n * bytes;
     for (; j + 2 <= n; j += 2) {
+        fetch(next + j * 16 * (size_t)n_vectors * bytes, 32 * bytes * (size_t)n_vectors);
         EACH_OF for (int t = 0; t < n_vectors; t++) {
             kv_two v = values_of(a, j, c + 16 * (size_t)t, kind);
             even[t] = v.first;
@@ -165,7 +168,7 @@ ALWAYS_INLINE void score_int8(attend_pass *a, int tile, const int n_rows, const 
         for (; d < end; d += 2) {
             vi k[ATTEND_VECTORS];
             EACH_OF for (int t = 0; t < n_tiles; t++) k[t] = i_pairs(keys + d * FM_KV_TILE + (size_t)t * step);
-            fetch_values(values + d * 16 * (size_t)n_tiles, 32 * (size_t)n_tiles);
+            fetch(values + d * 16 * (size_t)n_tiles, 32 * (size_t)n_tiles);
             EACH_OF for (int i = 0; i < n_rows; i++) {
                 int32_t q = pair_at(a->q16[i] + d);
                 EACH_OF for (int t = 0; t < n_tiles; t++) dot[i][t] = i_dot_pair(dot[i][t], k[t], q);
@@ -201,7 +204,9 @@ ALWAYS_INLINE void weigh_int8(attend_pass *a, size_t c, const int n_rows, const 
     vi sum[ATTEND_ROWS][ATTEND_VECTORS];
     EACH_OF for (int i = 0; i < n_rows; i++) { EACH_OF for (int x = 0; x < n_vectors; x++) sum[i][x] = i_set1(0); }
     const int8_t *values = (const int8_t *)a->block->v + 2 * c;
-    for (int j = 0; j < a->most; j += 2, values += 2 * a->columns) {
+    const char *next = (const char *)a->next + c * (size_t)a->most;
+    for (int j = 0; j < a->most; j += 2, values += 2 * a->columns, next += 32 * n_vectors) {
+        fetch(next, 32 * (size_t)n_vectors);
         vi v[ATTEND_VECTORS];
         EACH_OF for (int x = 0; x < n_vectors; x++) v[x] = i_pairs(values + 32 * x);
         EACH_OF for (int i = 0; i < n_rows; i++) {
@@ -258,6 +263,7 @@ static void attend(const fm_kv_block *block, const float *const *q, int n_rows, 
     attend_pass a;
     a.block = block;
     a.columns = fm_kv_columns(block->head_dim);
+    a.next = block->next ? block->next : block->k;
     a.scale = scale;
     a.ldacc = ldacc;
     for (int first = 0, rows; first < n_rows; first += rows) {

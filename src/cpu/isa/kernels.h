@@ -46,6 +46,7 @@ typedef struct fm_kv_block {
     int head_dim;
     const void *k, *v;
     const float *k_scale, *v_scale;
+    const void *next; /* keys that will be asked for next, or NULL: only to have them fetched from memory */
 } fm_kv_block;
 
 typedef struct fm_kernels {
