@@ -56,6 +56,8 @@ typedef struct fm_error {
 
 enum { FM_ACTIVATIONS_INT8 = 0, FM_ACTIVATIONS_F32 = 1 };
 enum { FM_PREFETCH_ON = 0, FM_PREFETCH_OFF = 1 };
+/* Numbers of the KV cache: bfloat16; as computed; int8 with a scale for each 64, at little more than half of bfloat16's bytes. */
+enum { FM_KV_BF16 = 0, FM_KV_F32 = 1, FM_KV_Q8 = 2 };
 enum { FM_LOG_INFO = 0, FM_LOG_WARNING = 1 };
 
 typedef struct fm_engine_options {
@@ -80,6 +82,7 @@ typedef struct fm_engine_options {
      * Return non-zero to cancel. NULL: none. */
     int (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
     void *user; /* handed to log and progress */
+    int kv;     /* FM_KV_…; F32 is the reference */
 } fm_engine_options;
 
 #define FM_ENGINE_OPTIONS_INIT                                                                                                                                 \
@@ -124,6 +127,7 @@ typedef struct fm_plan {
     bool budget_given;
     uint64_t dense_bytes;    /* dense weights in memory */
     uint64_t session_bytes;  /* KV cache and states of n_sessions sessions */
+    int kv;                  /* FM_KV_…: numbers of the KV cache */
     uint64_t buffer_bytes;   /* activations, staging, tables */
     uint64_t text_bytes;     /* tokenizer */
     uint64_t overhead_bytes; /* the program itself */

@@ -14,7 +14,7 @@ extern const struct cli_command fm_command_synth, fm_command_bench, fm_command_t
 struct engine_choices {
     const char *config_from, *io, *policy, *cpu, *mirror;
     uint64_t memory;
-    int threads, context, experts_per_token, activations, prefetch;
+    int threads, context, experts_per_token, activations, prefetch, kv;
 };
 
 extern const struct cli_option fm_engine_table[];
@@ -24,6 +24,9 @@ extern const int fm_engine_table_n;
 
 /* The library's options for these; log and progress go to stderr through *progress. */
 fm_engine_options fm_engine_choose(const struct engine_choices *choices, struct progress *progress);
+
+/* "bf16", "f32" or "q8". */
+const char *fm_kv_text(int kv);
 
 /* The file of --heat: asked itself, NULL for "off", or with NULL one of the model's in the user's cache directory, which is made (NULL if that cannot be). */
 const char *fm_heat_path(char *path, size_t size, const char *asked, const char *model);

@@ -24,6 +24,7 @@ const struct cli_option fm_engine_table[] = {
     {"prefetch", 0, OPTION_CHOICE, AT(prefetch), "on|off", "read the next layer's likely experts while the disk is idle;\npacked models only (default: on)", 0,
      0},
     {"mirror", 0, OPTION_TEXT, AT(mirror), "DIR", "a copy of the packed model on another disk: half of each expert\nis read from it", 0, 0},
+    {"kv", 0, OPTION_CHOICE, AT(kv), "bf16|f32|q8", "numbers of the KV cache: q8 takes half of bf16's memory; f32 is the reference\n(default: bf16)", 0, 0},
     {"policy", 0, OPTION_TEXT, AT(policy), "NAME", "which experts stay in memory: lru, lfu (default: the best known)", 0, 0},
     {"io", 0, OPTION_TEXT, AT(io), "NAME", "how experts are read: uring, pread (default: the best that works)", 0, 0},
     {"cpu", 0, OPTION_TEXT, AT(cpu), "NAME", "kernels: scalar, avx2, avx512, neon (default: the best that works)", 0, 0},
@@ -42,6 +43,7 @@ fm_engine_options fm_engine_choose(const struct engine_choices *choices, struct 
     options.activations = choices->activations;
     options.prefetch = choices->prefetch;
     options.mirror = choices->mirror;
+    options.kv = choices->kv;
     options.io = choices->io;
     options.policy = choices->policy;
     options.cpu = choices->cpu;
@@ -75,6 +77,8 @@ const char *fm_heat_path(char *path, size_t size, const char *asked, const char 
     int n = snprintf(path, size, "%s%s/flash-moe/%.100s-%08x.heat", own ? cache : home, own ? "" : "/.cache", last, (unsigned)(hash ^ hash >> 32));
     return n > 0 && (size_t)n < size && make_directories(path) ? path : NULL;
 }
+
+const char *fm_kv_text(int kv) { return kv == FM_KV_F32 ? "f32" : kv == FM_KV_Q8 ? "q8" : "bf16"; }
 
 /* ---- Ctrl-C ---- */
 

@@ -66,6 +66,8 @@ static size_t lay_out(fm_device *dev, const fm_device_config *c, uint8_t *base) 
     dev->n_iota = c->max_batch > dev->n_rows ? c->max_batch : dev->n_rows;
     dev->iota = carve(base, &used, (size_t)dev->n_iota * sizeof(int32_t));
     dev->logits = carve(base, &used, FM_HEAD_ROWS * (size_t)d->vocab * f);
+    dev->tiles = carve(base, &used, n * sizeof *dev->tiles);
+    dev->partial = carve(base, &used, fm_attention_partial_floats(c) * f);
     return used;
 }
 
@@ -76,13 +78,15 @@ static uint64_t device_bytes(const fm_device_config *config) {
 
 static size_t lay_out_state(fm_state *state, const fm_device_config *c, uint8_t *base) {
     const fm_description *d = &c->model->description;
-    size_t used = 0, kv = (size_t)d->n_kv_heads * (size_t)d->head_dim, f = sizeof(float);
+    size_t used = 0, f = sizeof(float);
     fm_layer_state *layers = carve(base, &used, (size_t)d->n_layers * sizeof *layers);
     for (int i = 0; i < d->n_layers; i++) {
         fm_layer_state s = {0};
         if (d->layers[i].mixer == FM_MIXER_ATTENTION) {
-            s.keys = carve(base, &used, (size_t)c->context * kv * f);
-            s.values = carve(base, &used, (size_t)c->context * kv * f);
+            s.kv.k = carve(base, &used, fm_kv_value_bytes(c));
+            s.kv.v = carve(base, &used, fm_kv_value_bytes(c));
+            s.kv.k_scale = carve(base, &used, fm_kv_scale_bytes(c));
+            s.kv.v_scale = carve(base, &used, fm_kv_scale_bytes(c));
         } else {
             s.memory = carve(base, &used, (size_t)d->n_value_heads * (size_t)d->key_dim * (size_t)d->value_dim * f);
             s.conv = carve(base, &used, (size_t)(d->conv_taps - 1) * (size_t)fm_conv_channels(d) * f);

@@ -19,6 +19,25 @@ typedef struct fm_input {
     size_t memory_bytes, used;
 } fm_input;
 
+/* Keys and values of one layer, by kv head: for each what fm_kv_block says, of all positions. */
+typedef struct fm_kv {
+    void *k, *v;
+    float *k_scale, *v_scale; /* FM_KV_Q8 alone */
+} fm_kv;
+
+typedef struct fm_layer_state {
+    fm_kv kv;      /* attention */
+    float *memory; /* delta: [n_value_heads][key_dim][value_dim] */
+    float *conv;   /* delta: [conv_taps - 1][channels], oldest first */
+} fm_layer_state;
+
+/* Consecutive tokens of one span whose positions are in one tile of the KV cache. */
+typedef struct fm_token_tile {
+    const fm_span *span;
+    int first, n; /* rows of the batch */
+    int position; /* of the first */
+} fm_token_tile;
+
 struct fm_device {
     const fm_device_ops *ops;
     fm_device_config config;
@@ -52,14 +71,11 @@ struct fm_device {
     int32_t *row_of; /* [n_rows]: row of each choice */
     int n_iota;
     int32_t *iota; /* [max_batch or n_rows, the larger]: 0, 1, 2 … */
-    float *logits; /* [FM_HEAD_ROWS][vocab] */
-};
 
-typedef struct fm_layer_state {
-    float *keys, *values; /* attention: [context][n_kv_heads * head_dim] */
-    float *memory;        /* delta: [n_value_heads][key_dim][value_dim] */
-    float *conv;          /* delta: [conv_taps - 1][channels], oldest first */
-} fm_layer_state;
+    fm_token_tile *tiles; /* [max_batch]: the batch's, for attention */
+    float *partial;       /* [n_heads * blocks of the context][fm_kv_columns + 2]: attention over single blocks */
+    float *logits;        /* [FM_HEAD_ROWS][vocab] */
+};
 
 struct fm_state {
     fm_device *device;
@@ -101,6 +117,24 @@ void fm_multiply(fm_device *device, const fm_product *products, int n);
 void fm_linear(fm_device *device, const fm_matrix *matrix, fm_input *input, float *y, size_t ldy);
 /* h = RMSNorm(x) * weight for every row of the batch, and input = h. */
 void fm_norm_input(fm_device *device, const float *weight);
+
+/* ---- kv.c ---- */
+
+/* Bytes of one layer's keys, and as many of its values; of the scales of either. */
+size_t fm_kv_value_bytes(const fm_device_config *config);
+size_t fm_kv_scale_bytes(const fm_device_config *config);
+/* The tiles of a kv head from the one of position on. */
+fm_kv_block fm_kv_at(const fm_device *device, const fm_kv *kv, int head, int position);
+/* Writes one position's keys and values [n_kv_heads * head_dim]. */
+void fm_kv_store(const fm_device *device, const fm_kv *kv, int position, const float *k, const float *v);
+
+/* ---- attention.c ---- */
+
+/* Attention of the batch's queries, with their gates, over what the layer's cache holds; out [n][n_heads * head_dim]. */
+void fm_attend(fm_device *device, int layer, const float *q, float *out);
+/* Finds the tiles of the batch's tokens; returns how many. */
+int fm_attention_tiles(fm_device *device);
+size_t fm_attention_partial_floats(const fm_device_config *config);
 
 /* ---- the verbs ---- */
 size_t fm_attention_floats(const fm_description *d, int n); /* scratch for n tokens */

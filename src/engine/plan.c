@@ -34,6 +34,7 @@ int fm_options_read(fm_engine_options *out, const fm_engine_options *in, fm_erro
     if (out->experts_per_token < 0) return fm_fail(err, FM_EINVAL, "%d experts a token is negative", out->experts_per_token);
     if (out->activations != FM_ACTIVATIONS_INT8 && out->activations != FM_ACTIVATIONS_F32)
         return fm_fail(err, FM_EINVAL, "there are no activations %d", out->activations);
+    if (out->kv < FM_KV_BF16 || out->kv > FM_KV_Q8) return fm_fail(err, FM_EINVAL, "there is no kind %d of KV cache", out->kv);
     return 0;
 }
 
@@ -48,7 +49,8 @@ fm_device_config fm_plan_device(const fm_plan *plan, const fm_model *model, cons
                               .int8 = o->activations == FM_ACTIVATIONS_INT8,
                               .top_k = top_k_of(model, o),
                               .max_batch = plan->batch,
-                              .context = plan->context};
+                              .context = plan->context,
+                              .kv = o->kv};
 }
 
 fm_store_config fm_plan_store(const fm_plan *plan, const fm_model *model, const fm_engine_options *o) {
@@ -173,6 +175,7 @@ static void find_budget(fm_plan *p, const fm_engine_options *o) {
     uint64_t mine = fm_memory_resident(), free_now = fm_memory_available();
     p->available_bytes = free_now + mine;
     p->budget_given = o->memory_bytes > 0;
+    p->kv = o->kv;
     uint64_t reserve = p->available_bytes / 10 < GIB ? p->available_bytes / 10 : GIB;
     p->budget_bytes = p->budget_given ? o->memory_bytes : p->available_bytes - reserve;
     p->reserve_bytes = p->budget_given ? 0 : reserve;

@@ -49,6 +49,7 @@ typedef struct fm_device_config {
     int top_k;                /* experts a token */
     int max_batch;            /* tokens a batch */
     int context;              /* tokens a state holds */
+    int kv;                   /* FM_KV_…: numbers of the KV cache */
     void (*poll)(void *user); /* called between pieces of long computations, so that reads go on; NULL: none */
     void *poll_user;
 } fm_device_config;
@@ -57,7 +58,7 @@ typedef struct fm_device fm_device;
 
 typedef struct fm_device_ops {
     const char *name;
-    /* Bytes of a device and of one state; reads only model, int8, top_k, max_batch and context of config. */
+    /* Bytes of a device and of one state; reads only model, int8, top_k, max_batch, context and kv of config. */
     uint64_t (*device_bytes)(const fm_device_config *config);
     uint64_t (*state_bytes)(const fm_device_config *config);
 

@@ -101,6 +101,22 @@ def test_more_memory_holds_more_experts_and_a_context_costs():
     assert output_json("plan", EMBER, "--context", 8192, "--no-measure")["floor_bytes"] > floor
 
 
+def test_smaller_numbers_in_the_kv_cache_leave_more_memory():
+    def plan(kv, *arguments):
+        result = output_json("plan", EMBER, "--memory", "24M", "--no-measure", "--kv", kv, *arguments)
+        assert result["kv"] == kv
+        return result
+    f32, bf16, q8 = (plan(kv, "--context", 2048) for kv in ("f32", "bf16", "q8"))
+    layers = output_json("info", EMBER)["n_attention_layers"]
+    text = json.loads((EMBER / "config.json").read_text())["text_config"]
+    values = 2 * layers * 2048 * text["num_key_value_heads"] * text["head_dim"]
+    assert f32["session_bytes"] - bf16["session_bytes"] == 2 * values
+    assert bf16["session_bytes"] - q8["session_bytes"] == values - 4 * values // min(64, text["head_dim"])
+    assert q8["n_slots"] > bf16["n_slots"] > f32["n_slots"]
+    assert plan("q8")["context"] > plan("bf16")["context"] > plan("f32")["context"]
+    assert output_json("plan", EMBER, "--memory", "24M", "--no-measure")["kv"] == "bf16"
+
+
 def test_plan_refuses_as_run_does():
     floor = output_json("plan", EMBER, "--context", 1024, "--no-measure")["floor_bytes"]
     assert flash_moe("plan", EMBER, "--context", 1024, "--memory", floor, "--no-measure").returncode == 0
@@ -178,7 +194,7 @@ def test_perplexity_is_that_of_the_dumped_logits(tmp_path):
 def test_perplexity_is_that_of_transformers():
     """The reference is float32 throughout, over the whole text; int8 activations cost a little."""
     reference = json.loads((EMBER / "reference.json").read_text())
-    exact = output_json("perplexity", EMBER, "-f", EMBER / "held-out.txt", "--activations", "f32", timeout=300)
+    exact = output_json("perplexity", EMBER, "-f", EMBER / "held-out.txt", "--activations", "f32", "--kv", "f32", timeout=300)
     assert exact["tokens"] == reference["tokens"]
     assert exact["mean_nll"] == pytest.approx(reference["mean_nll"], abs=2e-5)
     quick = output_json("perplexity", EMBER, "-f", EMBER / "held-out.txt", timeout=300)

@@ -128,6 +128,7 @@ def test_mistakes(arguments, message):
     ("--seed", "-1", "--seed is -1, but must be from 0 to 9223372036854775807."),
     ("--threads", "0", "--threads is 0, but must be from 1 to 1024."),
     ("--context", "0", "--context is 0, but must be from 1 to 16777216."),
+    ("--kv", "foo", "--kv is one of bf16|f32|q8, not 'foo'."),
     ("--activations", "f16", "--activations is one of int8|f32, not 'f16'."),
     ("--activations", "int", "--activations is one of int8|f32, not 'int'."),
     ("--activations", "", "--activations is one of int8|f32, not ''."),

@@ -22,10 +22,11 @@ static int keep(void *user, int position, const float *logits) {
     return 0;
 }
 
-static fm_engine *open_engine(const char *directory, int activations) {
+static fm_engine *open_engine(const char *directory, int activations, int kv) {
     fm_engine_options options = FM_ENGINE_OPTIONS_INIT;
     fm_engine *engine;
     options.activations = activations;
+    options.kv = kv;
     options.context = 1024;
     options.memory_bytes = (uint64_t)512 << 20;
     MUST(fm_engine_open(&engine, directory, &options, err));
@@ -140,7 +141,7 @@ static void check_reference(const char *directory) {
     snprintf(path, sizeof path, "%s/reference.json", directory);
     json_t *reference = json_load_file(path, 0, &at);
     CHECK(reference, "%s: %s", path, at.text);
-    fm_engine *engine = open_engine(directory, FM_ACTIVATIONS_F32);
+    fm_engine *engine = open_engine(directory, FM_ACTIVATIONS_F32, FM_KV_F32);
     double worst = 0;
     for (int i = 0; i < 7; i++) {
         int from = (int)json_integer_value(json_array_get(json_object_get(reference, "logits_from"), (size_t)i));
@@ -155,7 +156,7 @@ static void check_reference(const char *directory) {
 }
 
 static void check_quality(const char *directory, const char *bf16) {
-    fm_engine *a = open_engine(bf16, FM_ACTIVATIONS_F32), *b = open_engine(directory, FM_ACTIVATIONS_INT8);
+    fm_engine *a = open_engine(bf16, FM_ACTIVATIONS_F32, FM_KV_F32), *b = open_engine(directory, FM_ACTIVATIONS_INT8, FM_KV_BF16);
     rows p = new_rows(a), q = new_rows(b);
     int32_t *ids;
     double nll_a = 0, nll_b = 0, kl = 0;

@@ -95,6 +95,7 @@ int main(int argc, char **argv) {
 
     fm_engine_options options = FM_ENGINE_OPTIONS_INIT;
     options.activations = FM_ACTIVATIONS_F32;
+    options.kv = FM_KV_F32;
     options.context = n;
     options.memory_bytes = (uint64_t)256 << 20;
     fm_engine *engine;

@@ -1,11 +1,11 @@
 /* tests/engine/order.c: order independence: the same logits, bit for bit, whatever the threads, the budget, the policy, the I/O back end, the order in which reads
- * complete, how the prompt is cut into pieces, and who else is in the batch. */
+ * complete, how the prompt is cut into pieces, and who else is in the batch; for each kind of KV cache. */
 #include "engine/engine.h"
 #include "experts/io_fake.h"
 #include "test.h"
 
-#define N_PROMPT 150
-#define N_TOKENS 174
+#define N_PROMPT 290 /* more than a block of keys */
+#define N_TOKENS 310
 
 static const char model[] = TEST_SOURCE_ROOT "/models/ember";
 static int32_t ids[2][N_TOKENS];
@@ -116,27 +116,34 @@ static void long_prompt(fm_engine_options o) {
     CHECK(sums[0] == sums[1], "another long prompt in the batch changes the logits");
 }
 
-int main(void) {
-    uint64_t random = 1;
-    for (int w = 0; w < 2; w++) {
-        for (int i = 0; i < N_TOKENS; i++) ids[w][i] = (int32_t)(3 + test_random(&random) % 4000);
-    }
-    fm_engine_options o = FM_ENGINE_OPTIONS_INIT;
-    o.context = 256;
-    o.n_threads = 1;
-    o.memory_bytes = (uint64_t)256 << 20;
+static void check_kind(int kv, fm_engine_options o) {
+    o.kv = kv;
     uint64_t want = run_with(&o, NULL, 0, N_PROMPT);
     CHECK(run_with(&o, NULL, 1, N_PROMPT) != want, "another text gives the same logits");
     for (int t = 2; t <= 8; t++) {
         o.n_threads = t;
-        CHECK(run_with(&o, NULL, 0, N_PROMPT) == want, "%d threads", t);
+        CHECK(run_with(&o, NULL, 0, N_PROMPT) == want, "%d threads, kv %d", t, kv);
     }
     o.n_threads = 2;
     long_prompt(o);
-    for (int piece = 1; piece <= 64; piece = piece * 3 + 1) CHECK(run_with(&o, NULL, 0, piece) == want, "pieces of %d", piece);
+    for (int piece = 1; piece <= 64; piece = piece * 3 + 1) CHECK(run_with(&o, NULL, 0, piece) == want, "pieces of %d, kv %d", piece, kv);
     fm_plan plan;
     MUST(fm_plan_make(&plan, model, &o, err));
     CHECK(plan.resident, "the whole model fits in %llu bytes", (unsigned long long)plan.budget_bytes);
+    o.n_sessions = 2;
+    o.memory_bytes = plan.floor_bytes * 2;
+    CHECK(run_batched(&o) == want, "another session in the batch, kv %d", kv);
+    for (int other = FM_KV_BF16; other < kv; other++) {
+        o.kv = other;
+        CHECK(run_batched(&o) != want, "kv %d gives the bits of kv %d", other, kv);
+    }
+}
+
+/* Budgets, policies, back ends and completions, which have nothing to do with the KV cache. */
+static void check_reads(fm_engine_options o) {
+    uint64_t want = run_with(&o, NULL, 0, N_PROMPT);
+    fm_plan plan;
+    MUST(fm_plan_make(&plan, model, &o, err));
     uint64_t floor = plan.floor_bytes, all = floor + (uint64_t)plan.n_experts_total * plan.slot_bytes;
     for (int step = 0; step < 6; step++) {
         o.memory_bytes = floor + (all - floor) * (uint64_t)(step * step) / 25;
@@ -155,8 +162,19 @@ int main(void) {
         io_fake.short_percent = seed > 2 ? 20 : 0;
         CHECK(run_with(&o, &io_fake_ops, 0, seed % 2 ? N_PROMPT : 5) == want, "completions shuffled by seed %d", seed);
     }
-    o.n_sessions = 2;
-    o.memory_bytes = floor * 2;
-    CHECK(run_batched(&o) == want, "another session in the batch");
+}
+
+int main(void) {
+    uint64_t random = 1;
+    for (int w = 0; w < 2; w++) {
+        for (int i = 0; i < N_TOKENS; i++) ids[w][i] = (int32_t)(3 + test_random(&random) % 4000);
+    }
+    fm_engine_options o = FM_ENGINE_OPTIONS_INIT;
+    o.context = 512;
+    o.n_threads = 1;
+    o.memory_bytes = (uint64_t)256 << 20;
+    for (int kv = FM_KV_BF16; kv <= FM_KV_Q8; kv++) check_kind(kv, o);
+    o.n_threads = 2;
+    check_reads(o);
     return TEST_END();
 }

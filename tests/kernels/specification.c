@@ -229,64 +229,6 @@ static void check_conv(void) {
     free(x);
 }
 
-/* One block, with the roundings that are prescribed. */
-static void check_attend(int n_keys, int n) {
-    float *q = new_vector(n, NORMAL), *keys = new_vector(n_keys * n, NORMAL), *v = new_vector(n_keys * n, NORMAL), *y = new_vector(n, ZEROS), m, l;
-    float p[FM_ATTENTION_BLOCK], ones[FM_ATTENTION_BLOCK], most = -INFINITY;
-    k->attend(q, keys, v, (size_t)n, n_keys, n, 0.3f, &m, &l, y);
-    for (int j = 0; j < n_keys; j++) {
-        p[j] = plain_dot(q, keys + j * n, n) * 0.3f;
-        most = fmaxf(most, p[j]);
-        ones[j] = 1;
-    }
-    for (int j = 0; j < n_keys; j++) p[j] = fm_expf(p[j] - most);
-    float sum = plain_dot(p, ones, n_keys);
-    SAME(&m, &most, 1, "attend's m, %d keys", n_keys);
-    SAME(&l, &sum, 1, "attend's l, %d keys", n_keys);
-    for (int i = 0; i < n; i++) {
-        float acc = 0;
-        for (int j = 0; j < n_keys; j++) acc = fmaf(p[j], v[j * n + i], acc);
-        SAME(y + i, &acc, 1, "attend, %d keys, %d of %d", n_keys, i, n);
-    }
-    free(q);
-    free(keys);
-    free(v);
-    free(y);
-}
-
-/* Attention over several blocks and the merging of them, against one softmax over all keys. */
-static void check_attention(int n, int hd) {
-    float *q = new_vector(hd, NORMAL), *keys = new_vector(n * hd, NORMAL), *v = new_vector(n * hd, NORMAL);
-    float *acc = allocate((size_t)hd * 4), *block = allocate((size_t)hd * 4), M = 0, L = 0, m, l;
-    double *p = allocate((size_t)n * sizeof *p), most = -1e30, total = 0;
-    for (int first = 0; first < n; first += FM_ATTENTION_BLOCK) {
-        int count = n - first < FM_ATTENTION_BLOCK ? n - first : FM_ATTENTION_BLOCK;
-        k->attend(q, keys + first * hd, v + first * hd, (size_t)hd, count, hd, 0.4f, &m, &l, block);
-        k->attend_merge(&M, &L, acc, m, l, block, hd);
-    }
-    k->attend_finish(L, acc, hd, acc);
-    for (int j = 0; j < n; j++) {
-        p[j] = 0;
-        for (int i = 0; i < hd; i++) p[j] += (double)q[i] * (double)keys[j * hd + i];
-        p[j] *= (double)0.4f;
-        most = fmax(most, p[j]);
-    }
-    for (int j = 0; j < n; j++) total += p[j] = exp(p[j] - most);
-    for (int i = 0; i < hd; i++) {
-        double want = 0;
-        for (int j = 0; j < n; j++) want += p[j] / total * (double)v[j * hd + i];
-        /* Outputs are means of values of size 1; scores of size 10 are rounded to 1e-6. */
-        CHECK(fabs((double)acc[i] - want) < 3e-6, "attention over %d keys, %d: %g, want %g", n, i, (double)acc[i], want);
-    }
-    CLOSE(M, most, 1e-5, "the largest score");
-    free(q);
-    free(keys);
-    free(v);
-    free(acc);
-    free(block);
-    free(p);
-}
-
 static void check_delta(void) {
     enum { DK = 24, DV = 40 };
     float *s = new_vector(DK * DV, NORMAL), *q = new_vector(DK, NORMAL), *key = new_vector(DK, NORMAL), *v = new_vector(DV, NORMAL), o[DV], s0[DK * DV];
@@ -314,7 +256,7 @@ static void check_delta(void) {
 
 /* A NaN among the inputs must be seen in the output. */
 static void check_nan(void) {
-    float x[40], y[40], z[40], m, l;
+    float x[40], y[40], z[40];
     for (int at = 0; at < 40; at++) {
         fill_vector(x, 40, NORMAL);
         fill_vector(z, 40, NORMAL);
@@ -330,8 +272,6 @@ static void check_nan(void) {
         CHECK(isnan(y[at]), "swiglu");
         k->sigmoid_mul(z, x, 40, y);
         CHECK(isnan(y[at]), "sigmoid_mul");
-        k->attend(z, x, z, 8, 5, 8, 1, &m, &l, y);
-        CHECK(isnan(l) && isnan(y[0]), "attend, NaN in a key");
     }
 }
 
@@ -346,10 +286,6 @@ int main(void) {
     for (int n = 1; n < 80; n++) check_vectors(n);
     check_vectors(2048);
     check_conv();
-    for (int n = 1; n <= 90; n++) check_attend(n * 7 % FM_ATTENTION_BLOCK + 1, n);
-    check_attention(1, 16);
-    check_attention(300, 33);
-    check_attention(1000, 64);
     check_delta();
     check_nan();
     return TEST_END();

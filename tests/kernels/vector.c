@@ -149,29 +149,6 @@ static void check_exp(void) {
     }
 }
 
-static void check_attend(int n, int hd, int kind, float special) {
-    size_t ld = (size_t)hd + 3, size = (size_t)n * ld;
-    float *q = new_vector(hd, NORMAL), *k = new_vector((int)size, kind), *v = new_vector((int)size, kind);
-    for (int i = 0; special != 0 && i < n / 4 + 1; i++) k[random_below((int)size)] = special;
-    size_t out = (size_t)hd + GUARD;
-    float *want = new_vector((int)out, NORMAL), *got = allocate(out * sizeof *got), *before = allocate(out * sizeof *got), m[2], l[2];
-    memcpy(before, want, out * sizeof *got);
-    fm_kernels_scalar.attend(q, k, v, ld, n, hd, 0.3f, &m[0], &l[0], want);
-    for (int i = 0; i < n_tables; i++) {
-        memcpy(got, before, out * sizeof *got);
-        tables[i]->attend(q, k, v, ld, n, hd, 0.3f, &m[1], &l[1], got);
-        SAME(got, want, out, "%s attend, %d keys of %d, inputs %d", tables[i]->name, n, hd, kind);
-        SAME(m + 1, m, 1, "%s attend's m, %d keys of %d, inputs %d", tables[i]->name, n, hd, kind);
-        SAME(l + 1, l, 1, "%s attend's l, %d keys of %d, inputs %d", tables[i]->name, n, hd, kind);
-    }
-    free(q);
-    free(k);
-    free(v);
-    free(want);
-    free(got);
-    free(before);
-}
-
 /* Three steps, so that an error of the state is seen in what follows. */
 static void check_delta(int dk, int dv, int kind) {
     size_t state = (size_t)dk * (size_t)dv;
@@ -203,11 +180,6 @@ static void check_all(void) {
     static const int sizes[] = {128, 255, 256, 512, 2048, 2049, 4096};
     for (int i = 0; i < 7; i++) check_vectors(sizes[i], i % 2 ? WIDE : NORMAL, 0);
     for (int i = 0; i < 40; i++) check_vectors(1 + i * 3, i % N_VECTORS, special[1 + i % 3]);
-    for (int hd = 1; hd <= 140; hd += hd < 70 ? 1 : 13) check_attend(1 + hd * 7 % 40, hd, hd % N_VECTORS, 0);
-    for (int n = 1; n <= FM_ATTENTION_BLOCK; n += n < 70 ? 1 : 31) check_attend(n, 64, n % N_VECTORS, special[n % 9 ? 0 : n / 9 % 4]);
-    for (int i = 0; i < 60; i++) check_attend(100 + i, 1 + i % 3, WIDE, special[1 + i % 3]);
-    check_attend(FM_ATTENTION_BLOCK, 256, NORMAL, 0);
-    check_attend(FM_ATTENTION_BLOCK, 128, WIDE, 0);
     for (int dv = 1; dv <= 140; dv += dv < 70 ? 1 : 13) check_delta(1 + dv * 5 % 37, dv, dv % N_VECTORS);
     check_delta(128, 128, NORMAL);
     check_delta(64, 512, WIDE);

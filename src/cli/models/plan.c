@@ -63,10 +63,10 @@ static int print_json(const fm_plan *p, const fm_machine_speed *speed, bool fits
                                "session_bytes", (json_int_t)p->session_bytes, "buffer_bytes", (json_int_t)p->buffer_bytes, "text_bytes",
                                (json_int_t)p->text_bytes, "overhead_bytes", (json_int_t)p->overhead_bytes, "slot_bytes", (json_int_t)p->slot_bytes,
                                "cache_bytes", (json_int_t)p->cache_bytes, "floor_bytes", (json_int_t)p->floor_bytes);
-    json_t *rest = json_pack("{s:i, s:i, s:i, s:i, s:i, s:b, s:I, s:I, s:I, s:o}", "n_slots", p->n_slots, "n_experts_total", p->n_experts_total, "min_slots",
-                             p->min_slots, "context", p->context, "batch", p->batch, "resident", p->resident, "expert_disk_bytes",
-                             (json_int_t)p->expert_disk_bytes, "token_expert_bytes", (json_int_t)p->token_expert_bytes, "token_dense_bytes",
-                             (json_int_t)p->token_dense_bytes, "rates", rates_json(p, speed));
+    json_t *rest = json_pack("{s:s, s:i, s:i, s:i, s:i, s:i, s:b, s:I, s:I, s:I, s:o}", "kv", fm_kv_text(p->kv), "n_slots", p->n_slots, "n_experts_total",
+                             p->n_experts_total, "min_slots", p->min_slots, "context", p->context, "batch", p->batch, "resident", p->resident,
+                             "expert_disk_bytes", (json_int_t)p->expert_disk_bytes, "token_expert_bytes", (json_int_t)p->token_expert_bytes,
+                             "token_dense_bytes", (json_int_t)p->token_dense_bytes, "rates", rates_json(p, speed));
 
     json_object_update(object, rest);
     json_decref(rest);
@@ -96,8 +96,8 @@ static void print_memory(const fm_plan *p) {
         fm_table_add(&t, "%s", fm_memory_text(size, rows[i].bytes));
     }
     fm_table_print(&t, stdout, "  ");
-    printf("  %d of %d experts fit, %s each; context %d tokens, prompts are read %d tokens at a time\n", p->n_slots, p->n_experts_total,
-           fm_memory_text(size, p->slot_bytes), p->context, p->batch);
+    printf("  %d of %d experts fit, %s each; context %d tokens in %s, prompts are read %d tokens at a time\n", p->n_slots, p->n_experts_total,
+           fm_memory_text(size, p->slot_bytes), p->context, fm_kv_text(p->kv), p->batch);
     printf("  the least that runs at this context is %s, with %d experts\n", fm_memory_text(size, p->floor_bytes), p->min_slots);
 }
 

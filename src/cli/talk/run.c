@@ -140,8 +140,8 @@ static void print_stats(const struct run *r) {
     const fm_stats *s = &r->last;
     char a[SIZE_TEXT], b[SIZE_TEXT], c[SIZE_TEXT], d[SIZE_TEXT];
 
-    fprintf(stderr, "memory: budget %s; dense weights %s, sessions %s, experts %s", fm_memory_text(a, p->budget_bytes), fm_memory_text(b, p->dense_bytes),
-            fm_memory_text(c, p->session_bytes), fm_memory_text(d, p->cache_bytes));
+    fprintf(stderr, "memory: budget %s; dense weights %s, sessions %s (%d tokens, %s), experts %s", fm_memory_text(a, p->budget_bytes),
+            fm_memory_text(b, p->dense_bytes), fm_memory_text(c, p->session_bytes), p->context, fm_kv_text(p->kv), fm_memory_text(d, p->cache_bytes));
     fprintf(stderr, ", buffers %s, tokenizer %s, program %s; peak %s\n", fm_memory_text(a, p->buffer_bytes), fm_memory_text(b, p->text_bytes),
             fm_memory_text(c, p->overhead_bytes), fm_memory_text(d, fm_peak_memory()));
     fprintf(stderr, "experts: %d of %d fit (%.1f %%), %s each; %llu requests, %.1f %% hits; %llu slots given back\n", p->n_slots, p->n_experts_total,
@@ -200,11 +200,12 @@ static int print_json(const struct run *r) {
                        d->n_tokens, "prompt_tokens", d->n_prompt, "stop", stop_name(d->stop), "seed", (json_int_t)r->sampling.seed, "total_seconds",
                        x.total_seconds, "prompt_seconds", d->prompt_seconds, "first_token_seconds", d->first_token_seconds, "decode_seconds", d->decode_seconds,
                        "tokens_per_second", x.tokens_per_second, "prompt_tokens_per_second", x.prompt_tokens_per_second);
-    rest = json_pack("{s:f, s:f, s:f, s:I, s:f, s:f, s:I, s:I, s:i, s:i, s:s, s:s, s:i, s:o}", "hit_rate", x.hit_rate, "read_bytes_per_token",
+    rest = json_pack("{s:f, s:f, s:f, s:I, s:f, s:f, s:I, s:I, s:I, s:s, s:i, s:i, s:s, s:s, s:i, s:o}", "hit_rate", x.hit_rate, "read_bytes_per_token",
                      x.read_bytes_per_token, "disk_bytes_per_second", x.disk_bytes_per_second, "disk_bytes", (json_int_t)s->disk_bytes, "disk_seconds",
                      s->disk_seconds, "stall_seconds", s->stall_seconds, "memory_peak_bytes", (json_int_t)fm_peak_memory(), "memory_budget_bytes",
-                     (json_int_t)p->budget_bytes, "n_slots", p->n_slots, "n_experts_total", p->n_experts_total, "cpu", fm_engine_cpu(r->engine), "io",
-                     fm_engine_io(r->engine), "n_threads", fm_engine_n_threads(r->engine), "phase_seconds", phases);
+                     (json_int_t)p->budget_bytes, "session_bytes", (json_int_t)p->session_bytes, "kv", fm_kv_text(p->kv), "n_slots", p->n_slots,
+                     "n_experts_total", p->n_experts_total, "cpu", fm_engine_cpu(r->engine), "io", fm_engine_io(r->engine), "n_threads",
+                     fm_engine_n_threads(r->engine), "phase_seconds", phases);
     json_object_update(object, rest);
     json_decref(rest);
     json_object_set_new(object, "n_guessed", json_integer((json_int_t)s->n_guessed));

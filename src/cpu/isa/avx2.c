@@ -12,6 +12,8 @@ typedef struct vi {
     __m256i a, b;
 } vi;
 
+#define ATTEND_ROWS 4
+#define ATTEND_VECTORS 1
 #define TOKENS_I8 4
 #define FLOAT_ROWS 1
 #define FLOAT_TOKENS 1
@@ -120,6 +122,15 @@ static inline vi i_dot(vi acc, vi v, int32_t x) {
     vi mask = i_set1(0x0f0f0f0f), high = i_dot_small(i_set1(0), i_and(i_shr(v, 4), mask), x);
     return i_add(i_dot_small(acc, i_and(v, mask), x), i_shl(high, 4));
 }
+
+static inline vi i_pairs(const void *p) { return (vi){_mm256_cvtepi8_epi16(load128(p)), _mm256_cvtepi8_epi16(load128((const uint8_t *)p + 16))}; }
+
+static inline vi i_dot_pair(vi acc, vi v, int32_t x) {
+    __m256i xs = _mm256_set1_epi32(x);
+    return (vi){_mm256_add_epi32(acc.a, _mm256_madd_epi16(v.a, xs)), _mm256_add_epi32(acc.b, _mm256_madd_epi16(v.b, xs))};
+}
+
+static inline void i_store16(int16_t *p, vi x) { _mm256_storeu_si256((__m256i *)(void *)p, _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8)); }
 
 #include "cpu/isa/bodies.h"
 

@@ -7,6 +7,8 @@ typedef __m512 vf;
 typedef __m512i vi;
 typedef uint32_t u32x16 __attribute__((vector_size(64)));
 
+#define ATTEND_ROWS 8
+#define ATTEND_VECTORS 2
 #define TOKENS_I8 8
 #define FLOAT_ROWS 2
 #define FLOAT_TOKENS 2
@@ -67,6 +69,10 @@ static inline void i_store8(int8_t *p, vi a, const uint8_t order[16]) {
 
 static inline vi i_dot(vi acc, vi a, int32_t x) { return _mm512_dpbusd_epi32(acc, a, _mm512_set1_epi32(x)); }
 static inline vi i_dot_small(vi acc, vi a, int32_t x) { return i_dot(acc, a, x); }
+
+static inline vi i_pairs(const void *p) { return _mm512_cvtepi8_epi16(_mm256_loadu_si256(p)); }
+static inline vi i_dot_pair(vi acc, vi a, int32_t x) { return _mm512_dpwssd_epi32(acc, a, _mm512_set1_epi32(x)); }
+static inline void i_store16(int16_t *p, vi a) { _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(a)); }
 
 #include "cpu/isa/bodies.h"
 

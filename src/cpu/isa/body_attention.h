@@ -5,25 +5,289 @@
 #include "cpu/isa/body_vector.h"
 #include "cpu/isa/lanes.h"
 
-/* n_vectors vectors of acc: sum over j of p[j] * v[j], in the order of j. The last may be part of one: n columns are left. */
-ALWAYS_INLINE void weighted_rows(const float *p, const float *v, size_t ld, int n_rows, float *acc, const int n_vectors, int n) {
-    vf sum[4];
-    for (int i = 0; i < n_vectors; i++) sum[i] = f_set1(0);
-    for (int j = 0; j < n_rows; j++, v += ld) {
-        vf weight = f_set1(p[j]);
-        for (int i = 0; i < n_vectors; i++) sum[i] = f_fma(weight, f_load_n(v + 16 * i, n - 16 * i), sum[i]);
-    }
-    for (int i = 0; i < n_vectors; i++) f_store_n(acc + 16 * i, sum[i], n - 16 * i);
+enum { ATTEND_LD = 512 + 16 }; /* of rows of queries: not a power of two, or they would share the sets of the cache */
+
+/* Before a loop whose sums have to stay in registers: it is unrolled, whatever the compiler would think. */
+#ifdef __clang__
+#define EACH_OF _Pragma("clang loop unroll(full)")
+#else
+#define EACH_OF _Pragma("GCC unroll 8")
+#endif
+
+/* Up to ATTEND_ROWS queries and one block of keys. */
+typedef struct attend_pass {
+    const fm_kv_block *block;
+    size_t columns;
+    const void *next; /* keys */
+    const int *n;     /* [rows]: keys that each sees */
+    int least, most;  /* of n */
+    float scale;
+    float q[ATTEND_ROWS][ATTEND_LD];
+    float p[ATTEND_ROWS][FM_ATTENTION_BLOCK]; /* scores, then weights */
+    int16_t q16[ATTEND_ROWS][ATTEND_LD], p16[ATTEND_ROWS][FM_ATTENTION_BLOCK];
+    float factor[ATTEND_ROWS]; /* of q16 or p16 */
+    float *acc;
+    size_t ldacc;
+} attend_pass;
+
+/* Vectors of 16 of two columns of keys, or of two positions' values: with bf16 the two lie in the halves of 32 bits at i, with f32 at i and at next. */
+typedef struct kv_two {
+    vf first, second;
+} kv_two;
+
+ALWAYS_INLINE kv_two kv_load(const void *base, size_t i, size_t next, const int kind) {
+    if (kind == FM_KV_F32) return (kv_two){f_load((const float *)base + i), f_load((const float *)base + next)};
+    vi both = i_load((const uint16_t *)base + i);
+    return (kv_two){i_as_float(i_shl(both, 16)), i_as_float(i_and(both, i_set1((int32_t)0xffff0000)))};
 }
 
-static void attend(const float *q, const float *k, const float *v, size_t ld, int n, int hd, float scale, float *m, float *l, float *acc) {
-    float p[FM_ATTENTION_BLOCK];
-    for (int j = 0; j < n; j++) p[j] = dot(q, k + (size_t)j * ld, hd) * scale;
-    *m = highest(p, n);
-    *l = exp_and_sum(p, *m, n, p);
-    int c = 0;
-    for (; c + 64 <= hd; c += 64) weighted_rows(p, v + c, ld, n, acc + c, 4, 64);
-    for (; c < hd; c += 16) weighted_rows(p, v + c, ld, n, acc + c, 1, hd - c);
+/* Columns d and d + 1 of a tile of keys that begins at `at`. */
+ALWAYS_INLINE kv_two keys_of(const attend_pass *a, size_t at, size_t d, const int kind) {
+    return kv_load(a->block->k, at + d * FM_KV_TILE, at + (d + 1) * FM_KV_TILE, kind);
+}
+
+/* 16 columns from c on of positions j (even) and j + 1. */
+ALWAYS_INLINE kv_two values_of(const attend_pass *a, size_t j, size_t c, const int kind) {
+    size_t i = j * a->columns + c;
+    return kv_load(a->block->v, kind == FM_KV_F32 ? i : i + c, i + a->columns, kind);
+}
+
+/* Values are asked for while the keys of the same positions are multiplied, and the next keys while values are, so that memory is never idle. */
+ALWAYS_INLINE void fetch(const char *from, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
+}
+
+typedef vf attend_sums[ATTEND_ROWS][ATTEND_VECTORS];
+
+/* sums += x[i][at] times v of each vector. */
+ALWAYS_INLINE void add_products(attend_sums sums, const float *x, size_t ld, const vf *v, const int n_rows, const int n_vectors) {
+    EACH_OF for (int i = 0; i < n_rows; i++) {
+        vf each = f_set1(x[(size_t)i * ld]);
+        EACH_OF for (int t = 0; t < n_vectors; t++) sums[i][t] = f_fma(each, v[t], sums[i][t]);
+    }
+}
+
+ALWAYS_INLINE void no_sums(attend_sums sums, const int n_rows, const int n_vectors) {
+    EACH_OF for (int i = 0; i < n_rows; i++) { EACH_OF for (int t = 0; t < n_vectors; t++) sums[i][t] = f_set1(0); }
+}
+
+/* Scores of n_rows queries and n_tiles tiles of keys. */
+ALWAYS_INLINE void score_floats(attend_pass *a, int tile, const int n_rows, const int n_tiles, const int kind) {
+    attend_sums s;
+    vf even[ATTEND_VECTORS], odd[ATTEND_VECTORS];
+    size_t step = a->columns * FM_KV_TILE, at = (size_t)tile * step, d = 0, hd = (size_t)a->block->head_dim, bytes = kind == FM_KV_BF16 ? 2 : 4;
+    const char *values = (const char *)a->block->v + at * bytes;
+    no_sums(s, n_rows, n_tiles);
+    for (; d + 2 <= hd; d += 2) {
+        fetch(values + d * 16 * bytes * (size_t)n_tiles, 32 * bytes * (size_t)n_tiles);
+        EACH_OF for (int t = 0; t < n_tiles; t++) {
+            kv_two k = keys_of(a, at + (size_t)t * step, d, kind);
+            even[t] = k.first;
+            odd[t] = k.second;
+        }
+        add_products(s, &a->q[0][d], ATTEND_LD, even, n_rows, n_tiles);
+        add_products(s, &a->q[0][d + 1], ATTEND_LD, odd, n_rows, n_tiles);
+    }
+    if (d < hd) {
+        EACH_OF for (int t = 0; t < n_tiles; t++) even[t] = keys_of(a, at + (size_t)t * step, d, kind).first;
+        add_products(s, &a->q[0][d], ATTEND_LD, even, n_rows, n_tiles);
+    }
+    EACH_OF for (int i = 0; i < n_rows; i++) {
+        EACH_OF for (int t = 0; t < n_tiles; t++) f_store(a->p[i] + (tile + t) * FM_KV_TILE, f_mul(s[i][t], f_set1(a->scale)));
+    }
+}
+
+/* n_vectors vectors of columns from c on: sums over the keys that all queries see. */
+ALWAYS_INLINE void weigh_floats(attend_pass *a, size_t c, const int n_rows, const int n_vectors, const int kind) {
+    attend_sums s;
+    vf even[ATTEND_VECTORS], odd[ATTEND_VECTORS];
+    size_t j = 0, n = (size_t)a->least, bytes = kind == FM_KV_BF16 ? 2 : 4;
+    no_sums(s, n_rows, n_vectors);
+    const char *next = (const char *)a->next + c * n * bytes;
+    for (; j + 2 <= n; j += 2) {
+        fetch(next + j * 16 * (size_t)n_vectors * bytes, 32 * bytes * (size_t)n_vectors);
+        EACH_OF for (int t = 0; t < n_vectors; t++) {
+            kv_two v = values_of(a, j, c + 16 * (size_t)t, kind);
+            even[t] = v.first;
+            odd[t] = v.second;
+        }
+        add_products(s, &a->p[0][j], FM_ATTENTION_BLOCK, even, n_rows, n_vectors);
+        add_products(s, &a->p[0][j + 1], FM_ATTENTION_BLOCK, odd, n_rows, n_vectors);
+    }
+    if (j < n) {
+        EACH_OF for (int t = 0; t < n_vectors; t++) even[t] = values_of(a, j, c + 16 * (size_t)t, kind).first;
+        add_products(s, &a->p[0][j], FM_ATTENTION_BLOCK, even, n_rows, n_vectors);
+    }
+    EACH_OF for (int i = 0; i < n_rows; i++) {
+        EACH_OF for (int t = 0; t < n_vectors; t++) f_store(a->acc + (size_t)i * a->ldacc + c + 16 * (size_t)t, s[i][t]);
+    }
+}
+
+/* The keys behind those, which some of the queries see. */
+ALWAYS_INLINE void weigh_rest(attend_pass *a, const int n_rows, const int kind) {
+    for (int i = 0; i < n_rows; i++) {
+        for (size_t c = 0; c < a->columns && a->n[i] > a->least; c += 16) {
+            float *acc = a->acc + (size_t)i * a->ldacc + c;
+            vf sum = f_load(acc);
+            for (int j = a->least; j < a->n[i]; j++) {
+                kv_two v = values_of(a, (size_t)j / 2 * 2, c, kind);
+                sum = f_fma(f_set1(a->p[i][j]), j % 2 ? v.second : v.first, sum);
+            }
+            f_store(acc, sum);
+        }
+    }
+}
+
+/* x[n] as 16-bit integers times the factor that is returned; zeros up to a multiple of 16. */
+static inline float to_int16(const float *x, int n, int16_t *y) {
+    vi most = i_set1(0), no_sign = i_set1(0x7fffffff);
+    for (int c = 0; c < n; c += 16) most = i_max(most, i_and(f_bits(f_load_n(x + c, n - c)), no_sign));
+    int32_t bits = i_highest(most);
+    float amax;
+    memcpy(&amax, &bits, sizeof amax);
+    bool finite = bits < 0x7f800000, zero = !finite || amax < 1e-30f;
+    vf factor = f_set1(zero ? 0 : 32767 / amax);
+    for (int c = 0; c < n; c += 16) i_store16(y + c, zero ? i_set1(0) : f_round(f_mul(f_load_n(x + c, n - c), factor)));
+    return !finite ? NAN : zero ? 0 : amax / 32767;
+}
+
+ALWAYS_INLINE int32_t pair_at(const int16_t *p) {
+    int32_t x;
+    memcpy(&x, p, sizeof x);
+    return x;
+}
+
+ALWAYS_INLINE void score_int8(attend_pass *a, int tile, const int n_rows, const int n_tiles) {
+    size_t step = a->columns * FM_KV_TILE, groups = fm_kv_groups(a->block->head_dim);
+    const int8_t *keys = (const int8_t *)a->block->k + (size_t)tile * step;
+    const char *values = (const char *)a->block->v + (size_t)tile * step;
+    for (size_t g = 0; g < groups; g++) {
+        vi dot[ATTEND_ROWS][ATTEND_VECTORS];
+        EACH_OF for (int i = 0; i < n_rows; i++) { EACH_OF for (int t = 0; t < n_tiles; t++) dot[i][t] = i_set1(0); }
+        size_t d = g * FM_KV_GROUP, end = d + FM_KV_GROUP < a->columns ? d + FM_KV_GROUP : a->columns;
+        for (; d < end; d += 2) {
+            vi k[ATTEND_VECTORS];
+            EACH_OF for (int t = 0; t < n_tiles; t++) k[t] = i_pairs(keys + d * FM_KV_TILE + (size_t)t * step);
+            fetch(values + d * 16 * (size_t)n_tiles, 32 * (size_t)n_tiles);
+            EACH_OF for (int i = 0; i < n_rows; i++) {
+                int32_t q = pair_at(a->q16[i] + d);
+                EACH_OF for (int t = 0; t < n_tiles; t++) dot[i][t] = i_dot_pair(dot[i][t], k[t], q);
+            }
+        }
+        EACH_OF for (int i = 0; i < n_rows; i++) {
+            EACH_OF for (int t = 0; t < n_tiles; t++) {
+                float *p = a->p[i] + (tile + t) * FM_KV_TILE;
+                vf scales = f_load(a->block->k_scale + ((size_t)(tile + t) * groups + g) * FM_KV_TILE);
+                vf s = f_fma(i_to_float(dot[i][t]), scales, g ? f_load(p) : f_set1(0));
+                f_store(p, g + 1 < groups ? s : f_mul(s, f_set1(a->factor[i] * a->scale)));
+            }
+        }
+    }
+}
+
+/* Weights times the scales of the values' group g, as integers; zeros for keys that a query does not see. */
+ALWAYS_INLINE void weights_int16(attend_pass *a, size_t g, const int n_rows) {
+    size_t groups = fm_kv_groups(a->block->head_dim);
+    for (int i = 0; i < n_rows; i++) {
+        float w[FM_ATTENTION_BLOCK];
+        for (int j = 0; j < a->n[i]; j += 16) {
+            int left = a->n[i] - j;
+            const float *scales = a->block->v_scale + ((size_t)(j / FM_KV_TILE) * groups + g) * FM_KV_TILE;
+            f_store_n(w + j, f_mul(f_load_n(a->p[i] + j, left), f_load_n(scales, left)), left);
+        }
+        a->factor[i] = to_int16(w, a->n[i], a->p16[i]);
+        for (int j = (a->n[i] + 15) / 16 * 16; j < a->most; j += 16) i_store16(a->p16[i] + j, i_set1(0));
+    }
+}
+
+ALWAYS_INLINE void weigh_int8(attend_pass *a, size_t c, const int n_rows, const int n_vectors) {
+    vi sum[ATTEND_ROWS][ATTEND_VECTORS];
+    EACH_OF for (int i = 0; i < n_rows; i++) { EACH_OF for (int x = 0; x < n_vectors; x++) sum[i][x] = i_set1(0); }
+    const int8_t *values = (const int8_t *)a->block->v + 2 * c;
+    const char *next = (const char *)a->next + c * (size_t)a->most;
+    for (int j = 0; j < a->most; j += 2, values += 2 * a->columns, next += 32 * n_vectors) {
+        fetch(next, 32 * (size_t)n_vectors);
+        vi v[ATTEND_VECTORS];
+        EACH_OF for (int x = 0; x < n_vectors; x++) v[x] = i_pairs(values + 32 * x);
+        EACH_OF for (int i = 0; i < n_rows; i++) {
+            int32_t p = pair_at(a->p16[i] + j);
+            EACH_OF for (int x = 0; x < n_vectors; x++) sum[i][x] = i_dot_pair(sum[i][x], v[x], p);
+        }
+    }
+    EACH_OF for (int i = 0; i < n_rows; i++) {
+        EACH_OF for (int x = 0; x < n_vectors; x++) f_store(a->acc + (size_t)i * a->ldacc + c + 16 * x, f_mul(i_to_float(sum[i][x]), f_set1(a->factor[i])));
+    }
+}
+
+ALWAYS_INLINE void weights(attend_pass *a, float *m, float *l, const int n_rows) {
+    for (int i = 0; i < n_rows; i++) {
+        m[i] = highest(a->p[i], a->n[i]);
+        l[i] = exp_and_sum(a->p[i], m[i], a->n[i], a->p[i]);
+    }
+}
+
+ALWAYS_INLINE void attend_floats(attend_pass *a, float *m, float *l, const int n_rows, const int kind) {
+    int tile = 0, n_tiles = (a->most + FM_KV_TILE - 1) / FM_KV_TILE;
+    size_t c = 0;
+    for (; tile + ATTEND_VECTORS <= n_tiles; tile += ATTEND_VECTORS) score_floats(a, tile, n_rows, ATTEND_VECTORS, kind);
+    if (tile < n_tiles) score_floats(a, tile, n_rows, 1, kind);
+    weights(a, m, l, n_rows);
+    for (; c + 16 * ATTEND_VECTORS <= a->columns; c += 16 * ATTEND_VECTORS) weigh_floats(a, c, n_rows, ATTEND_VECTORS, kind);
+    if (c < a->columns) weigh_floats(a, c, n_rows, 1, kind);
+    if (a->most > a->least) weigh_rest(a, n_rows, kind);
+}
+
+ALWAYS_INLINE void attend_int8(attend_pass *a, float *m, float *l, const int n_rows) {
+    int tile = 0, n_tiles = (a->most + FM_KV_TILE - 1) / FM_KV_TILE;
+    for (int i = 0; i < n_rows; i++) a->factor[i] = to_int16(a->q[i], (int)a->columns, a->q16[i]);
+    for (; tile + ATTEND_VECTORS <= n_tiles; tile += ATTEND_VECTORS) score_int8(a, tile, n_rows, ATTEND_VECTORS);
+    if (tile < n_tiles) score_int8(a, tile, n_rows, 1);
+    weights(a, m, l, n_rows);
+    for (size_t g = 0; g < fm_kv_groups(a->block->head_dim); g++) {
+        size_t c = g * FM_KV_GROUP, end = c + FM_KV_GROUP < a->columns ? c + FM_KV_GROUP : a->columns;
+        weights_int16(a, g, n_rows);
+        for (; c + 16 * ATTEND_VECTORS <= end; c += 16 * ATTEND_VECTORS) weigh_int8(a, c, n_rows, ATTEND_VECTORS);
+        if (c < end) weigh_int8(a, c, n_rows, 1);
+    }
+}
+
+ALWAYS_INLINE void attend_rows(attend_pass *a, float *m, float *l, const int n_rows) {
+    switch (a->block->kind) {
+    case FM_KV_F32: attend_floats(a, m, l, n_rows, FM_KV_F32); return;
+    case FM_KV_BF16: attend_floats(a, m, l, n_rows, FM_KV_BF16); return;
+    default: attend_int8(a, m, l, n_rows);
+    }
+}
+
+static void attend(const fm_kv_block *block, const float *const *q, int n_rows, const int *n, float scale, float *m, float *l, float *acc, size_t ldacc) {
+    attend_pass a;
+    a.block = block;
+    a.columns = fm_kv_columns(block->head_dim);
+    a.next = block->next ? block->next : block->k;
+    a.scale = scale;
+    a.ldacc = ldacc;
+    for (int first = 0, rows; first < n_rows; first += rows) {
+        for (rows = ATTEND_ROWS; rows > n_rows - first; rows /= 2) continue;
+        a.n = n + first;
+        a.least = a.most = a.n[0];
+        a.acc = acc + (size_t)first * ldacc;
+        for (int i = 0; i < rows; i++) {
+            memcpy(a.q[i], q[first + i], (size_t)block->head_dim * sizeof(float));
+            memset(a.q[i] + block->head_dim, 0, (a.columns - (size_t)block->head_dim) * sizeof(float));
+            a.least = a.n[i] < a.least ? a.n[i] : a.least;
+            a.most = a.n[i] > a.most ? a.n[i] : a.most;
+        }
+        switch (rows) {
+#if ATTEND_ROWS >= 8
+        case 8: attend_rows(&a, m + first, l + first, 8); break;
+#endif
+#if ATTEND_ROWS >= 4
+        case 4: attend_rows(&a, m + first, l + first, 4); break;
+        case 2: attend_rows(&a, m + first, l + first, 2); break;
+#endif
+        default: attend_rows(&a, m + first, l + first, 1);
+        }
+    }
 }
 
 static void attend_merge(float *M, float *L, float *ACC, float m, float l, const float *acc, int hd) {

@@ -28,6 +28,27 @@ typedef struct fm_act8 {
     float *sum;   /* [n][cols / group]: scale * (sum of q) */
 } fm_act8;
 
+#define FM_ATTENTION_BLOCK 256 /* keys, at absolute positions: block b holds keys b * 256 .. b * 256 + 255 */
+#define FM_ATTENTION_ROWS 8    /* queries that are computed together, at most */
+#define FM_KV_TILE 16          /* keys that lie side by side */
+#define FM_KV_GROUP 64         /* int8 columns that share a scale */
+
+/* Columns of a key or value in the cache. */
+static inline size_t fm_kv_columns(int head_dim) { return ((size_t)head_dim + 15) & ~(size_t)15; }
+static inline size_t fm_kv_groups(int head_dim) { return (fm_kv_columns(head_dim) + FM_KV_GROUP - 1) / FM_KV_GROUP; }
+
+/* The keys and values of one kv head from a position on that begins a block, in whole tiles; C = fm_kv_columns(head_dim).
+ *   k: tiles [C][16] of f32: column by column, the tile's keys side by side. bf16 and int8: [C / 2][16][2], columns in pairs.
+ *   v: [C] by position, of f32. bf16 and int8: [C][2] by pair of positions.
+ *   scales (int8 alone): tiles [groups][16], x ~ scale * int8; not finite for a group in which there was something that is not finite. */
+typedef struct fm_kv_block {
+    int kind; /* FM_KV_… */
+    int head_dim;
+    const void *k, *v;
+    const float *k_scale, *v_scale;
+    const void *next; /* keys that will be asked for next, or NULL: only to have them fetched from memory */
+} fm_kv_block;
+
 typedef struct fm_kernels {
     const char *name;
 
@@ -76,9 +97,15 @@ typedef struct fm_kernels {
      * dv at most 512. */
     void (*delta_step)(float *s, int dk, int dv, const float *q, const float *k, const float *v, float g, float beta, float *o);
 
-    /* Attention of one query over one block of n keys: s_j = dot(q, k_j) * scale, *m = max s_j, p_j = exp(s_j - *m), *l = dot(p, ones),
-     * acc[hd] = sum over j in order of fma(p_j, v_j, .). k, v: rows of hd floats, ld apart. n from 1 to FM_ATTENTION_BLOCK. */
-    void (*attend)(const float *q, const float *k, const float *v, size_t ld, int n, int hd, float scale, float *m, float *l, float *acc);
+    /* Attention of n_rows (1 to FM_ATTENTION_ROWS) queries q[i][head_dim] over one block of keys; query i sees the first n[i] (1 to FM_ATTENTION_BLOCK) of them:
+     * s_j = (sum over d in order of fma(q_d, k_jd, .)) * scale, m[i] = max s_j, p_j = exp(s_j - m[i]), l[i] = dot(p, ones),
+     * acc[i * ldacc + c] = sum over j in order of fma(p_j, v_jc, .). Keys that a query does not see have no part in it, whatever they are.
+     * FM_KV_Q8 multiplies integers, in groups g of FM_KV_GROUP columns:
+     *   q is rounded to 16 bits as one group: amax = max |q|, q16 = rint(q * (32767 / amax)), f = amax / 32767;
+     *   s_j = (sum over g in order of fma((float)(sum over d in g of q16_d * k8_jd), k_scale_jg, .)) * (f * scale);
+     *   w_j = p_j * v_scale_jg is rounded to 16 bits as one group, with its f; acc = (float)(sum over j of w16_j * v8_jc) * f.
+     *   A group whose amax is below 1e-30 is 0; one in which there is an infinity or NaN has f = NaN. */
+    void (*attend)(const fm_kv_block *block, const float *const *q, int n_rows, const int *n, float scale, float *m, float *l, float *acc, size_t ldacc);
     /* Merges block (m, l, acc) into the running (*M, *L, ACC): with N = max(*M, m), a = exp(*M - N), b = exp(m - N): *L = fma(*L, a, l * b),
      * ACC = fma(ACC, a, acc * b), *M = N. The first block is copied instead (*L == 0). */
     void (*attend_merge)(float *M, float *L, float *ACC, float m, float l, const float *acc, int hd);
@@ -89,7 +116,6 @@ typedef struct fm_kernels {
     void (*exp)(const float *x, int n, float *y);
 } fm_kernels;
 
-#define FM_ATTENTION_BLOCK 256 /* keys, at absolute positions: block b holds keys b * 256 .. b * 256 + 255 */
 
 extern const fm_kernels fm_kernels_scalar;
 

@@ -15,8 +15,10 @@
  *   i_store8(p, v, order)                             byte i of p = lane order[i], which fits an int8
  *   i_dot(acc, v, x)                                  acc + sum over the 4 bytes of v (0..255) times x's (int8)
  *   i_dot_small(acc, v, x)                            the same for bytes up to 15
+ *   i_pairs(p), i_dot_pair(acc, v, x)                 32 int8 of any alignment; acc + sum over the 2 of a lane (2 i and 2 i + 1) times x's (int16)
+ *   i_store16(p, v)                                   16 int16 of lanes that fit
  *
- * And four numbers: TOKENS_I8, how many tokens' sums the registers hold in a pass over an r16 matrix (a power of two up to 8); FLOAT_ROWS and FLOAT_TOKENS,
+ * And six numbers: ATTEND_ROWS and ATTEND_VECTORS, of how many queries (a power of two up to 8) and vectors (1 or 2) the registers hold sums; TOKENS_I8, how many tokens' sums the registers hold in a pass over an r16 matrix (a power of two up to 8); FLOAT_ROWS and FLOAT_TOKENS,
  * the same for matrices of floats; PREFETCH_BYTES, how far ahead in an r16 matrix cache lines are asked for, 0 to leave that to the hardware. */
 #ifndef FM_CPU_ISA_LANES_H
 #define FM_CPU_ISA_LANES_H

@@ -12,6 +12,8 @@ typedef struct vi {
     int32x4_t v[4];
 } vi;
 
+#define ATTEND_ROWS 4
+#define ATTEND_VECTORS 1
 #define TOKENS_I8 4
 #define FLOAT_ROWS 1
 #define FLOAT_TOKENS 1
@@ -189,6 +191,25 @@ static inline vi i_dot(vi acc, vi a, int32_t x) {
     vi mask = i_set1(0x0f0f0f0f), high = i_dot_small(i_set1(0), i_and(i_shr(a, 4), mask), x);
     return i_add(i_dot_small(acc, i_and(a, mask), x), i_shl(high, 4));
 }
+
+/* The first of each lane's pair in v[0] and v[1], the second in v[2] and v[3]. */
+static inline vi i_pairs(const void *p) {
+    int8x16x2_t x = vld2q_s8(p);
+    return (vi){{vreinterpretq_s32_s16(vmovl_s8(vget_low_s8(x.val[0]))), vreinterpretq_s32_s16(vmovl_high_s8(x.val[0])),
+                 vreinterpretq_s32_s16(vmovl_s8(vget_low_s8(x.val[1]))), vreinterpretq_s32_s16(vmovl_high_s8(x.val[1]))}};
+}
+
+static inline vi i_dot_pair(vi acc, vi a, int32_t x) {
+    int16x4_t xs = vreinterpret_s16_s32(vdup_n_s32(x));
+    for (int i = 0; i < 2; i++) {
+        int16x8_t first = vreinterpretq_s16_s32(a.v[i]), second = vreinterpretq_s16_s32(a.v[2 + i]);
+        acc.v[2 * i] = vmlal_lane_s16(vmlal_lane_s16(acc.v[2 * i], vget_low_s16(first), xs, 0), vget_low_s16(second), xs, 1);
+        acc.v[2 * i + 1] = vmlal_high_lane_s16(vmlal_high_lane_s16(acc.v[2 * i + 1], first, xs, 0), second, xs, 1);
+    }
+    return acc;
+}
+
+static inline void i_store16(int16_t *p, vi x) { EACH vst1_s16(p + 4 * i, vmovn_s32(x.v[i])); }
 
 #include "cpu/isa/bodies.h"
 

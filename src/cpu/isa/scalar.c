@@ -12,6 +12,8 @@ typedef struct vi {
     int32_t v[16];
 } vi;
 
+#define ATTEND_ROWS 1
+#define ATTEND_VECTORS 1
 #define TOKENS_I8 1
 #define FLOAT_ROWS 1
 #define FLOAT_TOKENS 1
@@ -205,6 +207,29 @@ static inline vi i_dot(vi acc, vi a, int32_t x) {
 }
 
 static inline vi i_dot_small(vi acc, vi a, int32_t x) { return i_dot(acc, a, x); }
+
+static inline vi i_pairs(const void *p) {
+    int8_t b[32];
+    vi r;
+    memcpy(b, p, sizeof b);
+    EACH {
+        uint32_t low = (uint16_t)b[2 * i], high = (uint16_t)b[2 * i + 1];
+        r.v[i] = (int32_t)(low | high << 16);
+    }
+    return r;
+}
+
+static inline vi i_dot_pair(vi acc, vi a, int32_t x) {
+    int16_t s[2], v[2];
+    memcpy(s, &x, sizeof s);
+    EACH {
+        memcpy(v, &a.v[i], sizeof v);
+        acc.v[i] += v[0] * s[0] + v[1] * s[1];
+    }
+    return acc;
+}
+
+static inline void i_store16(int16_t *p, vi a) { EACH p[i] = (int16_t)a.v[i]; }
 
 #include "cpu/isa/bodies.h"
 

@@ -1,0 +1,91 @@
+/* cpu/kv.c: the KV cache of a layer: how much memory it takes, writing a position's keys and values, and finding a block of them. The layout is fm_kv_block's
+ * (cpu/isa/kernels.h), kv head by kv head, so that each head's blocks are one linear stream.
+ *
+ * What is stored is a number or NaN: an infinity, which could vanish in a softmax, becomes NaN, which cannot. */
+#include <math.h>
+#include <string.h>
+
+#include "cpu/cpu.h"
+
+static size_t positions(const fm_device_config *c) { return ((size_t)c->context + FM_KV_TILE - 1) / FM_KV_TILE * FM_KV_TILE; }
+
+static size_t value_bytes(int kind) { return kind == FM_KV_F32 ? 4 : kind == FM_KV_BF16 ? 2 : 1; }
+
+size_t fm_kv_value_bytes(const fm_device_config *c) {
+    const fm_description *d = &c->model->description;
+    return (size_t)d->n_kv_heads * positions(c) * fm_kv_columns(d->head_dim) * value_bytes(c->kv);
+}
+
+size_t fm_kv_scale_bytes(const fm_device_config *c) {
+    const fm_description *d = &c->model->description;
+    return c->kv == FM_KV_Q8 ? (size_t)d->n_kv_heads * positions(c) * fm_kv_groups(d->head_dim) * sizeof(float) : 0;
+}
+
+fm_kv_block fm_kv_at(const fm_device *dev, const fm_kv *kv, int head, int position) {
+    size_t columns = fm_kv_columns(dev->d->head_dim), groups = fm_kv_groups(dev->d->head_dim);
+    size_t at = (size_t)head * positions(&dev->config) + (size_t)position / FM_KV_TILE * FM_KV_TILE, bytes = at * columns * value_bytes(dev->config.kv);
+    fm_kv_block b = {.kind = dev->config.kv, .head_dim = dev->d->head_dim, .k = (uint8_t *)kv->k + bytes, .v = (uint8_t *)kv->v + bytes};
+    if (b.kind != FM_KV_Q8) return b;
+    b.k_scale = kv->k_scale + at * groups;
+    b.v_scale = kv->v_scale + at * groups;
+    return b;
+}
+
+/* Nearest even. */
+static uint16_t to_bf16(float x) {
+    uint32_t u;
+    memcpy(&u, &x, sizeof u);
+    u = (u + 0x7fff + (u >> 16 & 1)) >> 16;
+    return (u & 0x7f80) == 0x7f80 || !isfinite(x) ? 0x7fc0 : (uint16_t)u;
+}
+
+static float or_nan(float x) { return isfinite(x) ? x : NAN; }
+
+/* x[n] (at most FM_KV_GROUP) as int8 times the scale that is returned: see kernels.h, quantize. */
+static float to_int8(const float *x, int n, int8_t *q) {
+    float amax = 0;
+    bool finite = true;
+    memset(q, 0, (size_t)n);
+    for (int i = 0; i < n; i++) {
+        finite &= isfinite(x[i]) != 0;
+        amax = fabsf(x[i]) > amax ? fabsf(x[i]) : amax;
+    }
+    if (!finite) return NAN;
+    if (amax < 1e-30f) return 0;
+    float factor = 127 / amax;
+    for (int i = 0; i < n; i++) q[i] = (int8_t)rintf(x[i] * factor);
+    return amax / 127;
+}
+
+/* One head's key and value as int8; slot: of the position in its tile. */
+static void store_int8(const fm_kv_block *b, int slot, const float *k, const float *v) {
+    size_t columns = fm_kv_columns(b->head_dim), groups = fm_kv_groups(b->head_dim), s = (size_t)slot;
+    int8_t q[FM_KV_GROUP], *keys = (int8_t *)(uintptr_t)b->k, *values = (int8_t *)(uintptr_t)b->v + s / 2 * 2 * columns + s % 2;
+    float *k_scale = (float *)(uintptr_t)b->k_scale + s, *v_scale = (float *)(uintptr_t)b->v_scale + s;
+    for (size_t g = 0; g < groups; g++) {
+        size_t first = g * FM_KV_GROUP, left = (size_t)b->head_dim - first;
+        int n = left < FM_KV_GROUP ? (int)left : FM_KV_GROUP;
+        k_scale[g * FM_KV_TILE] = to_int8(k + first, n, q);
+        for (size_t i = 0; i < (size_t)n; i++) keys[(first + i) / 2 * 2 * FM_KV_TILE + 2 * s + i % 2] = q[i];
+        v_scale[g * FM_KV_TILE] = to_int8(v + first, n, q);
+        for (size_t i = 0; i < (size_t)n; i++) values[2 * (first + i)] = q[i];
+    }
+}
+
+void fm_kv_store(const fm_device *dev, const fm_kv *kv, int position, const float *k, const float *v) {
+    size_t hd = (size_t)dev->d->head_dim, columns = fm_kv_columns(dev->d->head_dim), slot = (size_t)position % FM_KV_TILE;
+    for (int head = 0; head < dev->d->n_kv_heads; head++, k += hd, v += hd) {
+        fm_kv_block b = fm_kv_at(dev, kv, head, position);
+        if (b.kind == FM_KV_F32) {
+            float *keys = (float *)(uintptr_t)b.k + slot, *values = (float *)(uintptr_t)b.v + slot * columns;
+            for (size_t i = 0; i < hd; i++) keys[i * FM_KV_TILE] = or_nan(k[i]);
+            for (size_t i = 0; i < hd; i++) values[i] = or_nan(v[i]);
+        } else if (b.kind == FM_KV_BF16) {
+            uint16_t *keys = (uint16_t *)(uintptr_t)b.k + 2 * slot, *values = (uint16_t *)(uintptr_t)b.v + slot / 2 * 2 * columns + slot % 2;
+            for (size_t i = 0; i < hd; i++) keys[i / 2 * 2 * FM_KV_TILE + i % 2] = to_bf16(k[i]);
+            for (size_t i = 0; i < hd; i++) values[2 * i] = to_bf16(v[i]);
+        } else {
+            store_int8(&b, (int)slot, k, v);
+        }
+    }
+}
