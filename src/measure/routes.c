@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "formats/json.h"
+#include "measure/trace.h"
 
 #define MAX_EXPONENT 4.0
 #define MAX_REJECTED 64 /* draws of experts that are picked already; then what is left is looked through */
@@ -29,6 +30,7 @@ typedef struct layer_routes {
     int *last;    /* [top_k] picks of the token before */
     int n_last;
     uint64_t random;
+    int at; /* recorded: the next token */
 } layer_routes;
 
 struct fm_routes {
@@ -37,6 +39,7 @@ struct fm_routes {
     bool own; /* the model's own: nothing is drawn */
     layer_routes *layers;
     uint8_t *picked; /* [n_experts] */
+    fm_trace *trace;
 };
 
 /* ---- drawing ---- */
@@ -104,20 +107,42 @@ static void draw_token(fm_routes *r, layer_routes *l, int *experts, int k) {
     l->n_last = k;
 }
 
+static void replay_token(const fm_routes *r, int layer, layer_routes *l, int *experts, int k) {
+    const int16_t *recorded = r->trace->experts + ((size_t)l->at * (size_t)r->n_layers + (size_t)layer) * (size_t)r->top_k;
+    for (int i = 0; i < k; i++) experts[i] = recorded[i];
+    l->at = (l->at + 1) % r->trace->n_tokens;
+}
+
 void fm_routes_draw(void *user, const fm_route_event *event) {
     fm_routes *r = user;
     layer_routes *l = &r->layers[event->layer];
     for (int i = 0; i < event->n && !r->own; i++) {
         int *experts = event->experts + (size_t)i * (size_t)event->top_k;
-        draw_token(r, l, experts, event->top_k);
+        if (r->trace)
+            replay_token(r, event->layer, l, experts, event->top_k);
+        else
+            draw_token(r, l, experts, event->top_k);
+    }
+}
+
+/* A text of a trace begins where a recorded one begins; with a single one in it, anywhere. */
+static int first_token(const fm_trace *t, uint64_t seed) {
+    int n = 0;
+    for (int i = 0; i < t->n_tokens; i++) n += t->kind[i] & FM_TRACE_FIRST;
+    if (n < 2) return (int)(next_random(&seed) % (uint64_t)t->n_tokens);
+    n = (int)(seed % (uint64_t)n);
+    for (int i = 0;; i++) {
+        if (t->kind[i] & FM_TRACE_FIRST && n-- == 0) return i;
     }
 }
 
 void fm_routes_restart(fm_routes *r, uint64_t seed) {
+    int at = r->trace ? first_token(r->trace, seed) : 0;
     for (int i = 0; i < r->n_layers; i++) {
         uint64_t mixed = seed ^ (uint64_t)i << 32;
         r->layers[i].random = next_random(&mixed);
         r->layers[i].n_last = 0;
+        r->layers[i].at = at;
     }
 }
 
@@ -135,6 +160,7 @@ void fm_routes_close(fm_routes **routes) {
     }
     free(r->layers);
     free(r->picked);
+    fm_trace_close(&r->trace);
     free(r);
     *routes = NULL;
 }
@@ -218,8 +244,31 @@ static int open_json(fm_routes *r, const char *path, fm_error *err) {
     return open_model(r, exponents, reuses, err);
 }
 
-static int open_named(fm_routes *r, const char *name, fm_error *err) {
+static int check_trace(const fm_routes *r, const fm_model *model, const char *path, fm_error *err) {
+    const fm_trace *t = r->trace;
+    const fm_description *d = &model->description;
+    if (strcmp(t->model_type, d->model_type) || t->n_layers != r->n_layers || t->n_experts != r->n_experts || t->top_k != r->top_k) {
+        return fm_fail(err, FM_EINVAL, "%s: a trace of another model: %s with %d layers, %d experts and %d a token, this one is %s with %d, %d and %d", path,
+                       t->model_type, t->n_layers, t->n_experts, t->top_k, d->model_type, r->n_layers, r->n_experts, r->top_k);
+    }
+    if (t->n_tokens < 1) return fm_fail(err, FM_EFORMAT, "%s: a trace without tokens", path);
+    for (int i = 0; i < r->n_layers; i++) {
+        if (!t->moe[i] != !d->layers[i].moe)
+            return fm_fail(err, FM_EINVAL, "%s: a trace of another model: in this one layer %d has %s", path, i, d->layers[i].moe ? "experts" : "no experts");
+    }
+    return 0;
+}
+
+static int open_trace(fm_routes *r, const char *path, const fm_model *model, fm_error *err) {
+    int rc = fm_trace_open(&r->trace, path, err);
+    if (rc >= 0) rc = check_trace(r, model, path, err);
+    if (rc >= 0) snprintf(r->name, sizeof r->name, "recorded, %d tokens (%.180s)", r->trace->n_tokens, path);
+    return rc;
+}
+
+static int open_named(fm_routes *r, const char *name, const fm_engine *e, fm_error *err) {
     char list[160] = "model";
+    size_t n = name ? strlen(name) : 0;
     for (int i = 0; i < N_PRESETS && name; i++) {
         if (strcmp(name, presets[i].name) == 0) return open_preset(r, &presets[i], err);
         snprintf(list + strlen(list), sizeof list - strlen(list), ", %s", presets[i].name);
@@ -230,7 +279,7 @@ static int open_named(fm_routes *r, const char *name, fm_error *err) {
         return 0;
     }
     if (!fm_path_exists(name)) return fm_fail(err, FM_EINVAL, "there is no routing '%s': it is the path of a file, or one of %s", name, list);
-    return open_json(r, name, err);
+    return n > 5 && strcmp(name + n - 5, ".json") == 0 ? open_json(r, name, err) : open_trace(r, name, e->model, err);
 }
 
 int fm_routes_open(fm_routes **routes, const char *name, const fm_engine *e, fm_error *err) {
@@ -238,7 +287,7 @@ int fm_routes_open(fm_routes **routes, const char *name, const fm_engine *e, fm_
     fm_routes *r = *routes = calloc(1, sizeof *r);
     if (!r) return fm_fail(err, FM_ENOMEM, "no memory for routes");
     *r = (fm_routes){.n_layers = d->n_layers, .n_experts = d->n_experts, .top_k = e->top_k, .layers = calloc((size_t)d->n_layers, sizeof *r->layers)};
-    int rc = r->layers ? open_named(r, name, err) : fm_fail(err, FM_ENOMEM, "no memory for the routes of %d layers", d->n_layers);
+    int rc = r->layers ? open_named(r, name, e, err) : fm_fail(err, FM_ENOMEM, "no memory for the routes of %d layers", d->n_layers);
     if (rc < 0)
         fm_routes_close(routes);
     else

@@ -135,6 +135,21 @@ def test_refusals(arguments, expected):
     assert result.returncode == 2 and result.stdout == "" and expected in result.stderr, result.stderr
 
 
+def test_recorded_routing(tmp_path):
+    prompts, trace = tmp_path / "prompts.txt", tmp_path / "a.trace"
+    prompts.write_text("Once upon a time\n---\nThe sea was")
+    recorded = flash_moe("trace", EMBER, "-f", prompts, "-n", 12, "--ignore-eos", "--memory", "20M", "-o", trace)
+    assert recorded.returncode == 0, recorded.stderr
+    result = json.loads(bench("--memory", "20M", *QUICK, "--json", "--routing", trace).stdout)
+    assert result["routing"].startswith("recorded, ") and str(trace) in result["routing"]
+    other = EMBER.parents[1] / "tests" / "golden" / "qwen3_5_moe-mlx-4bit"
+    refused = flash_moe("bench", other, "--memory", "40M", "--context", "256", "--routing", trace)
+    assert refused.returncode == 2 and "a trace of another model" in refused.stderr and refused.stdout == ""
+    trace.write_bytes(trace.read_bytes()[:-9])
+    damaged = flash_moe("bench", EMBER, "--memory", "20M", "--routing", trace)
+    assert damaged.returncode == 1 and str(trace) in damaged.stderr
+
+
 def test_routing_file_that_is_broken(tmp_path):
     path = tmp_path / "broken.json"
     path.write_text('{"exponent": 1, "reuse": 2}')

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <unistd.h>
 
+#include "measure/trace.h"
 #include "test.h"
 
 #define MAX_K 10
@@ -215,6 +216,54 @@ static void refusals(void) {
     fm_routes_close(&r);
 }
 
+/* A trace of two texts of five tokens: token t of layer l chose t + l, t + 20 and 60 - l. */
+static const char *write_trace(void) {
+    static char path[100];
+    uint8_t moe[N_LAYERS] = {1, 1, 1};
+    fm_trace like = {.model_type = "made_up", .n_layers = N_LAYERS, .n_experts = 64, .top_k = 3, .moe = moe};
+    fm_trace_writer *writer;
+    snprintf(path, sizeof path, "%s/trace", directory);
+    MUST(fm_trace_writer_open(&writer, path, &like, err));
+    for (int t = 0; t < 10; t++) {
+        int16_t experts[N_LAYERS][3];
+        for (int l = 0; l < N_LAYERS; l++) memcpy(experts[l], (int16_t[]){(int16_t)(t + l), (int16_t)(t + 20), (int16_t)(60 - l)}, sizeof experts[l]);
+        MUST(fm_trace_writer_add(writer, t % 5 ? 0 : FM_TRACE_FIRST, experts[0], NULL, err));
+    }
+    MUST(fm_trace_writer_save(writer, err));
+    fm_trace_writer_close(&writer);
+    return path;
+}
+
+static void recorded(void) {
+    const char *path = write_trace();
+    fm_routes *r;
+    shape(64, 3);
+    MUST(fm_routes_open(&r, path, &engine, err));
+    CHECK(strstr(fm_routes_name(r), "recorded, 10 tokens") && strstr(fm_routes_name(r), path), "%s", fm_routes_name(r));
+    for (uint64_t seed = 0; seed < 4; seed++) {
+        draw(r, seed, 12, seed < 2 ? 12 : 5); /* past its end it begins again */
+        for (int l = 0; l < N_LAYERS; l++) {
+            for (int i = 0; i < 12; i++) {
+                int t = (int)(seed % 2 * 5 + (uint64_t)i) % 10, *x = drawn[l] + i * 3;
+                CHECK(x[0] == t + l && x[1] == t + 20 && x[2] == 60 - l, "text %d, layer %d, token %d: %d, %d, %d", (int)seed, l, i, x[0], x[1], x[2]);
+            }
+        }
+    }
+    fm_routes_close(&r);
+    shape(64, 2);
+    refuse(path, FM_EINVAL, "another model");
+    shape(128, 3);
+    refuse(path, FM_EINVAL, "64 experts and 3 a token, this one is made_up with 3, 128 and 3");
+    shape(64, 3);
+    snprintf(model.description.model_type, sizeof model.description.model_type, "other");
+    refuse(path, FM_EINVAL, "another model");
+    shape(64, 3);
+    model.description.layers[1].moe = false;
+    refuse(path, FM_EINVAL, "layer 1 has no experts");
+    shape(64, 3);
+    unlink(path);
+}
+
 int main(void) {
     char path[100];
     if (!mkdtemp(directory)) return 1;
@@ -228,6 +277,7 @@ int main(void) {
     own();
     presets();
     refusals();
+    recorded();
     static const char *const files[] = {"zipf.json", "a.json", "no-trace"};
     for (int i = 0; i < 3; i++) {
         snprintf(path, sizeof path, "%s/%s", directory, files[i]);
