@@ -368,7 +368,8 @@ typedef struct fm_bench {
 } fm_bench;
 
 /* Measures the machine and this engine's model, in turns, with random tokens; takes a minute or more. One session is opened and closed; the cache ends up
- * as the last run left it. Measuring takes up to a 64th of the budget (two experts at least) for disk reads, and 256 MiB of what is free if the dense weights are smaller.
+ * as the last run left it. Measuring takes up to a 64th of the budget (two experts at least) for disk reads, and 256 MiB of what is free if
+ * the dense weights are smaller.
  *   warm      one text goes on, the cache as its beginning left it
  *   rotating  another text each run, the cache kept
  *   prefill   another prompt each run (at most 3 of a length), the cache kept

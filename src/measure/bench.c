@@ -1,5 +1,5 @@
-/* measure/bench.c: timing a model, and which share of the machine's limit it reached. Bursts that measure the machine lie between the runs, so that both see the same
- * neighbours. */
+/* measure/bench.c: timing a model, and which share of the machine's limit it reached. Bursts that measure the machine lie between the runs, so that
+ * both see the same neighbours. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

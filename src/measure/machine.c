@@ -17,6 +17,7 @@
 #define TASK_BYTES ((size_t)1 << 20)
 #define PAGE 4096u
 #define MOST_IN_FLIGHT 64
+#define LEAST_ROUNDS 3
 #define MATRIX_ROWS 256
 
 typedef struct products { /* a matrix of the experts' kind that stays in the caches, and tokens to multiply it with */
@@ -170,7 +171,7 @@ static void next_read(fm_machine *m, fm_read *read, int buffer) {
 
 static int sample_disk(fm_machine *m, fm_machine_rate *rate, double seconds, fm_error *err) {
     uint64_t bytes = 0;
-    int rc = 0, n;
+    int rc = 0, n, left = LEAST_ROUNDS * rate->level; /* however large an expert is, beginning and end are to be a small part */
     double start = fm_now();
     for (int i = 0; i < rate->level && rc >= 0; i++) {
         next_read(m, &m->reads[i], i);
@@ -187,7 +188,7 @@ static int sample_disk(fm_machine *m, fm_machine_rate *rate, double seconds, fm_
                 continue;
             }
             bytes += (uint64_t)read->result;
-            if (rc < 0 || fm_now() - start > seconds) continue;
+            if (rc < 0 || (--left <= 0 && fm_now() - start > seconds)) continue;
             next_read(m, read, (int)(read - m->reads));
             rc = m->io->ops->submit(m->io, &m->done[i], 1, err);
         }

@@ -1,5 +1,5 @@
-/* measure/machine.h: what this machine can do, measured a short burst at a time, so that bursts can lie between runs of a model: plain reads of memory by threads,
- * reads of the disk at a model's expert size by how many are in flight, and integer products by the kernels in use. */
+/* measure/machine.h: what this machine can do, measured a short burst at a time, so that bursts can lie between runs of a model: plain reads of memory by
+ * threads, reads of the disk at a model's expert size by how many are in flight, and integer products by the kernels in use. */
 #ifndef FM_MEASURE_MACHINE_H
 #define FM_MEASURE_MACHINE_H
 
@@ -54,7 +54,8 @@ const fm_samples *fm_machine_operations(const fm_machine *machine);
 uint64_t fm_machine_read_bytes(const fm_machine *machine); /* of one disk read */
 bool fm_machine_direct(const fm_machine *machine);         /* all of the model's experts are read past the page cache */
 
-/* Drops the model's experts from the page cache as far as they are read through it. Returns the bytes that stayed there all the same; UINT64_MAX: it cannot be known. */
+/* Drops the model's experts from the page cache as far as they are read through it. Returns the bytes that stayed there all the same; UINT64_MAX: it cannot be
+ * known. */
 uint64_t fm_machine_drop_cache(const fm_machine *machine);
 
 /* The share of the CPUs' time that nobody uses, looked at for `seconds`; -1: unknown. */

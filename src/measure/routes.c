@@ -1,5 +1,5 @@
-/* measure/routes.c: see routes.h. Each layer draws from a stream of its own, so that what is drawn depends on the text's seed and the token's place alone: not on
- * threads, nor on how a prompt is cut into batches. */
+/* measure/routes.c: see routes.h. Each layer draws from a stream of its own, so that what is drawn depends on the text's seed and the token's place alone: not
+ * on threads, nor on how a prompt is cut into batches. */
 #include "measure/routes.h"
 
 #include <inttypes.h>
@@ -13,7 +13,8 @@
 #define MAX_EXPONENT 4.0
 #define MAX_REJECTED 64 /* draws of experts that are picked already; then what is left is looked through */
 
-/* Named after the published workloads that they are fitted to, experts by picks: an LRU cache over what they draw has about the published hit rates (tests/measure).
+/* Named after the published workloads that they are fitted to, experts by picks: an LRU cache over what they draw has about the published hit rates
+ * (tests/measure).
  * 128x8: 256 tokens from cold, 37 / 74 / 89 / 96 % at 6 / 19 / 38 / 64 % of the experts in memory, 38 % shared with the token before.
  * 256x8: 56 / 65 / 84 / 89 % at 10 / 15 / 28 / 39 %, 29 to 41 % shared. 512x10: 300 tokens from cold, 44 / 62 / 72 / 79 / 85 % at 18 / 36 / 54 / 73 / 100 %.
  * 512x4: 200 tokens from cold, 49 / 59 / 68 / 71 % at 3 / 6 / 13 / 25 %, 26 % shared. */
@@ -266,6 +267,17 @@ static int open_trace(fm_routes *r, const char *path, const fm_model *model, fm_
     return rc;
 }
 
+/* Whether `synth` made the model, as a packed model says of itself. */
+static bool random_weights(const fm_model *model) {
+    char path[1100];
+    json_t *root;
+    if (fm_path_join(path, sizeof path, model->path, "model.json", NULL) < 0 || !fm_path_exists(path) || fm_json_open(&root, path, NULL) < 0) return false;
+    const char *made_by = json_string_value(json_object_get(root, "made_by"));
+    bool random = made_by && strstr(made_by, " synth");
+    json_decref(root);
+    return random;
+}
+
 static int open_named(fm_routes *r, const char *name, const fm_engine *e, fm_error *err) {
     char list[160] = "model";
     size_t n = name ? strlen(name) : 0;
@@ -275,7 +287,7 @@ static int open_named(fm_routes *r, const char *name, const fm_engine *e, fm_err
     }
     if (!name || strcmp(name, "model") == 0) {
         r->own = true;
-        snprintf(r->name, sizeof r->name, "the model's own");
+        snprintf(r->name, sizeof r->name, "the model's own%s", random_weights(e->model) ? " (random weights: no locality)" : "");
         return 0;
     }
     if (!fm_path_exists(name)) return fm_fail(err, FM_EINVAL, "there is no routing '%s': it is the path of a file, or one of %s", name, list);

@@ -100,7 +100,8 @@ def test_csv():
 
 def test_text_says_the_routing_and_what_was_measured():
     text = bench("--memory", "20M", *QUICK, "--routing", "uniform").stdout
-    for expected in ("uniform", "2 threads", "GB/s", "in flight", "decode, warm", "decode, cold", "decode, rotating", "prefill of 32", "of limit", "of ideal", "Gop/s"):
+    for expected in ("uniform", "2 threads", "GB/s", "in flight", "decode, warm", "decode, cold", "decode, rotating", "prefill of 32", "of limit", "of ideal",
+                     "Gop/s"):
         assert expected in text, expected
 
 

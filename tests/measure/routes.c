@@ -146,6 +146,24 @@ static void own(void) {
     }
 }
 
+/* A model that synth made says so, and so does its routing. */
+static void random_weights(void) {
+    static const char *const made_by[] = {"flash-moe 0.1.0 synth, seed 0", "flash-moe 0.1.0 pack"};
+    shape(64, 2);
+    snprintf(model.path, sizeof model.path, "%s", directory);
+    for (int i = 0; i < 2; i++) {
+        char text[100];
+        fm_routes *r;
+        snprintf(text, sizeof text, "{\"made_by\": \"%s\"}", made_by[i]);
+        const char *path = write_file("model.json", text);
+        MUST(fm_routes_open(&r, NULL, &engine, err));
+        CHECK((strstr(fm_routes_name(r), "random weights") != NULL) == (i == 0), "%s: %s", made_by[i], fm_routes_name(r));
+        fm_routes_close(&r);
+        unlink(path);
+    }
+    *model.path = 0;
+}
+
 /* An LRU cache of `slots` experts of one layer over n tokens: hits in percent. */
 static double lru_hits(const int *experts, int n, int slots) {
     int stack[512], used = 0, hits = 0, total = n * engine.top_k;
@@ -275,6 +293,7 @@ int main(void) {
     steep();
     the_same_again();
     own();
+    random_weights();
     presets();
     refusals();
     recorded();

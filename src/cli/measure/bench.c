@@ -185,7 +185,10 @@ static void add_case(struct table *t, const fm_bench_case *c) {
     fm_table_add(t, "%.3f s", c->stall_seconds);
     fm_table_add(t, "%.3f s", c->compute_seconds);
     fm_table_add(t, "%.0f %%", 100 * c->share_of_limit.median);
-    fm_table_add(t, prompt ? "" : "%.0f %%", 100 * c->share_of_ideal.median);
+    if (prompt)
+        fm_table_add(t, "%s", "");
+    else
+        fm_table_add(t, "%.0f %%", 100 * c->share_of_ideal.median);
 }
 
 static int print_text(const fm_bench *b, const fm_engine *engine) {
