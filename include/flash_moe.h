@@ -370,6 +370,70 @@ FM_API int fm_synth(const char *config, const char *directory, const fm_synth_op
 
 /* ---- bench: this machine, this model, and which share of the limit was reached ------------------------------------- */
 
+#define FM_BENCH_PREFILLS 8
+#define FM_BENCH_RATES 12
+#define FM_BENCH_WARNINGS 8
+#define FM_BENCH_MAX_RUNS 100
+
+typedef struct fm_bench_options {
+    size_t size;
+    int n_runs;                     /* of each case; 0: 5 */
+    int n_tokens;                   /* decoded in a run; 0: 64 */
+    int n_prefill;                  /* 0: 128, 512 and 2048 tokens, as far as they fit in the context */
+    int prefill[FM_BENCH_PREFILLS]; /* lengths of prompts */
+    const char *routing; /* NULL or "model": the model's own; a preset ("uniform", "128x8" …), or the path of a trace or of a JSON file {"exponent", "reuse"} */
+} fm_bench_options;
+
+#define FM_BENCH_OPTIONS_INIT                                                                                                                                  \
+    { .size = sizeof(fm_bench_options) }
+
+typedef struct fm_spread { /* of several samples */
+    double median, least, most;
+} fm_spread;
+
+typedef struct fm_bench_rate {
+    int level; /* threads that read memory; disk reads in flight */
+    fm_spread bytes_per_second;
+} fm_bench_rate;
+
+typedef struct fm_bench_case { /* medians of its runs; sums are of one run */
+    char name[16];             /* "warm", "cold", "rotating", "prefill" */
+    int n_runs, n_tokens;
+    fm_spread tokens_per_second;
+    double hit_rate;             /* of the experts asked for; 1 if there are none */
+    double disk_bytes_per_token; /* that the disk delivered */
+    double ram_bytes_per_token;  /* weights, states and experts read, and missed experts written */
+    double stall_seconds;        /* computing thread waiting for the disk */
+    double compute_seconds;      /* computing thread at work */
+    fm_spread share_of_limit;    /* decode: the floor without prediction; prefill: max(disk, products, memory); over the time taken */
+    fm_spread share_of_ideal;    /* max(memory, disk) of all bytes, as if everything could overlap; over the time taken. Prefill: 0 */
+} fm_bench_case;
+
+typedef struct fm_bench {
+    int n_threads;
+    fm_bench_rate ram[FM_BENCH_RATES], disk[FM_BENCH_RATES]; /* plain reads by threads; reads of expert_bytes by how many are in flight */
+    int n_ram, n_disk;
+    fm_spread ram_bytes_per_second, disk_bytes_per_second; /* what the limits use: all threads; the best number in flight, between the runs. 0: no experts */
+    fm_spread operations_per_second; /* of the kernel that multiplies experts, 32 tokens at once, operands in the caches; 2 for a product */
+    uint64_t expert_bytes;           /* of one disk read */
+    bool direct;                     /* experts are read past the page cache */
+    char routing[256];               /* where the choice of experts came from */
+    fm_bench_case decode[3];         /* warm, cold, rotating */
+    fm_bench_case prefill[FM_BENCH_PREFILLS];
+    int n_prefill, n_warnings;
+    char warnings[FM_BENCH_WARNINGS][200]; /* why the numbers may not be this machine's best: sentences */
+} fm_bench;
+
+/* Measures the machine and this engine's model, in turns, with random tokens; takes a minute or more. One session is opened and closed; the cache ends up
+ * as the last run left it. Measuring takes up to a 64th of the budget (two experts at least) for disk reads, and 256 MiB of what is free if
+ * the dense weights are smaller.
+ *   warm      one text goes on, the cache as its beginning left it
+ *   rotating  another text each run, the cache kept
+ *   prefill   another prompt each run (at most 3 of a length), the cache kept
+ *   cold      the cache is emptied before each run, and the page cache too where experts are read through it
+ * FM_EINVAL: options out of range, a routing that is not there or is of another model, a context that is too small. FM_ECANCELLED. */
+FM_API int fm_bench_run(fm_bench *out, fm_engine *engine, const fm_bench_options *options, fm_error *err);
+
 /* ---- trace: recording routing, and replaying it --------------------------------------------------------------------- */
 
 typedef struct fm_trace_options {

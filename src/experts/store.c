@@ -462,7 +462,22 @@ void fm_store_discard(fm_store *s, fm_lease *lease) {
     fm_store_start_reads(s);
 }
 
-/* ---- shrink ---- */
+/* ---- clear and shrink ---- */
+
+int fm_store_clear(fm_store *s, fm_error *err) {
+    if (n_requested(s) || s->lists[FM_SLOT_LEASED].n) {
+        return fm_fail(err, FM_EINVAL, "%d experts are requested and %d handed out: the cache cannot be emptied", n_requested(s), s->lists[FM_SLOT_LEASED].n);
+    }
+    fm_store_cancel(s); /* what is read unasked */
+    int n = s->lists[FM_SLOT_RESIDENT].n;
+    while (s->lists[FM_SLOT_RESIDENT].n) fm_store_empty(s, s->lists[FM_SLOT_RESIDENT].first);
+    return n;
+}
+
+bool fm_store_holds(const fm_store *s, int key) {
+    int slot = s->slot_of[key];
+    return slot >= 0 && s->slots[slot].state == FM_SLOT_RESIDENT;
+}
 
 /* Drops a slot's memory, and with it that of its neighbours which are gone too as far as they share a page. */
 static void drop_slot(fm_store *s, int slot) {

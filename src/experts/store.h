@@ -92,6 +92,11 @@ void fm_store_discard(fm_store *store, fm_lease *lease);
 /* Gives up everything requested and not yet handed out: waits for the reads in flight. Leases handed out stay valid. */
 void fm_store_cancel(fm_store *store);
 
+/* Forgets every expert in memory, so that each has to be read again; returns how many. FM_EINVAL: some are requested or handed out. */
+int fm_store_clear(fm_store *store, fm_error *err);
+/* Whether a request for key would be a hit. */
+bool fm_store_holds(const fm_store *store, int key);
+
 /* Gives n slots back to the system for good (fewer if pinned), keeping at least min_left; returns how many. */
 int fm_store_shrink(fm_store *store, int n, int min_left);
 int fm_store_n_slots(const fm_store *store);
