@@ -205,13 +205,14 @@ int fm_replay_static(const fm_accesses *a, int n, uint64_t *hits, fm_error *err)
     bool *stays = calloc(n_keys, sizeof *stays);
     int rc = order && stays ? 0 : fm_fail(err, FM_ENOMEM, "no memory for the uses of %zu experts", n_keys);
     *hits = 0;
-    for (size_t i = 0; i < n_keys && rc >= 0; i++) order[i] = (uint32_t)(n_keys - i);
     for (size_t i = 0; i < a->n && rc >= 0; i++) {
+        size_t layer = (size_t)(a->key[i] / a->n_experts) * (size_t)a->n_experts;
+        for (size_t k = layer; k < layer + (size_t)a->n_experts && !order[k]; k++) order[k] = (uint32_t)(n_keys - k); /* a layer without experts has none */
         bool before = a->mark[i] & 1 << FM_REPLAY_DECODED && !(a->mark[i] & 1 << FM_REPLAY_LATER);
         order[a->key[i]] += before ? (uint64_t)1 << 32 : 0;
     }
     if (rc >= 0) qsort(order, n_keys, sizeof *order, more_uses);
-    for (int i = 0; i < n && (size_t)i < n_keys && rc >= 0; i++) stays[n_keys - (uint32_t)order[i]] = true;
+    for (int i = 0; i < n && (size_t)i < n_keys && rc >= 0 && order[i]; i++) stays[n_keys - (uint32_t)order[i]] = true;
     for (size_t i = 0; i < a->n && rc >= 0; i++) *hits += a->mark[i] & 1 << FM_REPLAY_LATER && stays[a->key[i]];
     free(order);
     free(stays);
