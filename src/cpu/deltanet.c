@@ -62,11 +62,16 @@ static void head_task(void *arg, int task, int thread) {
     int head = task % d->n_value_heads, key_head = head / (d->n_value_heads / d->n_key_heads);
     size_t dk = (size_t)d->key_dim, dv = (size_t)d->value_dim, keys = (size_t)d->n_key_heads * dk;
     float *memory = span->state->layers[w->layer].memory + (size_t)head * dk * dv;
-    for (int i = span->first; i < span->first + span->n; i++) {
-        size_t t = (size_t)i, gate = t * (size_t)d->n_value_heads + (size_t)head;
-        const float *x = w->mixed + t * w->channels, *q = x + (size_t)key_head * dk;
+    size_t first = (size_t)span->first, heads = (size_t)d->n_value_heads, gate = first * heads + (size_t)head;
+    const float *x = w->mixed + first * w->channels, *q = x + (size_t)key_head * dk;
+    fm_delta_tokens tokens = {.n = span->n, .q = q, .k = q + keys, .v = x + 2 * keys + (size_t)head * dv, .g = w->a + gate, .beta = w->b + gate};
+    tokens.o = w->out + first * w->values + (size_t)head * dv;
+    tokens.ld = w->channels;
+    tokens.n_heads = heads;
+    tokens.ldo = w->values;
+    dev->k->delta_steps(memory, d->key_dim, d->value_dim, &tokens);
+    for (size_t t = first; t < first + (size_t)span->n; t++) {
         float *o = w->out + t * w->values + (size_t)head * dv;
-        dev->k->delta_step(memory, d->key_dim, d->value_dim, q, q + keys, x + 2 * keys + (size_t)head * dv, w->a[gate], w->b[gate], o);
         dev->k->rms_norm_gated(o, w->w->vector[FM_DELTA_NORM], w->z + t * w->values + (size_t)head * dv, d->value_dim, d->norm_eps, o);
     }
 }

@@ -135,7 +135,10 @@ static void bench_vectors(const fm_kernels *k) {
     int8_t q[2048];
     const float *taps[4] = {z, z + 8192, z + 16384, z + 24576};
     for (int i = 0; i < 2048; i++) x[i] *= 0.01f;
-    TIME("delta_step, 128 x 128", 200, k->delta_step(y, 128, 128, x, x + 128, x + 256, 0.9f, 0.5f, x + 1024));
+    fm_delta_tokens tokens = {.n = 1, .q = x, .k = x + 128, .v = x + 256, .g = z, .beta = z + 64, .o = x + 40000, .ld = 384, .n_heads = 1, .ldo = 128};
+    TIME("delta_steps, 128 x 128, 1 token", 200, k->delta_steps(y, 128, 128, &tokens));
+    tokens.n = 64;
+    TIME("delta_steps, 128 x 128, 64 tokens", 20, k->delta_steps(y, 128, 128, &tokens));
     TIME("quantize 2048 in groups of 64, 4 bits", 1000, k->quantize(z, 2048, 64, 4, q, scale, sum));
     TIME("rms_norm 2048", 1000, k->rms_norm(z, z, 2048, 1e-6f, y));
     TIME("swiglu 512", 1000, k->swiglu(z, z, 512, y));

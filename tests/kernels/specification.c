@@ -229,29 +229,44 @@ static void check_conv(void) {
     free(x);
 }
 
-static void check_delta(void) {
-    enum { DK = 24, DV = 40 };
-    float *s = new_vector(DK * DV, NORMAL), *q = new_vector(DK, NORMAL), *key = new_vector(DK, NORMAL), *v = new_vector(DV, NORMAL), o[DV], s0[DK * DV];
-    memcpy(s0, s, sizeof s0);
-    k->delta_step(s, DK, DV, q, key, v, 0.9f, 0.6f, o);
-    for (int c = 0; c < DV; c++) {
-        float kv = 0, out = 0;
-        for (int i = 0; i < DK; i++) kv = fmaf(s0[i * DV + c] * 0.9f, key[i], kv);
-        float d = (v[c] - kv) * 0.6f;
+/* One step; the state, the output and what they are close to. */
+static void check_delta_step(float *s, int dk, int dv, const float *q, const float *key, const float *v, float g, float beta, float *o) {
+    for (int c = 0; c < dv; c++) {
+        float kv = 0;
+        o[c] = 0;
+        for (int i = 0; i < dk; i++) kv = fmaf(s[i * dv + c] * g, key[i], kv);
+        float d = (v[c] - kv) * beta;
         double exact = 0;
-        for (int i = 0; i < DK; i++) {
-            float want = fmaf(key[i], d, s0[i * DV + c] * 0.9f);
-            SAME(s + i * DV + c, &want, 1, "state %d, %d", i, c);
-            out = fmaf(want, q[i], out);
-            exact += (double)want * (double)q[i];
+        for (int i = 0; i < dk; i++) {
+            s[i * dv + c] = fmaf(key[i], d, s[i * dv + c] * g);
+            o[c] = fmaf(s[i * dv + c], q[i], o[c]);
+            exact += (double)s[i * dv + c] * (double)q[i];
         }
-        SAME(o + c, &out, 1, "output %d", c);
         CHECK(fabs((double)o[c] - exact) < 1e-4, "output %d", c);
     }
+}
+
+static void check_delta(int n) {
+    enum { DK = 24, DV = 40, LD = 2 * DK + DV + 5, HEADS = 3 };
+    float *s = new_vector(DK * DV, NORMAL), *want = allocate(DK * DV * sizeof *want), *x = new_vector(n * LD, NORMAL), *o = new_vector(n * (DV + 1), SAME);
+    float *gates = new_vector(n * HEADS, NORMAL), out[DV];
+    memcpy(want, s, DK * DV * sizeof *want);
+    for (int i = 0; i < n * LD; i++) x[i] *= 0.3f;
+    for (int i = 0; i < n * HEADS; i++) gates[i] = fm_sigmoidf(gates[i]);
+    fm_delta_tokens tokens = {.n = n, .q = x, .k = x + DK, .v = x + 2 * DK, .g = gates, .beta = gates + 1, .o = o, .ld = LD, .n_heads = HEADS, .ldo = DV + 1};
+    k->delta_steps(s, DK, DV, &tokens);
+    for (int t = 0; t < n; t++) {
+        const float *row = x + t * LD;
+        check_delta_step(want, DK, DV, row, row + DK, row + 2 * DK, gates[t * HEADS], gates[t * HEADS + 1], out);
+        SAME(o + t * (DV + 1), out, DV, "output of token %d of %d", t, n);
+        CHECK(o[t * (DV + 1) + DV] == 127, "token %d of %d: written past the output", t, n);
+    }
+    SAME(s, want, DK * DV, "state after %d tokens", n);
     free(s);
-    free(q);
-    free(key);
-    free(v);
+    free(want);
+    free(x);
+    free(o);
+    free(gates);
 }
 
 /* A NaN among the inputs must be seen in the output. */
@@ -286,7 +301,7 @@ int main(void) {
     for (int n = 1; n < 80; n++) check_vectors(n);
     check_vectors(2048);
     check_conv();
-    check_delta();
+    for (int n = 1; n < FM_DELTA_MANY + 5; n++) check_delta(n);
     check_nan();
     return TEST_END();
 }

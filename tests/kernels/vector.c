@@ -149,23 +149,40 @@ static void check_exp(void) {
     }
 }
 
-/* Three steps, so that an error of the state is seen in what follows. */
+static void delta_steps(const fm_kernels *k, float *s, int dk, int dv, const float *x, float *o, int n) {
+    float g[FM_DELTA_MANY + 3], beta[FM_DELTA_MANY + 3];
+    for (int i = 0; i < n; i++) {
+        g[i] = 1 - 0.01f * (float)(i * 7 % 30);
+        beta[i] = 0.05f + 0.04f * (float)(i * 5 % 24);
+    }
+    fm_delta_tokens tokens = {
+        .n = n, .q = x, .k = x + dk, .v = x + 2 * dk, .g = g, .beta = beta, .o = o, .ld = (size_t)(2 * dk + dv + 3), .n_heads = 1, .ldo = (size_t)dv};
+    k->delta_steps(s, dk, dv, &tokens);
+}
+
+/* All tokens at once and one by one, so that an error of the state is seen in what follows. */
 static void check_delta(int dk, int dv, int kind) {
+    enum { N = FM_DELTA_MANY + 3 };
     size_t state = (size_t)dk * (size_t)dv;
-    float *first = new_vector((int)state, kind), *q = new_vector(3 * dk, NORMAL), *k = new_vector(3 * dk, kind), *v = new_vector(3 * dv, NORMAL);
-    float *s[2] = {allocate(state * sizeof(float)), allocate(state * sizeof(float))}, *o[2] = {new_vector(3 * dv, ZEROS), new_vector(3 * dv, ZEROS)};
-    memcpy(s[0], first, state * sizeof(float));
-    for (int t = 0; t < 3; t++) fm_kernels_scalar.delta_step(s[0], dk, dv, q + t * dk, k + t * dk, v + t * dv, 0.9f, 0.7f, o[0] + t * dv);
-    for (int i = 0; i < n_tables; i++) {
-        memcpy(s[1], first, state * sizeof(float));
-        for (int t = 0; t < 3; t++) tables[i]->delta_step(s[1], dk, dv, q + t * dk, k + t * dk, v + t * dv, 0.9f, 0.7f, o[1] + t * dv);
-        SAME(s[1], s[0], state, "%s delta_step's state, %d x %d, inputs %d", tables[i]->name, dk, dv, kind);
-        SAME(o[1], o[0], 3 * dv, "%s delta_step, %d x %d, inputs %d", tables[i]->name, dk, dv, kind);
+    int ld = 2 * dk + dv + 3;
+    float *first = new_vector((int)state, kind), *x = new_vector(N * ld, NORMAL), *s[2], *o[2];
+    fill_vector(x, ld, kind);
+    for (int i = 0; i < 2; i++) {
+        s[i] = allocate(state * sizeof(float));
+        o[i] = new_vector(N * dv, ZEROS);
+    }
+    for (int n = 1; n <= N; n += n < 3 ? 1 : FM_DELTA_MANY - 4) {
+        memcpy(s[0], first, state * sizeof(float));
+        delta_steps(&fm_kernels_scalar, s[0], dk, dv, x, o[0], n);
+        for (int i = 0; i < n_tables; i++) {
+            memcpy(s[1], first, state * sizeof(float));
+            delta_steps(tables[i], s[1], dk, dv, x, o[1], n);
+            SAME(s[1], s[0], state, "%s delta_steps' state, %d x %d, %d tokens, inputs %d", tables[i]->name, dk, dv, n, kind);
+            SAME(o[1], o[0], n * dv, "%s delta_steps, %d x %d, %d tokens, inputs %d", tables[i]->name, dk, dv, n, kind);
+        }
     }
     free(first);
-    free(q);
-    free(k);
-    free(v);
+    free(x);
     for (int i = 0; i < 2; i++) {
         free(s[i]);
         free(o[i]);

@@ -9,6 +9,7 @@ typedef uint32_t u32x16 __attribute__((vector_size(64)));
 
 #define ATTEND_ROWS 8
 #define ATTEND_VECTORS 2
+#define DELTA_VECTORS 2
 #define TOKENS_I8 8
 #define FLOAT_ROWS 2
 #define FLOAT_TOKENS 2

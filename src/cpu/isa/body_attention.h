@@ -312,39 +312,116 @@ static void attend_finish(float L, const float *ACC, int hd, float *y) {
     for (int c = 0; c < hd; c += 16) f_store_n(y + c, f_mul(f_load_n(ACC + c, hd - c), scale), hd - c);
 }
 
-typedef struct delta_args {
-    const float *q, *k; /* [dk] */
-    int dk, dv;
-    float g, beta;
-} delta_args;
+/* The state of one group of columns while tokens go through it: its rows are ld apart. */
+typedef struct delta_columns {
+    const fm_delta_tokens *tokens;
+    float *s;
+    size_t ld, first; /* of the columns */
+    int dk, n;        /* columns, at most 16 * n_vectors */
+} delta_columns;
 
-/* n_vectors vectors of columns of the state, of v and of o; they stay in registers and the columns in the first-level cache between the two passes. */
-ALWAYS_INLINE void delta_columns(const delta_args *d, float *s, const float *v, float *o, const int n_vectors, int n) {
-    vf kv[4], out[4], g = f_set1(d->g), beta = f_set1(d->beta);
-    for (int c = 0; c < n_vectors; c++) kv[c] = out[c] = f_set1(0);
-    float *row = s;
-    for (int i = 0; i < d->dk; i++, row += d->dv) {
-        vf k = f_set1(d->k[i]);
-        for (int c = 0; c < n_vectors; c++) kv[c] = f_fma(f_mul(f_load_n(row + 16 * c, n - 16 * c), g), k, kv[c]);
-    }
-    for (int c = 0; c < n_vectors; c++) kv[c] = f_mul(f_sub(f_load_n(v + 16 * c, n - 16 * c), kv[c]), beta);
-    row = s;
-    for (int i = 0; i < d->dk; i++, row += d->dv) {
-        vf k = f_set1(d->k[i]), q = f_set1(d->q[i]);
-        for (int c = 0; c < n_vectors; c++) {
-            vf x = f_fma(k, kv[c], f_mul(f_load_n(row + 16 * c, n - 16 * c), g));
-            out[c] = f_fma(x, q, out[c]);
-            f_store_n(row + 16 * c, x, n - 16 * c);
+/* s *= g; kv[] = sums of s times token t's k: what comes before its step. */
+ALWAYS_INLINE void delta_begin(const delta_columns *a, vf *kv, const int n_vectors) {
+    vf g = f_set1(a->tokens->g[0]);
+    EACH_OF for (int c = 0; c < n_vectors; c++) kv[c] = f_set1(0);
+    for (int i = 0; i < a->dk; i++) {
+        float *row = a->s + (size_t)i * a->ld;
+        vf k = f_set1(a->tokens->k[i]);
+        EACH_OF for (int c = 0; c < n_vectors; c++) {
+            vf x = f_mul(f_load_n(row + 16 * c, a->n - 16 * c), g);
+            kv[c] = f_fma(x, k, kv[c]);
+            f_store_n(row + 16 * c, x, a->n - 16 * c);
         }
     }
-    for (int c = 0; c < n_vectors; c++) f_store_n(o + 16 * c, out[c], n - 16 * c);
 }
 
-static void delta_step(float *s, int dk, int dv, const float *q, const float *k, const float *v, float g, float beta, float *o) {
-    delta_args d = {.q = q, .k = k, .dk = dk, .dv = dv, .g = g, .beta = beta};
-    int c = 0;
-    for (; c + 64 <= dv; c += 64) delta_columns(&d, s + c, v + c, o + c, 4, 64);
-    for (; c < dv; c += 16) delta_columns(&d, s + c, v + c, o + c, 1, dv - c);
+/* Token t's step, of a state that is decayed and kv of it; in the same pass the next token's decay and kv, unless it is the last. */
+ALWAYS_INLINE void delta_step(const delta_columns *a, size_t t, vf *kv, const int n_vectors, const bool last) {
+    const fm_delta_tokens *x = a->tokens;
+    const float *q = x->q + t * x->ld, *k = x->k + t * x->ld, *v = x->v + t * x->ld + a->first, *k_next = last ? k : k + x->ld;
+    vf out[DELTA_VECTORS], d[DELTA_VECTORS], g = f_set1(last ? 1 : x->g[(t + 1) * x->n_heads]), beta = f_set1(x->beta[t * x->n_heads]);
+    EACH_OF for (int c = 0; c < n_vectors; c++) {
+        d[c] = f_mul(f_sub(f_load_n(v + 16 * c, a->n - 16 * c), kv[c]), beta);
+        kv[c] = out[c] = f_set1(0);
+    }
+    for (int i = 0; i < a->dk; i++) {
+        float *row = a->s + (size_t)i * a->ld;
+        vf ki = f_set1(k[i]), qi = f_set1(q[i]), next = f_set1(k_next[i]);
+        EACH_OF for (int c = 0; c < n_vectors; c++) {
+            vf s = f_fma(ki, d[c], f_load_n(row + 16 * c, a->n - 16 * c));
+            out[c] = f_fma(s, qi, out[c]);
+            if (!last) s = f_mul(s, g);
+            if (!last) kv[c] = f_fma(s, next, kv[c]);
+            f_store_n(row + 16 * c, s, a->n - 16 * c);
+        }
+    }
+    EACH_OF for (int c = 0; c < n_vectors; c++) f_store_n(x->o + t * x->ldo + a->first + 16 * c, out[c], a->n - 16 * c);
+}
+
+ALWAYS_INLINE void delta_tokens(const delta_columns *a, const int n_vectors) {
+    vf kv[DELTA_VECTORS];
+    size_t last = (size_t)a->tokens->n - 1;
+    delta_begin(a, kv, n_vectors);
+    for (size_t t = 0; t < last; t++) delta_step(a, t, kv, n_vectors, false);
+    delta_step(a, last, kv, n_vectors, true);
+}
+
+/* One token, in two passes over n columns from `first` on. They stay in registers, and the columns in the first-level cache between the passes. */
+ALWAYS_INLINE void delta_token(const delta_columns *a, size_t t, const int n_vectors) {
+    const fm_delta_tokens *x = a->tokens;
+    const float *q = x->q + t * x->ld, *k = x->k + t * x->ld, *v = x->v + t * x->ld + a->first;
+    vf kv[4], out[4], g = f_set1(x->g[t * x->n_heads]), beta = f_set1(x->beta[t * x->n_heads]);
+    EACH_OF for (int c = 0; c < n_vectors; c++) kv[c] = out[c] = f_set1(0);
+    for (int i = 0; i < a->dk; i++) {
+        const float *row = a->s + (size_t)i * a->ld;
+        vf ki = f_set1(k[i]);
+        EACH_OF for (int c = 0; c < n_vectors; c++) kv[c] = f_fma(f_mul(f_load_n(row + 16 * c, a->n - 16 * c), g), ki, kv[c]);
+    }
+    EACH_OF for (int c = 0; c < n_vectors; c++) kv[c] = f_mul(f_sub(f_load_n(v + 16 * c, a->n - 16 * c), kv[c]), beta);
+    for (int i = 0; i < a->dk; i++) {
+        float *row = a->s + (size_t)i * a->ld;
+        vf ki = f_set1(k[i]), qi = f_set1(q[i]);
+        EACH_OF for (int c = 0; c < n_vectors; c++) {
+            vf s = f_fma(ki, kv[c], f_mul(f_load_n(row + 16 * c, a->n - 16 * c), g));
+            out[c] = f_fma(s, qi, out[c]);
+            f_store_n(row + 16 * c, s, a->n - 16 * c);
+        }
+    }
+    EACH_OF for (int c = 0; c < n_vectors; c++) f_store_n(x->o + t * x->ldo + a->first + 16 * c, out[c], a->n - 16 * c);
+}
+
+/* Many tokens go through a copy of a few columns: side by side it stays in the first-level cache, whose sets the rows of the state share. */
+static void delta_many(float *s, int dk, int dv, const fm_delta_tokens *tokens) {
+    enum { WIDTH = 16 * DELTA_VECTORS };
+    float copy[512 * WIDTH];
+    for (int c = 0, n; c < dv; c += n) {
+        n = dv - c >= WIDTH ? WIDTH : dv - c < 16 ? dv - c : 16;
+        delta_columns a = {.tokens = tokens, .s = copy, .ld = WIDTH, .first = (size_t)c, .dk = dk, .n = n};
+        for (int i = 0; i < dk; i++) memcpy(copy + i * WIDTH, s + (size_t)i * (size_t)dv + c, (size_t)n * sizeof *s);
+        if (n == WIDTH) {
+            a.n = WIDTH;
+            delta_tokens(&a, DELTA_VECTORS);
+        } else {
+            delta_tokens(&a, 1);
+        }
+        for (int i = 0; i < dk; i++) memcpy(s + (size_t)i * (size_t)dv + c, copy + i * WIDTH, (size_t)n * sizeof *s);
+    }
+}
+
+static void delta_steps(float *s, int dk, int dv, const fm_delta_tokens *tokens) {
+    if (tokens->n >= FM_DELTA_MANY) {
+        delta_many(s, dk, dv, tokens);
+        return;
+    }
+    for (size_t t = 0; t < (size_t)tokens->n; t++) {
+        delta_columns a = {.tokens = tokens, .s = s, .ld = (size_t)dv, .dk = dk, .n = 64};
+        int c = 0;
+        for (; c + 64 <= dv; c += 64, a.s += 64, a.first += 64) delta_token(&a, t, 4);
+        for (; c < dv; c += 16, a.s += 16, a.first += 16) {
+            a.n = dv - c;
+            delta_token(&a, t, 1);
+        }
+    }
 }
 
 #endif

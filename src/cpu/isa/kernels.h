@@ -49,6 +49,17 @@ typedef struct fm_kv_block {
     const void *next; /* keys that will be asked for next, or NULL: only to have them fetched from memory */
 } fm_kv_block;
 
+#define FM_DELTA_MANY 16
+
+/* What n tokens give to the delta rule. */
+typedef struct fm_delta_tokens {
+    int n;
+    const float *q, *k, *v; /* [n][dk], [n][dk] and [n][dv], rows ld apart */
+    const float *g, *beta;  /* [n], n_heads apart */
+    float *o;               /* [n][dv], rows ldo apart */
+    size_t ld, n_heads, ldo;
+} fm_delta_tokens;
+
 typedef struct fm_kernels {
     const char *name;
 
@@ -92,10 +103,10 @@ typedef struct fm_kernels {
      * x: taps rows, oldest first. */
     void (*conv_silu)(const float *w, const float *const *x, int taps, int channels, int first, int last, float *y);
 
-    /* One token of the gated delta rule for one value head: state s [dk][dv], q, k [dk], v [dv], out o [dv], decay g, beta.
+    /* Tokens of the gated delta rule, one after the other, for one value head with the state s [dk][dv]:
      * kv = sum over i of fma(s[i] * g, k[i], .), d = (v - kv) * beta, s[i] = fma(k[i], d, s[i] * g), o = sum over i of fma(s[i], q[i], .), i in order.
-     * dv at most 512. */
-    void (*delta_step)(float *s, int dk, int dv, const float *q, const float *k, const float *v, float g, float beta, float *o);
+     * dk at most 512. From FM_DELTA_MANY tokens on the work is divided in another way, with the same bits. */
+    void (*delta_steps)(float *s, int dk, int dv, const fm_delta_tokens *tokens);
 
     /* Attention of n_rows (1 to FM_ATTENTION_ROWS) queries q[i][head_dim] over one block of keys; query i sees the first n[i] (1 to FM_ATTENTION_BLOCK) of them:
      * s_j = (sum over d in order of fma(q_d, k_jd, .)) * scale, m[i] = max s_j, p_j = exp(s_j - m[i]), l[i] = dot(p, ones),

@@ -14,6 +14,7 @@ typedef struct vi {
 
 #define ATTEND_ROWS 1
 #define ATTEND_VECTORS 1
+#define DELTA_VECTORS 1
 #define TOKENS_I8 1
 #define FLOAT_ROWS 1
 #define FLOAT_TOKENS 1
