@@ -54,6 +54,7 @@ struct fm_engine {
     fm_span spans[FM_MAX_SPANS];
     fm_session *sessions[FM_MAX_SPANS]; /* of the spans */
     fm_route_hook route_hook;           /* NULL: none */
+    bool routes_drawn;                  /* the hook replaces what the routers choose, so guessing by them is no use */
     void *route_user;
     int predicted_layer;  /* -1: none */
     fm_routing predicted; /* of predicted_layer, the device's */

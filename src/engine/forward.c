@@ -91,7 +91,7 @@ static void look_ahead(fm_engine *e, int layer, int n) {
     const fm_description *d = &e->model->description;
     int next = layer + 1, n_advice = 0;
     e->predicted_layer = -1;
-    if (next == d->n_layers || !d->layers[next].moe || !(e->plan.n_guesses || e->predict_always)) return;
+    if (next == d->n_layers || !d->layers[next].moe || e->routes_drawn || !(e->plan.n_guesses || e->predict_always)) return;
     if (n <= FM_GUESS_TOKENS)
         n_advice = predict(e, next, n);
     else if (n * e->top_k >= 2 * d->n_experts)

@@ -361,7 +361,7 @@ int fm_store_request(fm_store *s, const int *keys, int n, fm_error *err) {
         if (slot >= 0 && s->slots[slot].state == FM_SLOT_QUEUED)
             rc = fm_fail(err, FM_EINVAL, "expert %d is requested twice at once", keys[i]);
         else if (slot >= 0)
-            n_hits += s->slots[slot].state != FM_SLOT_READING;
+            n_hits += s->slots[slot].state == FM_SLOT_HIT; /* what was read ahead is no hit of the cache */
         else
             queue_miss(s, keys[i]);
         if (rc >= 0) s->policy->ops->use(s->policy, s->slot_of[keys[i]]);

@@ -415,9 +415,11 @@ int fm_bench_run(fm_bench *out, fm_engine *engine, const fm_bench_options *optio
     if (rc >= 0) {
         engine->route_hook = on_route;
         engine->route_user = &b;
+        engine->routes_drawn = fm_routes_drawn(b.routes);
         rc = run_all(&b, runs, err);
         engine->route_hook = hook;
         engine->route_user = user;
+        engine->routes_drawn = false;
     }
     for (int i = 0; i < N_RUNS && runs; i++) free(runs[i].uses);
     free(runs);

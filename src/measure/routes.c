@@ -151,6 +151,8 @@ void fm_routes_restart(fm_routes *r, uint64_t seed) {
 
 const char *fm_routes_name(const fm_routes *routes) { return routes->name; }
 
+bool fm_routes_drawn(const fm_routes *routes) { return !routes->own; }
+
 void fm_routes_close(fm_routes **routes) {
     fm_routes *r = *routes;
     if (!r) return;

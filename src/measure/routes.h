@@ -17,6 +17,8 @@ void fm_routes_close(fm_routes **routes);
 /* What it is, in a few words, for people and JSON: "the model's own", with "(random weights: no locality)" if `synth` made it, "zipf 1.40, reuse 0.05
  * (preset 128x8)" … */
 const char *fm_routes_name(const fm_routes *routes);
+/* Whether experts are drawn, so that the model's own routers say nothing of them. */
+bool fm_routes_drawn(const fm_routes *routes);
 /* Begins a new text: what is drawn next depends on the seed, not on what was drawn before. */
 void fm_routes_restart(fm_routes *routes, uint64_t seed);
 /* The engine's fm_route_hook. */
