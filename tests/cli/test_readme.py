@@ -33,4 +33,4 @@ def test_command(command, tmp_path):
     (tmp_path / "build" / "flash-moe").symlink_to(program)
     done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path / "home")}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout or command.startswith("build/flash-moe dump"), done.stderr
+    assert done.stdout or re.search(r" -o \S", command), done.stderr
