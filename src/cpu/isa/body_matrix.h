@@ -27,11 +27,17 @@ typedef struct i8_pass {
 /* Sums of a group, apart where one chain of dependent products would be waited for. */
 typedef vi i8_sums[2][MAX_TOKENS];
 
+static inline int chains_of(int nt) { return 2 * nt <= TOKENS_I8 ? 2 : 1; }
+
+/* How far ahead cache lines are asked for: the more is computed of a line, the less of the stream does the CPU see by itself. */
+static inline int prefetch_of(int width, int nt) { return PREFETCH_BYTES * (nt > 1 ? 4 : width == 2 ? 8 : 1); }
+
 /* d += the words [n_words][16] times the tuples of each of nt tokens, tuples in turns to the chains. */
-ALWAYS_INLINE void dot_words(i8_sums d, const uint8_t *words, const int8_t *const *q, const int n_words, const int width, const int nt, const int chains) {
+ALWAYS_INLINE void dot_words(i8_sums d, const uint8_t *words, const int8_t *const *q, const int n_words, const int width, const int nt, const int ahead) {
+    const int chains = chains_of(nt);
 #pragma GCC unroll 16
     for (int w = 0; w < n_words; w++) {
-        prefetch(words + 64 * w);
+        prefetch(words + 64 * w, ahead);
         vi v = i_load(words + 64 * w);
 #pragma GCC unroll 4
         for (int k = 0; k < 8 / width; k++) {
@@ -45,7 +51,7 @@ ALWAYS_INLINE void dot_words(i8_sums d, const uint8_t *words, const int8_t *cons
 }
 
 ALWAYS_INLINE void strip_i8(const i8_pass *p, const uint8_t *block, const int width, const int group, const int nt) {
-    const int n_words = group * width / 32, chains = 2 * nt <= TOKENS_I8 ? 2 : 1;
+    const int n_words = group * width / 32, chains = chains_of(nt), ahead = prefetch_of(width, nt);
     const bool f16 = p->type->scale_dtype == FM_F16;
     const int parts = p->type->group / group;
     const size_t n_groups = (size_t)(p->type->cols / group);
@@ -58,11 +64,11 @@ ALWAYS_INLINE void strip_i8(const i8_pass *p, const uint8_t *block, const int wi
     for (size_t g = 0; g < n_groups;) {
         const uint8_t *tail = block + (size_t)parts * (size_t)n_words * 64;
         vf scale = f16 ? f_load_f16(tail) : f_load_bf16(tail), bias = f16 ? f_load_f16(tail + 32) : f_load_bf16(tail + 32);
-        prefetch(tail);
+        prefetch(tail, ahead);
         for (int part = 0; part < parts; part++, g++, block += (size_t)n_words * 64) {
             i8_sums d;
             for (int t = 0; t < nt; t++) d[0][t] = d[chains - 1][t] = i_set1(0);
-            dot_words(d, block, q, n_words, width, nt, chains);
+            dot_words(d, block, q, n_words, width, nt, ahead);
             for (int t = 0; t < nt; t++) {
                 vi sum = chains == 2 ? i_add(d[0][t], d[1][t]) : d[0][t];
                 a[t] = f_fma(f_mul(scale, f_set1(p->scale[t][g])), i_to_float(sum), a[t]);
