@@ -1,5 +1,5 @@
-/* cpu/isa/avx512.c: 16 lanes in one register: AVX-512 F, BW, VL, DQ and VNNI. */
-#include "cpu/isa/kernels.h"
+/* cpu/isa/avx512.c: 16 lanes in one register: AVX-512 F, BW, VL, DQ and VNNI; and the table of CPUs that have AMX too. */
+#include "cpu/isa/amx.h"
 
 #include <immintrin.h>
 
@@ -70,4 +70,5 @@ static inline vi i_dot_small(vi acc, vi a, int32_t x) { return i_dot(acc, a, x);
 
 #include "cpu/isa/bodies.h"
 
-const fm_kernels fm_kernels_avx512 = KERNELS("avx512");
+const fm_kernels fm_kernels_avx512 = KERNELS("avx512", mul_r16_i8);
+const fm_kernels fm_kernels_amx = KERNELS("amx", fm_mul_r16_i8_amx);

@@ -192,4 +192,4 @@ static inline vi i_dot(vi acc, vi a, int32_t x) {
 
 #include "cpu/isa/bodies.h"
 
-const fm_kernels fm_kernels_neon = KERNELS("neon");
+const fm_kernels fm_kernels_neon = KERNELS("neon", mul_r16_i8);

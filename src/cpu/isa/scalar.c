@@ -208,4 +208,4 @@ static inline vi i_dot_small(vi acc, vi a, int32_t x) { return i_dot(acc, a, x);
 
 #include "cpu/isa/bodies.h"
 
-const fm_kernels fm_kernels_scalar = KERNELS("scalar");
+const fm_kernels fm_kernels_scalar = KERNELS("scalar", mul_r16_i8);
