@@ -116,19 +116,19 @@ static inline int i8_pass_of(int n) {
 
 static void mul_r16_i8(const fm_matrix *matrix, int first, int last, const fm_act8 *x, const int32_t *tokens, int n, float *y, size_t ldy) {
     i8_pass p = {.type = &matrix->type, .group = x->group};
-    const size_t n_groups = (size_t)(x->cols / x->group);
-    for (int strip = first; strip < last; strip++) {
-        const uint8_t *block = (const uint8_t *)matrix->data + (size_t)strip * strip_bytes_of(p.type);
-        p.rows = p.type->rows - 16 * strip;
-        for (int i = 0, nt; i < n; i += nt) {
-            nt = i8_pass_of(n - i);
-            for (int t = 0; t < nt; t++) {
-                size_t token = token_of(tokens, i + t);
-                p.q[t] = x->q + token * (size_t)x->cols;
-                p.scale[t] = x->scale + token * n_groups;
-                p.sum[t] = x->sum + token * n_groups;
-                p.y[t] = y + (size_t)(i + t) * ldy + (size_t)strip * 16;
-            }
+    const size_t n_groups = (size_t)(x->cols / x->group), strip_bytes = strip_bytes_of(p.type);
+    for (int i = 0, nt; i < n; i += nt) {
+        nt = i8_pass_of(n - i);
+        for (int t = 0; t < nt; t++) {
+            size_t token = token_of(tokens, i + t);
+            p.q[t] = x->q + token * (size_t)x->cols;
+            p.scale[t] = x->scale + token * n_groups;
+            p.sum[t] = x->sum + token * n_groups;
+            p.y[t] = y + (size_t)(i + t) * ldy + (size_t)first * 16;
+        }
+        for (int strip = first; strip < last; strip++) {
+            const uint8_t *block = (const uint8_t *)matrix->data + (size_t)strip * strip_bytes;
+            p.rows = p.type->rows - 16 * strip;
             switch (nt) {
             case 1: strip_i8_1(&p, block); break;
             case 2: strip_i8_2(&p, block); break;
@@ -136,6 +136,7 @@ static void mul_r16_i8(const fm_matrix *matrix, int first, int last, const fm_ac
             case 4: strip_i8_4(&p, block); break;
             default: strip_i8_8(&p, block); break;
             }
+            for (int t = 0; t < nt; t++) p.y[t] += 16;
         }
     }
 }
