@@ -1,25 +1,29 @@
-/* cpu/isa/amx.c: products of r16 matrices and int8 vectors in tiles: AMX-INT8, with AVX-512 for what comes after. Few tokens are left to AVX-512 alone. The table
- * is in avx512.c, the permission that Linux wants is asked for in base/system.c.
+/* cpu/isa/amx.c: products of r16 matrices and int8 vectors in tiles: AMX-INT8, with AVX-512 for what comes after. Few tokens are left to AVX-512
+ * alone, with distances to prefetch that suit the CPUs that have tiles. The permission that Linux wants is asked for in base/system.c.
  *
  * A tile product takes one group of columns of 16 tokens and one strip: A is the tokens' values (16 rows of a group's bytes), B the strip's words taken apart
  * (a row a 4-tuple of columns, which is how r16 has them), C the 16 x 16 exact sums. They are scaled and added in the order of the groups, as everywhere.
  *
  * In blocks: up to STRIPS strips and TOKENS tokens by GROUPS groups, so that taking apart the words serves all tokens of a block and gathering the tokens serves
  * all its strips. */
-#include "cpu/isa/amx.h"
-
-#include <immintrin.h>
 #include <string.h>
 
+#include "cpu/isa/avx512.h"
 #include "cpu/isa/kernels.h"
+
+#define PREFETCH_BYTES 4608
+#define PREFETCH_FAR 4608
+
+#include "cpu/isa/bodies.h"
 
 #define FEWEST 6 /* tokens, below which tiles do not pay */
 #define STRIPS 4
 #define TOKENS 64
 #define GROUPS 8
 #define TILE 16
-
-extern const fm_kernels fm_kernels_avx512;
+#ifndef AHEAD
+#define AHEAD 4 /* tile products under way while the sums of one are scaled: what a tile stores can only be loaded when it has reached the cache */
+#endif
 
 typedef struct __attribute__((packed)) tile_config {
     uint8_t palette, start_row, zero[14];
@@ -30,7 +34,7 @@ typedef struct __attribute__((packed)) tile_config {
 typedef struct block {
     _Alignas(64) uint8_t words[STRIPS][GROUPS][1024]; /* B tiles; not of 8 bits, which lie in the matrix as they are needed */
     _Alignas(64) int8_t q[GROUPS][1024];              /* A tiles */
-    _Alignas(64) int32_t c[2][TILE][16];
+    _Alignas(64) int32_t c[GROUPS][TILE][16];         /* C tiles */
     _Alignas(64) float scale[STRIPS][GROUPS][16], bias[STRIPS][GROUPS][16];
     _Alignas(64) float xs[GROUPS][TILE], sum[GROUPS][TILE];
     _Alignas(64) float a[STRIPS][TOKENS][16], b[STRIPS][TOKENS][16];
@@ -45,11 +49,6 @@ typedef struct work {
     size_t words_bytes, block_bytes, strip_bytes;                                  /* of an activation group's words; of a weight group; of a strip */
     int first_strip, n_strips, first_token, n_tokens, first_group, n_block_groups; /* the block's */
 } work;
-
-static inline __m512 load_halves(const uint8_t *p, bool f16) {
-    __m256i h = _mm256_loadu_si256((const __m256i *)(const void *)p);
-    return f16 ? _mm512_cvtph_ps(h) : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
-}
 
 /* The tuples of n_words words, 16 rows each. */
 static void take_apart(uint8_t *to, const uint8_t *words, int n_words, int width) {
@@ -75,8 +74,8 @@ static void read_weights(block *m, const work *w) {
             for (size_t line = 0; line < w->words_bytes + 64; line += 64) _mm_prefetch((const char *)words + GROUPS * w->block_bytes + line, _MM_HINT_T1);
             m->tile[s][i] = type->width == 8 ? words : m->words[s][i];
             if (type->width < 8) take_apart(m->words[s][i], words, (int)(w->words_bytes / 64), type->width);
-            _mm512_store_ps(m->scale[s][i], load_halves(tail, f16));
-            _mm512_store_ps(m->bias[s][i], load_halves(tail + 32, f16));
+            _mm512_store_ps(m->scale[s][i], f16 ? f_load_f16(tail) : f_load_bf16(tail));
+            _mm512_store_ps(m->bias[s][i], f16 ? f_load_f16(tail + 32) : f_load_bf16(tail + 32));
         }
     }
 }
@@ -115,12 +114,12 @@ static void read_tokens(block *m, const work *w, int first, int n) {
         MEMORY();                                                                                                                                              \
     } while (0)
 
-/* Of group g into c[g % 2]. Tiles 0 and 1 hold sums, 2 and 3 tokens, 4 and 5 words. */
+/* Of group g into c[g]. Tiles 0 and 1 hold sums, 2 and 3 tokens, 4 and 5 words. */
 static inline void multiply_tile(block *m, int s, int g, int group) {
     if (g % 2) {
-        TILE_PRODUCT(1, 3, 5, m->q[g], group, m->tile[s][g], m->c[1]);
+        TILE_PRODUCT(1, 3, 5, m->q[g], group, m->tile[s][g], m->c[g]);
     } else {
-        TILE_PRODUCT(0, 2, 4, m->q[g], group, m->tile[s][g], m->c[0]);
+        TILE_PRODUCT(0, 2, 4, m->q[g], group, m->tile[s][g], m->c[g]);
     }
 }
 
@@ -129,11 +128,10 @@ static inline __attribute__((always_inline)) void add_groups(block *m, int s, in
     __m512 sum[TILE];
 #pragma GCC unroll 16
     for (int t = 0; t < nt; t++) sum[t] = _mm512_load_ps(m->a[s][first + t]);
-    multiply_tile(m, s, 0, group);
+    for (int g = 0; g < AHEAD && g < n_groups; g++) multiply_tile(m, s, g, group);
     for (int g = 0; g < n_groups; g++) {
-        /* The next tile is under way while this one's sums are scaled. */
-        if (g + 1 < n_groups) multiply_tile(m, s, g + 1, group);
-        const int32_t(*c)[16] = m->c[g % 2];
+        if (g + AHEAD < n_groups) multiply_tile(m, s, g + AHEAD, group);
+        const int32_t(*c)[16] = m->c[g];
         __m512 scale = _mm512_load_ps(m->scale[s][g]);
 #pragma GCC unroll 16
         for (int t = 0; t < nt; t++) {
@@ -181,9 +179,9 @@ static void multiply_block(block *m, work *w, float *y, size_t ldy) {
     }
 }
 
-void fm_mul_r16_i8_amx(const fm_matrix *matrix, int first, int last, const fm_act8 *x, const int32_t *tokens, int n, float *y, size_t ldy) {
+static void mul_r16_i8_amx(const fm_matrix *matrix, int first, int last, const fm_act8 *x, const int32_t *tokens, int n, float *y, size_t ldy) {
     if (n < FEWEST) {
-        fm_kernels_avx512.mul_r16_i8(matrix, first, last, x, tokens, n, y, ldy);
+        mul_r16_i8(matrix, first, last, x, tokens, n, y, ldy);
         return;
     }
     const fm_matrix_type *type = &matrix->type;
@@ -210,3 +208,5 @@ void fm_mul_r16_i8_amx(const fm_matrix *matrix, int first, int last, const fm_ac
     }
     _tile_release();
 }
+
+const fm_kernels fm_kernels_amx = KERNELS("amx", mul_r16_i8_amx);

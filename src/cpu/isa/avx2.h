@@ -17,7 +17,8 @@ typedef struct vi {
 #define TOKENS_I8 4
 #define FLOAT_ROWS 1
 #define FLOAT_TOKENS 1
-#define PREFETCH_BYTES 0
+#define PREFETCH_BYTES 4608
+#define PREFETCH_FAR 4608
 
 static inline __m256i load256(const void *p) { return _mm256_loadu_si256(p); }
 static inline __m128i load128(const void *p) { return _mm_loadu_si128(p); }

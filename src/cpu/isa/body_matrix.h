@@ -30,7 +30,7 @@ typedef vi i8_sums[2][MAX_TOKENS];
 static inline int chains_of(int nt) { return 2 * nt <= TOKENS_I8 ? 2 : 1; }
 
 /* How far ahead cache lines are asked for: the more is computed of a line, the less of the stream does the CPU see by itself. */
-static inline int prefetch_of(int width, int nt) { return PREFETCH_BYTES * (nt > 1 ? 4 : width == 2 ? 8 : 1); }
+static inline int prefetch_of(int width, int nt) { return nt > 1 ? PREFETCH_FAR : width == 2 ? 2 * PREFETCH_FAR : PREFETCH_BYTES; }
 
 /* d += the words [n_words][16] times the tuples of each of nt tokens, tuples in turns to the chains. */
 ALWAYS_INLINE void dot_words(i8_sums d, const uint8_t *words, const int8_t *const *q, const int n_words, const int width, const int nt, const int ahead) {

@@ -16,8 +16,9 @@
  *   i_dot(acc, v, x)                                  acc + sum over the 4 bytes of v (0..255) times x's (int8)
  *   i_dot_small(acc, v, x)                            the same for bytes up to 15
  *
- * And four numbers: TOKENS_I8, how many tokens' sums the registers hold in a pass over an r16 matrix (a power of two up to 8); FLOAT_ROWS and FLOAT_TOKENS,
- * the same for matrices of floats; PREFETCH_BYTES, how far ahead in an r16 matrix cache lines are asked for, 0 to leave that to the hardware. */
+ * And five numbers: TOKENS_I8, how many tokens' sums the registers hold in a pass over an r16 matrix (a power of two up to 8); FLOAT_ROWS and FLOAT_TOKENS,
+ * the same for matrices of floats; PREFETCH_BYTES and PREFETCH_FAR, how far ahead in an r16 matrix cache lines are asked for when one token is computed and when several
+ * are, 0 to leave that to the hardware. */
 #ifndef FM_CPU_ISA_LANES_H
 #define FM_CPU_ISA_LANES_H
 

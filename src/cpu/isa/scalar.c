@@ -16,6 +16,7 @@ typedef struct vi {
 #define FLOAT_ROWS 1
 #define FLOAT_TOKENS 1
 #define PREFETCH_BYTES 0
+#define PREFETCH_FAR 0
 
 #define EACH for (int i = 0; i < 16; i++)
 
