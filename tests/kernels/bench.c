@@ -15,6 +15,7 @@ typedef struct stream {
     fm_matrix matrix; /* of rows that fill BYTES */
     const float *x;
     const fm_act8 *act; /* NULL: f32 activations */
+    const int32_t *tokens;
     int n, step;
     float *y;
     uint64_t sink;
@@ -43,7 +44,7 @@ static void multiply_task(void *arg, int task, int thread) {
     if (m->type.format != FM_FORMAT_R16) {
         s->k->mul_float(m, first, last, s->x, ldx, NULL, s->n, s->y, ldy);
     } else if (s->act) {
-        s->k->mul_r16_i8(m, first, last, s->act, NULL, s->n, s->y, ldy);
+        s->k->mul_r16_i8(m, first, last, s->act, s->tokens, s->n, s->y, ldy);
     } else {
         s->k->mul_r16_f32(m, first, last, s->x, ldx, NULL, s->n, s->y, ldy);
     }
@@ -118,12 +119,14 @@ static void bench_products(const fm_kernels *k, const void *memory) {
     }
 }
 
-/* Batches for weights of the size of an expert's two shapes, which lie in the caches: what the arithmetic reaches. */
+/* Batches for weights of an expert's two shapes, which lie in the caches: what the arithmetic reaches. Tokens of the first are listed, as in an expert. */
 static void bench_batches(const fm_kernels *k, const void *memory) {
     static const int batches[] = {1, 2, 4, 8, 16, 32, 64, 128}, widths[] = {4, 8, 2};
     int most = fm_cpu_count();
     for (int threads = 1; threads <= most; threads = threads < most && threads * 2 > most ? most : threads * 2) {
         fm_pool *pool;
+        int32_t tokens[128];
+        for (int i = 0; i < 128; i++) tokens[i] = i ^ 1;
         MUST(fm_pool_open(&pool, threads, err));
         for (int i = 0; i < 32; i++) {
             int cols = i / 8 == 1 ? 512 : 2048, width = widths[i < 16 ? 0 : i / 8 - 1], n = batches[i % 8];
@@ -134,6 +137,7 @@ static void bench_batches(const fm_kernels *k, const void *memory) {
             fm_act8 act = new_act8(k, x, n, cols, 64, width);
             s.x = x;
             s.act = &act;
+            s.tokens = cols == 2048 && n > 1 ? tokens : NULL;
             s.y = calloc((size_t)n * (size_t)type.rows, sizeof(float));
             if (!s.y) exit(1);
             double peak = dot_peak(pool, k->name), least = 1e9;
