@@ -77,6 +77,8 @@ int fm_store_request(fm_store *store, const int *keys, int n, fm_error *err);
 int fm_store_next(fm_store *store, int key, fm_lease *lease, fm_error *err);
 /* Whether next(FM_ANY_KEY) would return without waiting. Reaps and resubmits as a side effect; never blocks. */
 bool fm_store_ready(fm_store *store);
+/* Whether next(key) of a key that is requested would return without waiting. Reaps and resubmits too. */
+bool fm_store_ready_key(fm_store *store, int key);
 
 /* Exactly once for each lease. release: data is whole. discard: it is not (the consumer found a bad value); the slot is emptied. */
 void fm_store_release(fm_store *store, fm_lease *lease);

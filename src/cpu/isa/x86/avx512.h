@@ -1,4 +1,4 @@
-/* cpu/isa/avx512.h: 16 lanes in one register, in AVX-512 F, BW, VL, DQ and VNNI: what avx512.c and amx.c have in common. */
+/* cpu/isa/x86/avx512.h: 16 lanes in one register, in AVX-512 F, BW, VL, DQ and VNNI: what avx512.c and amx.c have in common. */
 #ifndef FM_CPU_ISA_AVX512_H
 #define FM_CPU_ISA_AVX512_H
 

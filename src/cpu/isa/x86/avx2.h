@@ -1,4 +1,4 @@
-/* cpu/isa/avx2.h: 16 lanes in two registers of 8, in AVX2, FMA and F16C: what avx2.c and avxvnni.c have in common. They add i_dot and i_dot_small. */
+/* cpu/isa/x86/avx2.h: 16 lanes in two registers of 8, in AVX2, FMA and F16C: what avx2.c and avxvnni.c have in common. They add i_dot and i_dot_small. */
 #ifndef FM_CPU_ISA_AVX2_H
 #define FM_CPU_ISA_AVX2_H
 

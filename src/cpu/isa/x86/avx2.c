@@ -1,5 +1,5 @@
-/* cpu/isa/avx2.c: AVX2, FMA and F16C. */
-#include "cpu/isa/avx2.h"
+/* cpu/isa/x86/avx2.c: AVX2, FMA and F16C. */
+#include "cpu/isa/x86/avx2.h"
 #include "cpu/isa/kernels.h"
 
 /* Sums of 4 products. maddubs adds two of them in 16 bits and saturates: bytes up to 15 stay far from that (2 * 15 * 127). */

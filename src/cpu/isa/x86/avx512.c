@@ -1,5 +1,5 @@
-/* cpu/isa/avx512.c: AVX-512 with VNNI. Distances to prefetch are those of a Zen 4. */
-#include "cpu/isa/avx512.h"
+/* cpu/isa/x86/avx512.c: AVX-512 with VNNI. Distances to prefetch are those of a Zen 4. */
+#include "cpu/isa/x86/avx512.h"
 #include "cpu/isa/kernels.h"
 
 #define PREFETCH_BYTES 1152

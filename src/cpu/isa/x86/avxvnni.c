@@ -1,6 +1,6 @@
-/* cpu/isa/avxvnni.c: AVX2 with the dot product instructions in their short encoding (AVX-VNNI), for CPUs that have those and no AVX-512. */
-#include "cpu/isa/avx2.h"
+/* cpu/isa/x86/avxvnni.c: AVX2 with the dot product instructions in their short encoding (AVX-VNNI), for CPUs that have those and no AVX-512. */
 #include "cpu/isa/kernels.h"
+#include "cpu/isa/x86/avx2.h"
 
 static inline vi i_dot(vi acc, vi v, int32_t x) {
     __m256i xs = _mm256_set1_epi32(x);

@@ -1,4 +1,4 @@
-/* cpu/isa/amx.c: products of r16 matrices and int8 vectors in tiles: AMX-INT8, with AVX-512 for what comes after. Few tokens are left to AVX-512
+/* cpu/isa/x86/amx.c: products of r16 matrices and int8 vectors in tiles: AMX-INT8, with AVX-512 for what comes after. Few tokens are left to AVX-512
  * alone, with distances to prefetch that suit the CPUs that have tiles. The permission that Linux wants is asked for in base/system.c.
  *
  * A tile product takes one group of columns of 16 tokens and one strip: A is the tokens' values (16 rows of a group's bytes), B the strip's words taken apart
@@ -8,8 +8,8 @@
  * all its strips. */
 #include <string.h>
 
-#include "cpu/isa/avx512.h"
 #include "cpu/isa/kernels.h"
+#include "cpu/isa/x86/avx512.h"
 
 #define PREFETCH_BYTES 4608
 #define PREFETCH_FAR 4608
