@@ -15,6 +15,7 @@
 #include <sys/sysctl.h>
 #else
 #include <sched.h>
+#include <sys/syscall.h>
 #endif
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -153,6 +154,17 @@ uint64_t fm_pressure_poll(fm_pressure *p) {
     return fm_pressure_look(p, seconds);
 }
 
+#if defined(__x86_64__)
+/* Linux lets a process use tiles when it has asked to, once for all of its threads. */
+static bool tiles_permitted(void) {
+#if defined(__linux__)
+    return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
+#else
+    return false;
+#endif
+}
+#endif
+
 fm_cpu_features fm_cpu_features_read(void) {
     fm_cpu_features f = {0};
 #if defined(__x86_64__)
@@ -167,7 +179,7 @@ fm_cpu_features fm_cpu_features_read(void) {
     f.avx2 = b >> 5 & 1;
     f.avx512 = zmm && (b >> 16 & 1) && (b >> 30 & 1) && (b >> 31 & 1) && (b >> 17 & 1);
     f.avx512_vnni = f.avx512 && (c >> 11 & 1);
-    f.amx_int8 = tiles && (d >> 24 & 1) && (d >> 25 & 1);
+    f.amx_int8 = tiles && (d >> 24 & 1) && (d >> 25 & 1) && tiles_permitted();
     if (__get_cpuid_count(7, 1, &a, &b, &c, &d)) f.avx_vnni = a >> 4 & 1;
 #elif defined(__aarch64__)
     f.neon = true;

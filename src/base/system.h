@@ -31,7 +31,7 @@ double fm_now(void);
 
 /* Instruction sets of this CPU that the operating system has enabled. */
 typedef struct fm_cpu_features {
-    bool avx2, fma, f16c, avx_vnni, avx512 /* F, BW, VL, DQ */, avx512_vnni, amx_int8; /* amx: a thread still has to ask Linux for the permission */
+    bool avx2, fma, f16c, avx_vnni, avx512 /* F, BW, VL, DQ */, avx512_vnni, amx_int8; /* amx: Linux gave this process the permission */
     bool neon, dotprod, i8mm;
 } fm_cpu_features;
 fm_cpu_features fm_cpu_features_read(void);

@@ -16,8 +16,8 @@ typedef struct rows_work {
     fm_device *device;
     float *gate, *up;
     size_t width;
-    const fm_expert_job *job;
-    int first_row;
+    const fm_expert_job *jobs; /* whose outputs are the rows, one job after the other */
+    int n_jobs;
 } rows_work;
 
 static void swiglu_task(void *arg, int row, int thread) {
@@ -112,13 +112,44 @@ static void compute(fm_device *dev, int layer, const fm_expert_job *jobs, int n,
     fm_multiply(dev, products, n);
 }
 
-static void accumulate_task(void *arg, int i, int thread) {
+#define SLICE 128 /* columns */
+
+/* Adds all rows, in the order of the jobs, to the outputs of their tokens: one slice of columns, so that no two tasks write the same. */
+static void accumulate_task(void *arg, int slice, int thread) {
     (void)thread;
     const rows_work *w = arg;
     fm_device *dev = w->device;
+    int first = slice * SLICE, n = dev->d->hidden - first < SLICE ? dev->d->hidden - first : SLICE;
     size_t hidden = (size_t)dev->d->hidden;
-    float weight = dev->weights[w->job->choices[i]];
-    dev->k->axpy(weight, dev->rows + (size_t)i * hidden, dev->d->hidden, dev->out + (size_t)w->job->tokens[i] * hidden);
+    const float *row = dev->rows + first;
+    for (int i = 0; i < w->n_jobs; i++) {
+        const fm_expert_job *job = &w->jobs[i];
+        for (int t = 0; t < job->n; t++, row += hidden) {
+            dev->k->axpy(dev->weights[job->choices[t]], row, n, dev->out + (size_t)job->tokens[t] * hidden + first);
+        }
+    }
+}
+
+/* Computes and adds the jobs of a long prompt, as many at a time as the rows hold. */
+static void accumulate(fm_device *dev, int layer, const fm_expert_job *jobs, int n) {
+    fm_expert_job some[FM_MAX_JOBS];
+    for (int i = 0, done = 0; i < n;) { /* done: tokens of job i */
+        int n_some = 0, room = dev->n_rows;
+        /* A job is divided only if it does not fit at all. */
+        for (int left; i < n && room && ((left = jobs[i].n - done) <= room || !n_some);) {
+            int count = left < room ? left : room;
+            some[n_some++] =
+                (fm_expert_job){.key = jobs[i].key, .slot = jobs[i].slot, .tokens = jobs[i].tokens + done, .choices = jobs[i].choices + done, .n = count};
+            room -= count;
+            done += count;
+            if (done < jobs[i].n) break;
+            i++;
+            done = 0;
+        }
+        compute(dev, layer, some, n_some, 0);
+        rows_work w = {.device = dev, .jobs = some, .n_jobs = n_some};
+        fm_pool_run(dev->config.pool, (dev->d->hidden + SLICE - 1) / SLICE, accumulate_task, &w);
+    }
 }
 
 int fm_expert(fm_device *dev, int layer, const fm_expert_job *jobs, int n, int *bad, fm_error *err) {
@@ -133,15 +164,7 @@ int fm_expert(fm_device *dev, int layer, const fm_expert_job *jobs, int n, int *
         }
         return 0;
     }
-    for (int i = 0; i < n; i++) {
-        for (int t = 0; t < jobs[i].n; t += dev->n_rows) {
-            int count = jobs[i].n - t < dev->n_rows ? jobs[i].n - t : dev->n_rows;
-            fm_expert_job some = {.key = jobs[i].key, .slot = jobs[i].slot, .tokens = jobs[i].tokens + t, .choices = jobs[i].choices + t, .n = count};
-            compute(dev, layer, &some, 1, 0);
-            rows_work w = {.device = dev, .job = &some};
-            fm_pool_run(dev->config.pool, count, accumulate_task, &w);
-        }
-    }
+    accumulate(dev, layer, jobs, n);
     return 0;
 }
 

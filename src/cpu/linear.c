@@ -4,6 +4,7 @@
 #include "cpu/cpu.h"
 
 #define TASK_BYTES ((size_t)64 << 10) /* of weights a task reads at least, when one token is computed */
+#define PRODUCTS_A_BYTE 10            /* that are computed in the time in which a byte of weights is read, about */
 
 size_t fm_input_bytes(int n_kinds, int n, int cols) {
     /* Of group 32, the finer: q, scale and sum. Each block is rounded to 64 bytes. */
@@ -86,8 +87,10 @@ static void multiply_task(void *arg, int task, int thread) {
 /* Strips a task takes: enough that handing it out costs little, few enough that the threads end together. */
 static int strips_a_task(const fm_device *device, const fm_product *p) {
     int n_strips = fm_matrix_n_strips(&p->matrix->type), n_threads = fm_pool_n_threads(device->config.pool);
-    size_t strip = fm_matrix_strip_bytes(&p->matrix->type) * (size_t)(p->n < 1 ? 1 : p->n);
+    size_t read = fm_matrix_strip_bytes(&p->matrix->type), rows = p->matrix->type.format == FM_FORMAT_R16 ? 16 : 1;
+    size_t computed = rows * (size_t)p->matrix->type.cols * (size_t)p->n / PRODUCTS_A_BYTE, strip = read > computed ? read : computed;
     int step = (int)(TASK_BYTES / (strip ? strip : 1)), most = n_strips / (4 * n_threads);
+    if (step < 2) step = 2; /* tiles take two strips at a time */
     if (step > most) step = most;
     return step < 1 ? 1 : step;
 }

@@ -38,12 +38,16 @@ static void collect_uses(fm_engine *e, int layer, const fm_routing *r, int n) {
 /* Which of the distinct experts key is. */
 static int use_of(const fm_uses *u, int key, int n_experts) { return u->count[key % n_experts]; }
 
-/* Takes the leases that are ready, waiting for the first; with a device that needs order, the one of expert number `done`. */
+/* Whether expert number i can be taken with the lease before it: they are in memory and need no filling. (Those that are read come one by one, so that the next
+ * read has its staging buffer while one is computed.) */
+static bool in_memory(fm_engine *e, int i, const fm_lease *before) { return !before->fresh && i < e->uses.n && fm_store_ready_key(e->store, e->uses.keys[i]); }
+
+/* Takes the leases that are ready, waiting for the first; with a device that needs order, those from expert number `done` in their order. */
 static int take_jobs(fm_engine *e, int done, fm_lease *leases, fm_expert_job *jobs, fm_error *err) {
     bool any = e->ops->any_order(e->device);
     int n = 0;
     do {
-        int rc = fm_store_next(e->store, any ? FM_ANY_KEY : e->uses.keys[done], &leases[n], err);
+        int rc = fm_store_next(e->store, any ? FM_ANY_KEY : e->uses.keys[done + n], &leases[n], err);
         if (rc < 0) {
             while (n > 0) fm_store_discard(e->store, &leases[--n]);
             return rc;
@@ -57,7 +61,7 @@ static int take_jobs(fm_engine *e, int done, fm_lease *leases, fm_expert_job *jo
                                   .choices = e->uses.choices + first,
                                   .n = e->uses.start[use + 1] - first};
         n++;
-    } while (any && n < FM_MAX_JOBS && fm_store_ready(e->store));
+    } while (n < FM_MAX_JOBS && (any ? fm_store_ready(e->store) : in_memory(e, done + n, &leases[n - 1])));
     return n;
 }
 

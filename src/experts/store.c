@@ -441,6 +441,11 @@ bool fm_store_ready(fm_store *s) {
     return s->error.code || !n_requested(s) || pick(s, FM_ANY_KEY) >= 0;
 }
 
+bool fm_store_ready_key(fm_store *s, int key) {
+    fm_store_settle(s, false);
+    return s->error.code || (is_requested(s, key) && pick(s, key) >= 0);
+}
+
 static void end_lease(fm_store *s, fm_lease *lease) {
     assert(s->slots[lease->slot].state == FM_SLOT_LEASED && s->slots[lease->slot].key == lease->key);
     fm_store_free_staging(s, lease->slot);

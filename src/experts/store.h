@@ -80,6 +80,8 @@ int fm_store_request(fm_store *store, const int *keys, int n, fm_error *err);
 int fm_store_next(fm_store *store, int key, fm_lease *lease, fm_error *err);
 /* Whether next(FM_ANY_KEY) would return without waiting. Reaps and resubmits as a side effect; never blocks. */
 bool fm_store_ready(fm_store *store);
+/* Whether next(key) of a key that is requested would return without waiting. Reaps and resubmits too. */
+bool fm_store_ready_key(fm_store *store, int key);
 
 /* Advice: the keys that will probably be asked for next, likeliest first; replaces the last advice. They are read only while no read that was asked for waits or is in
  * flight, a few at a time, into slots of their own, so that no expert leaves for a guess but the n_guesses that such slots take. A read that fails is forgotten. */

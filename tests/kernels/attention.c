@@ -264,7 +264,7 @@ static void check_contexts(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc > 1 && !strcmp(argv[1], "--bench")) return bench(argc > 2 ? argv[2] : NULL);
+    if (argc > 1 && !strcmp(argv[1], "--bench")) return bench(argc > 2 ? argv[2] : NULL, NULL);
     n_tables = tables_to_test(tables);
     check_bf16();
     for (int flush = 0; flush < 2; flush++) {

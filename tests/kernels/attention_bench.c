@@ -68,11 +68,11 @@ static void bench_cache(const int heads[3], int kind, int context, const fm_kern
     cache_close(c);
 }
 
-int bench(const char *name) {
+int bench(const char *name, const char *what) {
     static const int shapes[2][3] = {{16, 2, 256}, {32, 4, 128}}, contexts[] = {1024, 4096, 16384, 32768, 65536};
     const fm_kernels *k = fm_kernels_find(name, NULL);
     fm_pool *pool;
-    if (!k) return 1;
+    if (!k || what) return 1;
     MUST(fm_pool_open(&pool, 0, err));
     unsigned long mode = fm_pool_enter();
     for (int shape = 0; shape < 2; shape++) {

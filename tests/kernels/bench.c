@@ -1,5 +1,5 @@
-/* What the kernels reach, for `test_kernels_matrix --bench [TABLE]`: bytes of weights a second from memory next to a plain read of the same bytes on the same
- * threads, operations a second in batches, and microseconds a call of the rest. Not part of the tests. */
+/* What the kernels reach, for `test_kernels_matrix --bench [TABLE [vectors|products|batches]]`: bytes of weights a second from memory next to a plain read of the
+ * same bytes on the same threads; operations a second in batches next to the dot instruction alone; and microseconds a call of the rest. Not part of the tests. */
 #include "bench.h"
 
 #include <sys/mman.h>
@@ -15,6 +15,7 @@ typedef struct stream {
     fm_matrix matrix; /* of rows that fill BYTES */
     const float *x;
     const fm_act8 *act; /* NULL: f32 activations */
+    const int32_t *tokens;
     int n, step;
     float *y;
     uint64_t sink;
@@ -43,7 +44,7 @@ static void multiply_task(void *arg, int task, int thread) {
     if (m->type.format != FM_FORMAT_R16) {
         s->k->mul_float(m, first, last, s->x, ldx, NULL, s->n, s->y, ldy);
     } else if (s->act) {
-        s->k->mul_r16_i8(m, first, last, s->act, NULL, s->n, s->y, ldy);
+        s->k->mul_r16_i8(m, first, last, s->act, s->tokens, s->n, s->y, ldy);
     } else {
         s->k->mul_r16_f32(m, first, last, s->x, ldx, NULL, s->n, s->y, ldy);
     }
@@ -118,6 +119,44 @@ static void bench_products(const fm_kernels *k, const void *memory) {
     }
 }
 
+/* Batches for weights of an expert's two shapes, which lie in the caches: what the arithmetic reaches. Tokens of the first are listed, as in an expert. */
+static void bench_batches(const fm_kernels *k, const void *memory) {
+    static const int batches[] = {1, 2, 4, 8, 16, 32, 64, 128}, widths[] = {4, 8, 2};
+    int most = fm_cpu_count();
+    for (int threads = 1; threads <= most; threads = threads < most && threads * 2 > most ? most : threads * 2) {
+        fm_pool *pool;
+        int32_t tokens[128];
+        for (int i = 0; i < 128; i++) tokens[i] = i ^ 1;
+        MUST(fm_pool_open(&pool, threads, err));
+        for (int i = 0; i < 32; i++) {
+            int cols = i / 8 == 1 ? 512 : 2048, width = widths[i < 16 ? 0 : i / 8 - 1], n = batches[i % 8];
+            fm_matrix_type type = {.format = FM_FORMAT_R16, .rows = 2048 * 512 / cols, .cols = cols, .width = width, .bits = width, .group = 64};
+            type.scale_dtype = FM_BF16;
+            stream s = {.k = k, .matrix = {.type = type, .data = memory}, .n = n, .step = cols == 512 ? 8 : 4};
+            float *x = new_vector(n * cols, NORMAL);
+            fm_act8 act = new_act8(k, x, n, cols, 64, width);
+            s.x = x;
+            s.act = &act;
+            s.tokens = cols == 2048 && n > 1 ? tokens : NULL;
+            s.y = calloc((size_t)n * (size_t)type.rows, sizeof(float));
+            if (!s.y) exit(1);
+            double peak = dot_peak(pool, k->name), least = 1e9;
+            for (int round = 0; round < 10 * ROUNDS; round++) {
+                double t = best(pool, &s, fm_matrix_n_strips(&type), multiply_task);
+                least = t < least ? t : least;
+            }
+            double ops = 2.0 * type.rows * cols * n / least;
+            printf("%-7s threads %d  int8 %d bits %4d x %4d  n %3d  %7.1f GOPS = %3.0f %% of %7.1f\n", k->name, threads, width, type.rows, cols, n, ops * 1e-9,
+                   peak > 0 ? 50 * ops / peak : 0, 2e-9 * peak);
+            fflush(stdout);
+            free_act8(&act);
+            free(x);
+            free(s.y);
+        }
+        fm_pool_close(&pool);
+    }
+}
+
 #define TIME(what, calls, call)                                                                                                                                \
     do {                                                                                                                                                       \
         double time_least = 1e9;                                                                                                                               \
@@ -150,7 +189,7 @@ static void bench_vectors(const fm_kernels *k) {
     free(z);
 }
 
-int bench(const char *name) {
+int bench(const char *name, const char *what) {
     const fm_kernels *k = fm_kernels_find(name, NULL);
     if (!k) return 1;
     size_t huge = (size_t)2 << 20;
@@ -161,8 +200,9 @@ int bench(const char *name) {
     /* Every 16 bits are a small number, as weights and as scales. */
     for (size_t i = 0; i < BYTES / 2; i++) ((uint16_t *)(void *)start)[i] = (uint16_t)(0x3c00 + (i * 2654435761u >> 22));
     unsigned long mode = fm_pool_enter();
-    bench_vectors(k);
-    bench_products(k, start);
+    if (!what || !strcmp(what, "vectors")) bench_vectors(k);
+    if (!what || !strcmp(what, "products")) bench_products(k, start);
+    if (!what || !strcmp(what, "batches")) bench_batches(k, start);
     fm_pool_leave(mode);
     munmap(memory, BYTES + huge);
     return 0;

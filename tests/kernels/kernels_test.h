@@ -8,7 +8,7 @@
 #include "cpu/isa/kernels.h"
 #include "test.h"
 
-#define MAX_TABLES 4
+#define MAX_TABLES 5
 
 static uint64_t seed = 1;
 
@@ -153,7 +153,7 @@ static inline int differs(const float *a, const float *b, size_t n) {
 /* The tables of this CPU without scalar; says which of the machine's kind it has not got. */
 static inline int tables_to_test(const fm_kernels **list) {
 #if defined(__x86_64__)
-    static const char *const names[] = {"avx2", "avx512"};
+    static const char *const names[] = {"avx2", "avxvnni", "avx512", "amx"};
 #elif defined(__aarch64__)
     static const char *const names[] = {"neon"};
 #else

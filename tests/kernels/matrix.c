@@ -1,4 +1,4 @@
-/* Quantising and products of matrices on every instruction set against scalar, bit by bit. With --bench [TABLE] it times them instead. */
+/* Quantising and products of matrices on every instruction set against scalar, bit by bit. With --bench it times them instead. */
 #include "bench.h"
 #include "kernels_test.h"
 
@@ -199,7 +199,7 @@ static void check_all_quantize(void) {
 }
 
 int main(int argc, char **argv) {
-    if (argc > 1 && !strcmp(argv[1], "--bench")) return bench(argc > 2 ? argv[2] : NULL);
+    if (argc > 1 && !strcmp(argv[1], "--bench")) return bench(argc > 2 ? argv[2] : NULL, argc > 3 ? argv[3] : NULL);
     n_tables = tables_to_test(tables);
     for (int flush = 0; flush < 2; flush++) {
         unsigned long mode = flush ? fm_pool_enter() : 0;

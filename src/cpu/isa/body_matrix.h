@@ -15,61 +15,65 @@ static inline int32_t load_tuple(const int8_t *q) {
     return x;
 }
 
-/* The most of limit, limit / 2, … 1 that is at most n. */
-static inline int pass_of(int limit, int n) {
-    while (limit > n) limit /= 2;
-    return limit;
-}
-
 typedef struct i8_pass {
     const fm_matrix_type *type;
-    const fm_act8 *x;
-    size_t token[MAX_TOKENS];
+    int group; /* of the activations */
+    const int8_t *q[MAX_TOKENS];
+    const float *scale[MAX_TOKENS], *sum[MAX_TOKENS];
     float *y[MAX_TOKENS]; /* of the strip's first row */
     int rows;             /* to store */
 } i8_pass;
 
-/* d += the words [words][16] times the tuples of each of nt tokens. */
-ALWAYS_INLINE void dot_words(vi *d, const uint8_t *words, const int8_t *const *q, const int n_words, const int width, const int nt) {
+/* Sums of a group, apart where one chain of dependent products would be waited for. */
+typedef vi i8_sums[2][MAX_TOKENS];
+
+static inline int chains_of(int nt) { return 2 * nt <= TOKENS_I8 ? 2 : 1; }
+
+/* How far ahead cache lines are asked for: the more is computed of a line, the less of the stream does the CPU see by itself. */
+static inline int prefetch_of(int width, int nt) { return nt > 1 ? PREFETCH_FAR : width == 2 ? 2 * PREFETCH_FAR : PREFETCH_BYTES; }
+
+/* d += the words [n_words][16] times the tuples of each of nt tokens, tuples in turns to the chains. */
+ALWAYS_INLINE void dot_words(i8_sums d, const uint8_t *words, const int8_t *const *q, const int n_words, const int width, const int nt, const int ahead) {
+    const int chains = chains_of(nt);
+#pragma GCC unroll 16
     for (int w = 0; w < n_words; w++) {
-        prefetch(words + 64 * w);
+        prefetch(words + 64 * w, ahead);
         vi v = i_load(words + 64 * w);
+#pragma GCC unroll 4
         for (int k = 0; k < 8 / width; k++) {
-            size_t at = (size_t)(w * (8 / width) + k) * 4;
-            if (width == 8) {
-                for (int t = 0; t < nt; t++) d[t] = i_dot(d[t], v, load_tuple(q[t] + at));
-            } else {
-                vi part = i_and(i_shr(v, k * width), i_set1(width == 4 ? 0x0f0f0f0f : 0x03030303));
-                for (int t = 0; t < nt; t++) d[t] = i_dot_small(d[t], part, load_tuple(q[t] + at));
-            }
+            int tuple = w * (8 / width) + k;
+            vi *sum = d[tuple % chains], part = width == 8 ? v : i_and(i_shr(v, k * width), i_set1(width == 4 ? 0x0f0f0f0f : 0x03030303));
+#pragma GCC unroll 8
+            for (int t = 0; t < nt; t++)
+                sum[t] = width == 8 ? i_dot(sum[t], part, load_tuple(q[t] + 4 * tuple)) : i_dot_small(sum[t], part, load_tuple(q[t] + 4 * tuple));
         }
     }
 }
 
 ALWAYS_INLINE void strip_i8(const i8_pass *p, const uint8_t *block, const int width, const int group, const int nt) {
-    const int n_words = group * width / 32;
-    const fm_matrix_type *type = p->type;
-    const bool f16 = type->scale_dtype == FM_F16;
-    int parts = type->group / group;
-    size_t n_groups = (size_t)(type->cols / group), cols = (size_t)type->cols;
+    const int n_words = group * width / 32, chains = chains_of(nt), ahead = prefetch_of(width, nt);
+    const bool f16 = p->type->scale_dtype == FM_F16;
+    const int parts = p->type->group / group;
+    const size_t n_groups = (size_t)(p->type->cols / group);
+    const int8_t *q[MAX_TOKENS];
     vf a[MAX_TOKENS], b[MAX_TOKENS];
-    for (int t = 0; t < nt; t++) a[t] = b[t] = f_set1(0);
+    for (int t = 0; t < nt; t++) {
+        a[t] = b[t] = f_set1(0);
+        q[t] = p->q[t];
+    }
     for (size_t g = 0; g < n_groups;) {
         const uint8_t *tail = block + (size_t)parts * (size_t)n_words * 64;
         vf scale = f16 ? f_load_f16(tail) : f_load_bf16(tail), bias = f16 ? f_load_f16(tail + 32) : f_load_bf16(tail + 32);
-        prefetch(tail);
+        prefetch(tail, ahead);
         for (int part = 0; part < parts; part++, g++, block += (size_t)n_words * 64) {
-            vi d[MAX_TOKENS];
-            const int8_t *q[MAX_TOKENS];
+            i8_sums d;
+            for (int t = 0; t < nt; t++) d[0][t] = d[chains - 1][t] = i_set1(0);
+            dot_words(d, block, q, n_words, width, nt, ahead);
             for (int t = 0; t < nt; t++) {
-                d[t] = i_set1(0);
-                q[t] = p->x->q + p->token[t] * cols + g * (size_t)group;
-            }
-            dot_words(d, block, q, n_words, width, nt);
-            for (int t = 0; t < nt; t++) {
-                size_t at = p->token[t] * n_groups + g;
-                a[t] = f_fma(f_mul(scale, f_set1(p->x->scale[at])), i_to_float(d[t]), a[t]);
-                b[t] = f_fma(bias, f_set1(p->x->sum[at]), b[t]);
+                vi sum = chains == 2 ? i_add(d[0][t], d[1][t]) : d[0][t];
+                a[t] = f_fma(f_mul(scale, f_set1(p->scale[t][g])), i_to_float(sum), a[t]);
+                b[t] = f_fma(bias, f_set1(p->sum[t][g]), b[t]);
+                q[t] += group;
             }
         }
         block = tail + 64;
@@ -78,7 +82,7 @@ ALWAYS_INLINE void strip_i8(const i8_pass *p, const uint8_t *block, const int wi
 }
 
 ALWAYS_INLINE void strip_i8_of_width(const i8_pass *p, const uint8_t *block, const int width, const int nt) {
-    if (p->x->group == 64) {
+    if (p->group == 64) {
         strip_i8(p, block, width, 64, nt);
     } else {
         strip_i8(p, block, width, 32, nt);
@@ -95,6 +99,7 @@ ALWAYS_INLINE void strip_i8_of_tokens(const i8_pass *p, const uint8_t *block, co
 
 static void strip_i8_1(const i8_pass *p, const uint8_t *block) { strip_i8_of_tokens(p, block, 1); }
 static void strip_i8_2(const i8_pass *p, const uint8_t *block) { strip_i8_of_tokens(p, block, 2); }
+static void strip_i8_3(const i8_pass *p, const uint8_t *block) { strip_i8_of_tokens(p, block, 3); }
 static void strip_i8_4(const i8_pass *p, const uint8_t *block) { strip_i8_of_tokens(p, block, 4); }
 static void strip_i8_8(const i8_pass *p, const uint8_t *block) { strip_i8_of_tokens(p, block, 8); }
 
@@ -103,24 +108,35 @@ static size_t token_of(const int32_t *tokens, int i) { return (size_t)(tokens ? 
 /* Of an r16 matrix. */
 static size_t strip_bytes_of(const fm_matrix_type *type) { return (size_t)(type->cols / type->group) * (size_t)(type->group * type->width * 2 + 64); }
 
+/* Tokens of the next pass when n are left: as many as fit, or what is left in two parts that are nearly the same. */
+static inline int i8_pass_of(int n) {
+    if (n >= TOKENS_I8) return TOKENS_I8;
+    return n > 4 ? (n + 1) / 2 : n;
+}
+
 static void mul_r16_i8(const fm_matrix *matrix, int first, int last, const fm_act8 *x, const int32_t *tokens, int n, float *y, size_t ldy) {
-    i8_pass p = {.type = &matrix->type, .x = x};
-    for (int strip = first; strip < last; strip++) {
-        const uint8_t *block = (const uint8_t *)matrix->data + (size_t)strip * strip_bytes_of(p.type);
-        p.rows = p.type->rows - 16 * strip;
-        for (int i = 0, nt; i < n; i += nt) {
-            nt = pass_of(TOKENS_I8, n - i);
-            for (int t = 0; t < nt; t++) {
-                p.token[t] = token_of(tokens, i + t);
-                p.y[t] = y + (size_t)(i + t) * ldy + (size_t)strip * 16;
-            }
+    i8_pass p = {.type = &matrix->type, .group = x->group};
+    const size_t n_groups = (size_t)(x->cols / x->group), strip_bytes = strip_bytes_of(p.type);
+    for (int i = 0, nt; i < n; i += nt) {
+        nt = i8_pass_of(n - i);
+        for (int t = 0; t < nt; t++) {
+            size_t token = token_of(tokens, i + t);
+            p.q[t] = x->q + token * (size_t)x->cols;
+            p.scale[t] = x->scale + token * n_groups;
+            p.sum[t] = x->sum + token * n_groups;
+            p.y[t] = y + (size_t)(i + t) * ldy + (size_t)first * 16;
+        }
+        for (int strip = first; strip < last; strip++) {
+            const uint8_t *block = (const uint8_t *)matrix->data + (size_t)strip * strip_bytes;
+            p.rows = p.type->rows - 16 * strip;
             switch (nt) {
             case 1: strip_i8_1(&p, block); break;
             case 2: strip_i8_2(&p, block); break;
+            case 3: strip_i8_3(&p, block); break;
             case 4: strip_i8_4(&p, block); break;
-            default:
-                if (TOKENS_I8 >= 8) strip_i8_8(&p, block);
+            default: strip_i8_8(&p, block); break;
             }
+            for (int t = 0; t < nt; t++) p.y[t] += 16;
         }
     }
 }

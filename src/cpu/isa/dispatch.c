@@ -4,15 +4,17 @@
 
 #include "cpu/isa/kernels.h"
 
-#define MAX_TABLES 4
+#define MAX_TABLES 5
 
 #if defined(__x86_64__)
-extern const fm_kernels fm_kernels_avx2, fm_kernels_avx512;
+extern const fm_kernels fm_kernels_avx2, fm_kernels_avxvnni, fm_kernels_avx512, fm_kernels_amx;
 
 static int add_tables(const fm_kernels **list, const fm_cpu_features *f) {
     int n = 0;
     if (f->avx2 && f->fma && f->f16c) list[n++] = &fm_kernels_avx2;
-    if (n && f->avx512 && f->avx512_vnni) list[n++] = &fm_kernels_avx512;
+    if (n && f->avx_vnni) list[n++] = &fm_kernels_avxvnni;
+    if (n && f->avx512_vnni) list[n++] = &fm_kernels_avx512;
+    if (n && f->avx512_vnni && f->amx_int8) list[n++] = &fm_kernels_amx;
     return n;
 }
 #elif defined(__aarch64__)

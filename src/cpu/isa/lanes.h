@@ -18,9 +18,10 @@
  *   i_pairs(p), i_dot_pair(acc, v, x)                 32 int8 of any alignment; acc + sum over the 2 of a lane (2 i and 2 i + 1) times x's (int16)
  *   i_store16(p, v)                                   16 int16 of lanes that fit
  *
- * And seven numbers: ATTEND_ROWS and ATTEND_VECTORS, of how many queries (a power of two up to 8) and vectors (1 or 2) the registers hold sums; DELTA_VECTORS, how many
+ * And eight numbers: ATTEND_ROWS and ATTEND_VECTORS, of how many queries (a power of two up to 8) and vectors (1 or 2) the registers hold sums; DELTA_VECTORS, how many
  * columns' vectors of the delta rule they hold; TOKENS_I8, how many tokens' sums the registers hold in a pass over an r16 matrix (a power of two up to 8); FLOAT_ROWS and FLOAT_TOKENS,
- * the same for matrices of floats; PREFETCH_BYTES, how far ahead in an r16 matrix cache lines are asked for, 0 to leave that to the hardware. */
+ * the same for matrices of floats; PREFETCH_BYTES and PREFETCH_FAR, how far ahead in an r16 matrix cache lines are asked for when one token is computed and when
+ * several are, 0 to leave that to the hardware. */
 #ifndef FM_CPU_ISA_LANES_H
 #define FM_CPU_ISA_LANES_H
 
@@ -32,8 +33,8 @@
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 /* Into the second-level cache: asking for the first halved the speed on a Zen 4, depending on how the compiler had ordered the loop. */
-static inline void prefetch(const void *p) {
-    if (PREFETCH_BYTES) __builtin_prefetch((const char *)p + PREFETCH_BYTES, 0, 2);
+ALWAYS_INLINE void prefetch(const void *p, const int ahead) {
+    if (ahead) __builtin_prefetch((const char *)p + ahead, 0, 2);
 }
 
 /* fm_expf in each lane. */

@@ -19,6 +19,7 @@ typedef struct vi {
 #define FLOAT_ROWS 1
 #define FLOAT_TOKENS 1
 #define PREFETCH_BYTES 0
+#define PREFETCH_FAR 0
 
 #define EACH for (int i = 0; i < 4; i++)
 
@@ -214,4 +215,4 @@ static inline void i_store16(int16_t *p, vi x) { EACH vst1_s16(p + 4 * i, vmovn_
 
 #include "cpu/isa/bodies.h"
 
-const fm_kernels fm_kernels_neon = KERNELS("neon");
+const fm_kernels fm_kernels_neon = KERNELS("neon", mul_r16_i8);

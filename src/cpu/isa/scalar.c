@@ -19,6 +19,7 @@ typedef struct vi {
 #define FLOAT_ROWS 1
 #define FLOAT_TOKENS 1
 #define PREFETCH_BYTES 0
+#define PREFETCH_FAR 0
 
 #define EACH for (int i = 0; i < 16; i++)
 
@@ -234,4 +235,4 @@ static inline void i_store16(int16_t *p, vi a) { EACH p[i] = (int16_t)a.v[i]; }
 
 #include "cpu/isa/bodies.h"
 
-const fm_kernels fm_kernels_scalar = KERNELS("scalar");
+const fm_kernels fm_kernels_scalar = KERNELS("scalar", mul_r16_i8);

@@ -1,7 +1,9 @@
-/* cpu/isa/avx2.c: 16 lanes in two registers of 8: AVX2, FMA and F16C. */
-#include "cpu/isa/kernels.h"
+/* cpu/isa/x86/avx2.h: 16 lanes in two registers of 8, in AVX2, FMA and F16C: what avx2.c and avxvnni.c have in common. They add i_dot and i_dot_small. */
+#ifndef FM_CPU_ISA_AVX2_H
+#define FM_CPU_ISA_AVX2_H
 
 #include <immintrin.h>
+#include <stdint.h>
 #include <string.h>
 
 typedef struct vf {
@@ -18,7 +20,8 @@ typedef struct vi {
 #define TOKENS_I8 4
 #define FLOAT_ROWS 1
 #define FLOAT_TOKENS 1
-#define PREFETCH_BYTES 0
+#define PREFETCH_BYTES 4608
+#define PREFETCH_FAR 4608
 
 static inline __m256i load256(const void *p) { return _mm256_loadu_si256(p); }
 static inline __m128i load128(const void *p) { return _mm_loadu_si128(p); }
@@ -110,20 +113,6 @@ static inline void i_store8(int8_t *p, vi x, const uint8_t order[16]) {
     _mm_storeu_si128((__m128i *)(void *)p, _mm_shuffle_epi8(bytes, load128(order)));
 }
 
-/* Sums of 4 products. maddubs adds two of them in 16 bits and saturates: bytes up to 15 stay far from that (2 * 15 * 127). */
-static inline __m256i dot_small(__m256i a, __m256i x) { return _mm256_madd_epi16(_mm256_maddubs_epi16(a, x), _mm256_set1_epi16(1)); }
-
-static inline vi i_dot_small(vi acc, vi v, int32_t x) {
-    __m256i xs = _mm256_set1_epi32(x);
-    return (vi){_mm256_add_epi32(acc.a, dot_small(v.a, xs)), _mm256_add_epi32(acc.b, dot_small(v.b, xs))};
-}
-
-/* Bytes up to 255 in two halves of 4 bits, for the same reason. */
-static inline vi i_dot(vi acc, vi v, int32_t x) {
-    vi mask = i_set1(0x0f0f0f0f), high = i_dot_small(i_set1(0), i_and(i_shr(v, 4), mask), x);
-    return i_add(i_dot_small(acc, i_and(v, mask), x), i_shl(high, 4));
-}
-
 static inline vi i_pairs(const void *p) { return (vi){_mm256_cvtepi8_epi16(load128(p)), _mm256_cvtepi8_epi16(load128((const uint8_t *)p + 16))}; }
 
 static inline vi i_dot_pair(vi acc, vi v, int32_t x) {
@@ -133,6 +122,4 @@ static inline vi i_dot_pair(vi acc, vi v, int32_t x) {
 
 static inline void i_store16(int16_t *p, vi x) { _mm256_storeu_si256((__m256i *)(void *)p, _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xd8)); }
 
-#include "cpu/isa/bodies.h"
-
-const fm_kernels fm_kernels_avx2 = KERNELS("avx2");
+#endif

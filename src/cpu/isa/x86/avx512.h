@@ -1,7 +1,9 @@
-/* cpu/isa/avx512.c: 16 lanes in one register: AVX-512 F, BW, VL, DQ and VNNI. */
-#include "cpu/isa/kernels.h"
+/* cpu/isa/x86/avx512.h: 16 lanes in one register, in AVX-512 F, BW, VL, DQ and VNNI: what avx512.c and amx.c have in common. */
+#ifndef FM_CPU_ISA_AVX512_H
+#define FM_CPU_ISA_AVX512_H
 
 #include <immintrin.h>
+#include <stdint.h>
 
 typedef __m512 vf;
 typedef __m512i vi;
@@ -13,7 +15,6 @@ typedef uint32_t u32x16 __attribute__((vector_size(64)));
 #define TOKENS_I8 8
 #define FLOAT_ROWS 2
 #define FLOAT_TOKENS 2
-#define PREFETCH_BYTES 1152
 
 static inline __mmask16 first_lanes(int n) { return (__mmask16)((1u << n) - 1); }
 
@@ -75,6 +76,4 @@ static inline vi i_pairs(const void *p) { return _mm512_cvtepi8_epi16(_mm256_loa
 static inline vi i_dot_pair(vi acc, vi a, int32_t x) { return _mm512_dpwssd_epi32(acc, a, _mm512_set1_epi32(x)); }
 static inline void i_store16(int16_t *p, vi a) { _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(a)); }
 
-#include "cpu/isa/bodies.h"
-
-const fm_kernels fm_kernels_avx512 = KERNELS("avx512");
+#endif
