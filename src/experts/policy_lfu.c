@@ -1,15 +1,31 @@
 /* experts/policy_lfu.c: the slot whose expert is used least leaves: counts that decay, kept for absent experts too, and no layer starved.
  *
  * A layer's occupied slots form a binary heap, the coldest on top; the victim is the coldest of the tops. A global order would let the layers that
- * are computed last push out the others; so a layer down to its floor gives up a slot only for an expert of its own. */
+ * are computed last push out the others; so a layer down to its floor gives up a slot only for an expert of its own.
+ *
+ * How long a count should last differs: some texts keep to the same experts, others wander. So the same uses are counted with several decays, and the slots are
+ * ranked by the counts that have foretold the latest uses best. */
 #include <assert.h>
 #include <stdlib.h>
 
+#include "base/math.h"
 #include "experts/policy.h"
 
-#define DECAY 0.98   /* of all counts, per pass over the layers, which is a token or a prompt's batch */
-#define FLOOR 16     /* slots a layer keeps, at most: about what it needs for one token */
-#define RENORM 1e200 /* counts are scaled back before they overflow */
+#define COUNTS 3
+static const double decays[COUNTS] = {0.9, 0.97, 0.995}; /* of all counts, per pass over the layers, which is a token or a prompt's batch */
+#define FORGET 0.98                                      /* the same of how well the uses were foretold */
+#define MARGIN 2.0                                       /* in nats: by which others have to be better, since ranking anew costs something */
+#define UNSEEN 0.1                                       /* a use so many times stands for what was not seen yet */
+#define FLOOR 16                                         /* slots a layer keeps, at most: about what it needs for one token */
+#define RENORM 1e200                                     /* counts are scaled back before they overflow */
+
+typedef struct counts {
+    double *heat; /* [keys] decayed count of uses, in units of what one use was worth at the beginning */
+    double *sum;  /* [n_layers] of heat */
+    double worth; /* of a use now: grows instead of all counts shrinking */
+    double merit; /* decayed sum of the logarithms of the shares that the experts used had in their layers' heat before */
+    double odds;  /* product of such shares, whose logarithm is still to be added */
+} counts;
 
 typedef struct lfu {
     fm_policy policy;
@@ -18,10 +34,10 @@ typedef struct lfu {
     int *heap;        /* [n_layers][heap_size] slots */
     int *n;           /* [n_layers] occupied slots */
     int *key, *place; /* [n_slots] what it holds, -1: nothing; its index in the layer's heap */
-    double *heat;     /* [keys] decayed count of uses, in units of what one use was worth at the beginning */
-    uint64_t *last;   /* [keys] clock of the last use, which settles ties */
-    uint64_t clock;   /* uses so far */
-    double worth;     /* of a use now: grows instead of all counts shrinking */
+    counts counts[COUNTS];
+    const double *heat; /* of those by which slots are ranked */
+    uint64_t *last;     /* [keys] clock of the last use, which settles ties */
+    uint64_t clock;     /* uses so far */
     int pass_layer, pass_uses;
 } lfu;
 
@@ -32,7 +48,10 @@ static void lfu_close(fm_policy **policy) {
     free(l->n);
     free(l->key);
     free(l->place);
-    free(l->heat);
+    for (int i = 0; i < COUNTS; i++) {
+        free(l->counts[i].heat);
+        free(l->counts[i].sum);
+    }
     free(l->last);
     free(l);
     *policy = NULL;
@@ -40,7 +59,8 @@ static void lfu_close(fm_policy **policy) {
 
 static uint64_t lfu_memory_bytes(int n_slots, int n_layers, int n_experts) {
     uint64_t keys = (uint64_t)n_layers * (uint64_t)n_experts, heap = (uint64_t)n_layers * (uint64_t)(n_experts < n_slots ? n_experts : n_slots);
-    return sizeof(lfu) + (heap + (uint64_t)n_layers + 2 * (uint64_t)n_slots) * sizeof(int) + keys * (sizeof(double) + sizeof(uint64_t));
+    return sizeof(lfu) + (heap + (uint64_t)n_layers + 2 * (uint64_t)n_slots) * sizeof(int) + keys * (COUNTS * sizeof(double) + sizeof(uint64_t)) +
+           COUNTS * (uint64_t)n_layers * sizeof(double);
 }
 
 static int lfu_open(fm_policy **policy, int n_slots, int n_layers, int n_experts, fm_error *err) {
@@ -48,16 +68,21 @@ static int lfu_open(fm_policy **policy, int n_slots, int n_layers, int n_experts
     lfu *l = calloc(1, sizeof *l);
     *policy = (fm_policy *)l;
     if (!l) goto fail;
-    *l = (lfu){.policy.ops = &fm_policy_lfu, .n_slots = n_slots, .n_layers = n_layers, .n_experts = n_experts, .worth = 1};
+    *l = (lfu){.policy.ops = &fm_policy_lfu, .n_slots = n_slots, .n_layers = n_layers, .n_experts = n_experts};
     l->floor = n_slots / n_layers / 2 < FLOOR ? n_slots / n_layers / 2 : FLOOR;
     l->heap_size = n_experts < n_slots ? n_experts : n_slots;
     l->heap = malloc((size_t)n_layers * (size_t)l->heap_size * sizeof *l->heap);
     l->n = calloc((size_t)n_layers, sizeof *l->n);
     l->key = malloc((size_t)n_slots * sizeof *l->key);
     l->place = malloc((size_t)n_slots * sizeof *l->place);
-    l->heat = calloc(keys, sizeof *l->heat);
     l->last = calloc(keys, sizeof *l->last);
-    if (!l->heap || !l->n || !l->key || !l->place || !l->heat || !l->last) goto fail;
+    if (!l->heap || !l->n || !l->key || !l->place || !l->last) goto fail;
+    for (int i = 0; i < COUNTS; i++) {
+        counts *c = &l->counts[i];
+        *c = (counts){.heat = calloc(keys, sizeof *c->heat), .sum = calloc((size_t)n_layers, sizeof *c->sum), .worth = 1, .odds = 1};
+        if (!c->heat || !c->sum) goto fail;
+    }
+    l->heat = l->counts[0].heat;
     for (int i = 0; i < n_slots; i++) l->key[i] = -1;
     return 0;
 fail:
@@ -97,22 +122,59 @@ static void build_heaps(lfu *l) {
     }
 }
 
-/* Scaling may round small counts to 0 and so change their order: the heaps are built again. */
-static void renormalise(lfu *l) {
-    for (size_t i = 0; i < (size_t)l->n_layers * (size_t)l->n_experts; i++) l->heat[i] /= l->worth;
-    l->worth = 1;
-    build_heaps(l);
+static void scale(lfu *l, counts *c, double by) {
+    for (size_t i = 0; i < (size_t)l->n_layers * (size_t)l->n_experts; i++) c->heat[i] *= by;
+    for (int i = 0; i < l->n_layers; i++) c->sum[i] *= by;
 }
 
+/* What lasts longest is worth keeping. */
 static void lfu_heat_save(const fm_policy *policy, float *heat) {
     const lfu *l = (const lfu *)policy;
-    for (size_t i = 0; i < (size_t)l->n_layers * (size_t)l->n_experts; i++) heat[i] = (float)(l->heat[i] / l->worth);
+    const counts *c = &l->counts[COUNTS - 1];
+    for (size_t i = 0; i < (size_t)l->n_layers * (size_t)l->n_experts; i++) heat[i] = (float)(c->heat[i] / c->worth);
 }
 
+/* Counts that decay faster would have come to less. */
 static void lfu_heat_load(fm_policy *policy, const float *heat) {
     lfu *l = (lfu *)policy;
-    for (size_t i = 0; i < (size_t)l->n_layers * (size_t)l->n_experts; i++) l->heat[i] = (double)heat[i] * l->worth;
+    for (int i = 0; i < COUNTS; i++) {
+        counts *c = &l->counts[i];
+        for (int layer = 0; layer < l->n_layers; layer++) c->sum[layer] = 0;
+        for (int key = 0; key < l->n_layers * l->n_experts; key++) {
+            c->heat[key] = (double)heat[key] * c->worth * (1 - decays[COUNTS - 1]) / (1 - decays[i]);
+            c->sum[key / l->n_experts] += c->heat[key];
+        }
+    }
     build_heaps(l);
+}
+
+static void add_odds(counts *c) {
+    c->merit += fm_log(c->odds);
+    c->odds = 1;
+}
+
+/* After a pass: counts fade, and the slots are ranked anew if others have become better, or if scaling may have rounded small counts to 0. */
+static void end_pass(lfu *l) {
+    const counts *best = NULL;
+    bool anew = false;
+    for (int i = 0; i < COUNTS; i++) {
+        counts *c = &l->counts[i];
+        add_odds(c);
+        c->worth /= decays[i];
+        c->merit *= FORGET;
+        if (c->heat == l->heat) best = c;
+        if (c->worth < RENORM) continue;
+        scale(l, c, 1 / c->worth);
+        c->worth = 1;
+        anew = true;
+    }
+    double least = best->merit + MARGIN;
+    for (int i = 0; i < COUNTS; i++) {
+        if (l->counts[i].merit > least && l->counts[i].merit > best->merit) best = &l->counts[i];
+    }
+    anew |= best->heat != l->heat;
+    l->heat = best->heat;
+    if (anew) build_heaps(l);
 }
 
 /* A pass over the layers ends where a use is of an earlier layer than the one before. A model with one such layer has passes of n_experts uses. */
@@ -121,8 +183,15 @@ static void count_pass(lfu *l, int layer) {
     l->pass_layer = layer;
     if (!ends) return;
     l->pass_uses = 1;
-    l->worth /= DECAY;
-    if (l->worth > RENORM) renormalise(l);
+    end_pass(l);
+}
+
+static void count_use(counts *c, int key, int layer, int n_experts) {
+    double unseen = UNSEEN * c->worth;
+    c->odds *= (c->heat[key] + unseen) / (c->sum[layer] + n_experts * unseen);
+    if (c->odds < 1 / RENORM) add_odds(c);
+    c->heat[key] += c->worth;
+    c->sum[layer] += c->worth;
 }
 
 static void lfu_fill(fm_policy *policy, int slot, int key) {
@@ -139,7 +208,7 @@ static void lfu_use(fm_policy *policy, int slot) {
     int key = l->key[slot], layer = key / l->n_experts;
     assert(key >= 0);
     count_pass(l, layer);
-    l->heat[key] += l->worth;
+    for (int i = 0; i < COUNTS; i++) count_use(&l->counts[i], key, layer, l->n_experts);
     l->last[key] = ++l->clock;
     sift_down(l, l->heap + (size_t)layer * (size_t)l->heap_size, l->n[layer], l->place[slot]);
 }

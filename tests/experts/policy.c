@@ -1,14 +1,18 @@
 /* tests/experts/policy.c: the cache policies alone: their order against a plain search, pinned slots, floors, and how good they are on a made-up trace. */
 #include "experts/policy.h"
 
+#include <math.h>
+
 #include "test.h"
 
 /* What a policy decides, computed the slow way. */
 typedef struct model {
     int n_slots, n_layers, n_experts, floor;
-    int *key;     /* [n_slots], -1: empty */
-    double *heat; /* [keys] */
-    long *last;   /* [keys] of the last use */
+    int *key;        /* [n_slots], -1: empty */
+    double *heat[3]; /* [keys] by decay */
+    double merit[3];
+    int ranks, n_uses; /* by which heat; of this pass */
+    long *last;        /* [keys] of the last use */
     long clock;
     int layer;
 } model;
@@ -18,7 +22,7 @@ static model model_open(int n_slots, int n_layers, int n_experts) {
     size_t keys = (size_t)n_layers * (size_t)n_experts;
     m.floor = n_slots / n_layers / 2 < 16 ? n_slots / n_layers / 2 : 16;
     m.key = calloc((size_t)n_slots, sizeof *m.key);
-    m.heat = calloc(keys, sizeof *m.heat);
+    for (int i = 0; i < 3; i++) m.heat[i] = calloc(keys, sizeof **m.heat);
     m.last = calloc(keys, sizeof *m.last);
     for (int i = 0; i < n_slots; i++) m.key[i] = -1;
     return m;
@@ -26,17 +30,36 @@ static model model_open(int n_slots, int n_layers, int n_experts) {
 
 static void model_close(model *m) {
     free(m->key);
-    free(m->heat);
+    for (int i = 0; i < 3; i++) free(m->heat[i]);
     free(m->last);
+}
+
+static void model_end_pass(model *m) {
+    const double decays[] = {0.9, 0.97, 0.995};
+    int best = m->ranks;
+    for (int i = 0; i < 3; i++) {
+        for (int key = 0; key < m->n_layers * m->n_experts; key++) m->heat[i][key] *= decays[i];
+        m->merit[i] *= 0.98;
+    }
+    for (int i = 0; i < 3; i++) {
+        if (m->merit[i] > m->merit[m->ranks] + 2 && m->merit[i] > m->merit[best]) best = i;
+    }
+    m->ranks = best;
 }
 
 static void model_use(model *m, int slot) {
     int key = m->key[slot], layer = key / m->n_experts;
-    if (layer < m->layer) {
-        for (int i = 0; i < m->n_layers * m->n_experts; i++) m->heat[i] *= 0.98;
+    if (layer < m->layer || ++m->n_uses > m->n_layers * m->n_experts) {
+        model_end_pass(m);
+        m->n_uses = 1;
     }
     m->layer = layer;
-    m->heat[key] += 1;
+    for (int i = 0; i < 3; i++) {
+        double sum = 0;
+        for (int x = 0; x < m->n_experts; x++) sum += m->heat[i][layer * m->n_experts + x] + 0.1;
+        m->merit[i] += log((m->heat[i][key] + 0.1) / sum);
+        m->heat[i][key] += 1;
+    }
     m->last[key] = ++m->clock;
 }
 
@@ -47,7 +70,7 @@ static int model_count(const model *m, int layer) {
 }
 
 static bool model_colder(const model *m, bool lfu, int a, int b) {
-    double x = m->heat[m->key[a]], y = m->heat[m->key[b]];
+    double x = m->heat[m->ranks][m->key[a]], y = m->heat[m->ranks][m->key[b]];
     /* Equal but for rounding: growing worth and shrinking counts are not the same arithmetic. */
     if (lfu && (x < y * (1 - 1e-9) || y < x * (1 - 1e-9))) return x < y;
     return m->last[m->key[a]] < m->last[m->key[b]];
@@ -122,9 +145,16 @@ static void compare(const fm_policy_ops *ops, int n_slots, int n_layers, int n_e
     model_close(&m);
 }
 
-/* A cache driven as the store drives it: returns hits of n_passes tokens, k experts a layer, from a skewed choice; *least: the fewest slots of a layer. */
-static double replay(const fm_policy_ops *ops, int n_slots, int n_passes, int *least) {
-    enum { LAYERS = 12, EXPERTS = 32, K = 4 };
+enum { LAYERS = 12, EXPERTS = 32, K = 4 };
+
+/* A skewed choice, which is another one every `lasts` tokens. */
+static int choose(uint64_t *seed, int layer, int token, int lasts) {
+    uint64_t a = test_random(seed) % EXPERTS, b = test_random(seed) % EXPERTS;
+    return layer * EXPERTS + ((int)(a * b / EXPERTS * (layer % 3 ? 1 : 2)) + token / lasts * 11) % EXPERTS;
+}
+
+/* A cache driven as the store drives it: returns hits of n_passes tokens, K experts a layer; *least: the fewest slots of a layer. */
+static double replay(const fm_policy_ops *ops, int n_slots, int n_passes, int lasts, int *least) {
     uint64_t seed = 1;
     int slot_of[LAYERS * EXPERTS], key_of[LAYERS * EXPERTS], n_used = 0, n_hits = 0, n = 0, count[LAYERS] = {0};
     uint8_t pinned[LAYERS * EXPERTS] = {0};
@@ -134,8 +164,7 @@ static double replay(const fm_policy_ops *ops, int n_slots, int n_passes, int *l
     for (int t = 0; t < n_passes; t++) {
         for (int layer = 0; layer < LAYERS; layer++) {
             for (int i = 0; i < K; i++) {
-                uint64_t a = test_random(&seed) % EXPERTS, b = test_random(&seed) % EXPERTS;
-                int key = layer * EXPERTS + (int)(a * b / EXPERTS * (layer % 3 ? 1 : 2)) % EXPERTS, slot = slot_of[key];
+                int key = choose(&seed, layer, t, lasts), slot = slot_of[key];
                 n++;
                 n_hits += slot >= 0;
                 if (slot < 0 && n_used < n_slots)
@@ -162,12 +191,36 @@ static double replay(const fm_policy_ops *ops, int n_slots, int n_passes, int *l
 /* Below one pass of all layers a global LRU never hits across tokens; with a floor a layer keeps what it needs most. */
 static void starvation(void) {
     int least;
-    double lru = replay(&fm_policy_lru, 36, 300, &least), lfu = replay(&fm_policy_lfu, 36, 300, &least);
+    double lru = replay(&fm_policy_lru, 36, 300, 300, &least), lfu = replay(&fm_policy_lfu, 36, 300, 300, &least);
     CHECK(least >= 1, "a layer has %d slots of 36", least);
     CHECK(lfu > lru + 0.1, "hits of 36 slots: lfu %.3f, lru %.3f", lfu, lru);
-    lru = replay(&fm_policy_lru, 192, 300, &least), lfu = replay(&fm_policy_lfu, 192, 300, &least);
+    lru = replay(&fm_policy_lru, 192, 300, 300, &least), lfu = replay(&fm_policy_lfu, 192, 300, 300, &least);
     CHECK(least >= 8, "a layer has %d slots of 192", least);
     CHECK(lfu > lru - 0.01, "hits of 192 slots: lfu %.3f, lru %.3f", lfu, lru);
+}
+
+static int more(const void *a, const void *b) { return *(const int *)b - *(const int *)a; }
+
+/* Hits if the n_slots experts that are used most, all in all, were always there. */
+static double fixed(int n_slots, int n_passes) {
+    uint64_t seed = 1;
+    int uses[LAYERS * EXPERTS] = {0}, n = 0;
+    for (int i = 0; i < n_passes * LAYERS * K; i++) uses[choose(&seed, i / K % LAYERS, 0, 1)]++;
+    qsort(uses, LAYERS * EXPERTS, sizeof *uses, more);
+    for (int i = 0; i < n_slots; i++) n += uses[i];
+    return (double)n / (n_passes * LAYERS * K);
+}
+
+/* Counts last long where the choice stays the same, and not where it changes. */
+static void lasting_and_changing(void) {
+    int least;
+    double best = fixed(96, 3000), lfu = replay(&fm_policy_lfu, 96, 3000, 3000, &least), lru;
+    CHECK(lfu > best - 0.005, "hits of 96 slots: lfu %.3f, of the best fixed choice %.3f", lfu, best);
+    for (int lasts = 20; lasts <= 80; lasts *= 2) {
+        lfu = replay(&fm_policy_lfu, 96, 3000, lasts, &least);
+        lru = replay(&fm_policy_lru, 96, 3000, lasts, &least);
+        CHECK(lfu > lru + (lasts > 20 ? 0.04 : -0.01), "a choice that lasts %d tokens: lfu %.3f, lru %.3f", lasts, lfu, lru);
+    }
 }
 
 /* A layer that is used only once in a while keeps its floor against all others, and one that has none gets it. */
@@ -258,6 +311,7 @@ int main(void) {
         }
     }
     starvation();
+    lasting_and_changing();
     floors();
     memory_of_absent();
     long_run();
