@@ -68,7 +68,7 @@ typedef struct fm_engine_options {
     int activations;         /* FM_ACTIVATIONS_… for quantised weights; F32 is the reference mode */
     const char *io;          /* "uring", "pread"; NULL: the best that works here */
     const char *policy;      /* "lru", "lfu"; NULL: the default */
-    const char *cpu;         /* "scalar", "avx2", "avxvnni", "avx512", "amx", "neon"; NULL: the best this CPU has */
+    const char *cpu;         /* "scalar", "avx2", "avxvnni", "avx512", "amx", "neon", "i8mm"; NULL: the best this CPU has */
     /* One line for a person; NULL: dropped. */
     void (*log)(void *user, int level, const char *line);
     /* Called now and then while loading and while reading a prompt; what is "load" or "experts", in bytes, or "prompt", in tokens.

@@ -1,5 +1,6 @@
-/* cpu/isa/neon.c: 16 lanes in four registers of 4: arm64 with the dot product instructions. */
-#include "cpu/isa/kernels.h"
+/* cpu/isa/arm/neon.h: 16 lanes in four registers of 4, in arm64 with the dot product instructions: what neon.c and i8mm.c have in common. */
+#ifndef FM_CPU_ISA_ARM_NEON_H
+#define FM_CPU_ISA_ARM_NEON_H
 
 #include <arm_neon.h>
 #include <string.h>
@@ -191,6 +192,4 @@ static inline vi i_dot(vi acc, vi a, int32_t x) {
     return i_add(i_dot_small(acc, i_and(a, mask), x), i_shl(high, 4));
 }
 
-#include "cpu/isa/bodies.h"
-
-const fm_kernels fm_kernels_neon = KERNELS("neon", mul_r16_i8);
+#endif
