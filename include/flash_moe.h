@@ -75,7 +75,7 @@ typedef struct fm_engine_options {
     const char *
         heat; /* file with how often each expert was used: the most used fill the cache at the start, and it is written when the engine is closed; NULL: none */
     const char *mirror; /* directory with a copy of the packed model, on another disk: half of each expert is read from it; NULL: none */
-    const char *cpu;    /* "scalar", "avx2", "avxvnni", "avx512", "amx", "neon"; NULL: the best this CPU has */
+    const char *cpu;    /* "scalar", "avx2", "avxvnni", "avx512", "amx", "neon", "i8mm"; NULL: the best this CPU has */
     /* One line for a person; NULL: dropped. */
     void (*log)(void *user, int level, const char *line);
     /* Called now and then while loading and while reading a prompt; what is "load" or "experts", in bytes, or "prompt", in tokens.

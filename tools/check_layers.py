@@ -14,6 +14,7 @@ MAY_INCLUDE = {
     "families": "base formats model",
     "cpu": "base formats experts model cpu/isa",
     "cpu/isa": "base formats",
+    "cpu/isa/arm": "base formats cpu/isa",
     "cpu/isa/x86": "base formats cpu/isa",
     "engine": "base text formats experts model families cpu cpu/isa",
     "prepare": "base text formats experts model families",

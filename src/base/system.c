@@ -187,7 +187,10 @@ fm_cpu_features fm_cpu_features_read(void) {
     f.dotprod = getauxval(AT_HWCAP) >> 20 & 1;
     f.i8mm = getauxval(AT_HWCAP2) >> 13 & 1;
 #elif defined(__APPLE__)
+    int has = 0;
+    size_t size = sizeof has;
     f.dotprod = true;
+    f.i8mm = sysctlbyname("hw.optional.arm.FEAT_I8MM", &has, &size, NULL, 0) == 0 && has;
 #endif
 #endif
     return f;

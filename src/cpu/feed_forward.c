@@ -17,7 +17,7 @@ typedef struct rows_work {
     float *gate, *up;
     size_t width;
     const fm_expert_job *jobs; /* whose outputs are the rows, one job after the other */
-    int n_jobs;
+    int n_jobs, slice;         /* columns that a task adds */
 } rows_work;
 
 static void swiglu_task(void *arg, int row, int thread) {
@@ -112,14 +112,12 @@ static void compute(fm_device *dev, int layer, const fm_expert_job *jobs, int n,
     fm_multiply(dev, products, n);
 }
 
-#define SLICE 128 /* columns */
-
 /* Adds all rows, in the order of the jobs, to the outputs of their tokens: one slice of columns, so that no two tasks write the same. */
 static void accumulate_task(void *arg, int slice, int thread) {
     (void)thread;
     const rows_work *w = arg;
     fm_device *dev = w->device;
-    int first = slice * SLICE, n = dev->d->hidden - first < SLICE ? dev->d->hidden - first : SLICE;
+    int first = slice * w->slice, n = dev->d->hidden - first < w->slice ? dev->d->hidden - first : w->slice;
     size_t hidden = (size_t)dev->d->hidden;
     const float *row = dev->rows + first;
     for (int i = 0; i < w->n_jobs; i++) {
@@ -132,6 +130,7 @@ static void accumulate_task(void *arg, int slice, int thread) {
 
 /* Computes and adds the jobs of a long prompt, as many at a time as the rows hold. */
 static void accumulate(fm_device *dev, int layer, const fm_expert_job *jobs, int n) {
+    int slice = (dev->d->hidden / (2 * fm_pool_n_threads(dev->config.pool)) + 127) / 128 * 128;
     fm_expert_job some[FM_MAX_JOBS];
     for (int i = 0, done = 0; i < n;) { /* done: tokens of job i */
         int n_some = 0, room = dev->n_rows;
@@ -147,8 +146,8 @@ static void accumulate(fm_device *dev, int layer, const fm_expert_job *jobs, int
             done = 0;
         }
         compute(dev, layer, some, n_some, 0);
-        rows_work w = {.device = dev, .jobs = some, .n_jobs = n_some};
-        fm_pool_run(dev->config.pool, (dev->d->hidden + SLICE - 1) / SLICE, accumulate_task, &w);
+        rows_work w = {.device = dev, .jobs = some, .n_jobs = n_some, .slice = slice < 128 ? 128 : slice};
+        fm_pool_run(dev->config.pool, (dev->d->hidden + w.slice - 1) / w.slice, accumulate_task, &w);
     }
 }
 

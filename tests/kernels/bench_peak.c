@@ -58,21 +58,29 @@ static const struct {
 
 #elif defined(__aarch64__)
 
+#define TIMES16(x) x(0) x(1) x(2) x(3) x(4) x(5) x(6) x(7) x(16) x(17) x(18) x(19) x(20) x(21) x(22) x(23)
+#define LOOP(body)                                                                                                                                             \
+    long n = LOOPS;                                                                                                                                            \
+    __asm__ volatile(".arch armv8.6-a\n1:\n" body "subs %0, %0, #1\nb.ne 1b"                                                                                   \
+                     : "+r"(n)::"memory", "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23")
 #define SDOT(i) "sdot v" #i ".4s, v31.16b, v30.16b\n"
+#define USMMLA(i) "usmmla v" #i ".4s, v31.16b, v30.16b\n"
 
 static void sdot(void *arg, int task, int thread) {
     (void)arg, (void)task, (void)thread;
-    long n = LOOPS;
-    __asm__ volatile(".arch_extension dotprod\n1:\n" SDOT(0) SDOT(1) SDOT(2) SDOT(3) SDOT(4) SDOT(5) SDOT(6) SDOT(7) SDOT(16) SDOT(17) SDOT(18) SDOT(19)
-                         SDOT(20) SDOT(21) SDOT(22) SDOT(23) "subs %0, %0, #1\nb.ne 1b"
-                     : "+r"(n)::"memory", "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23");
+    LOOP(TIMES16(SDOT));
+}
+
+static void usmmla(void *arg, int task, int thread) {
+    (void)arg, (void)task, (void)thread;
+    LOOP(TIMES16(USMMLA));
 }
 
 static const struct {
     const char *table;
     fm_task_fn loop;
     double macs;
-} peaks[] = {{"neon", sdot, 16 * 16}, {"i8mm", sdot, 16 * 16}};
+} peaks[] = {{"neon", sdot, 16 * 16}, {"i8mm", usmmla, 16 * 32}};
 
 #endif
 

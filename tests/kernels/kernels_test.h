@@ -155,7 +155,7 @@ static inline int tables_to_test(const fm_kernels **list) {
 #if defined(__x86_64__)
     static const char *const names[] = {"avx2", "avxvnni", "avx512", "amx"};
 #elif defined(__aarch64__)
-    static const char *const names[] = {"neon"};
+    static const char *const names[] = {"neon", "i8mm"};
 #else
     static const char *const names[] = {"none"};
 #endif

@@ -18,11 +18,12 @@ static int add_tables(const fm_kernels **list, const fm_cpu_features *f) {
     return n;
 }
 #elif defined(__aarch64__)
-extern const fm_kernels fm_kernels_neon;
+extern const fm_kernels fm_kernels_neon, fm_kernels_i8mm;
 
 static int add_tables(const fm_kernels **list, const fm_cpu_features *f) {
     int n = 0;
     if (f->neon && f->dotprod) list[n++] = &fm_kernels_neon;
+    if (n && f->i8mm) list[n++] = &fm_kernels_i8mm;
     return n;
 }
 #else

@@ -1,5 +1,6 @@
-/* cpu/isa/neon.c: 16 lanes in four registers of 4: arm64 with the dot product instructions. */
-#include "cpu/isa/kernels.h"
+/* cpu/isa/arm/neon.h: 16 lanes in four registers of 4, in arm64 with the dot product instructions: what neon.c and i8mm.c have in common. */
+#ifndef FM_CPU_ISA_ARM_NEON_H
+#define FM_CPU_ISA_ARM_NEON_H
 
 #include <arm_neon.h>
 #include <string.h>
@@ -213,6 +214,4 @@ static inline vi i_dot_pair(vi acc, vi a, int32_t x) {
 
 static inline void i_store16(int16_t *p, vi x) { EACH vst1_s16(p + 4 * i, vmovn_s32(x.v[i])); }
 
-#include "cpu/isa/bodies.h"
-
-const fm_kernels fm_kernels_neon = KERNELS("neon", mul_r16_i8);
+#endif
