@@ -25,7 +25,8 @@ void fm_pool_run(fm_pool *pool, int n_tasks, fm_task_fn fn, void *arg);
 unsigned long fm_pool_enter(void);
 void fm_pool_leave(unsigned long mode);
 
-/* CPUs this process may use: the affinity mask, capped by cgroup v1/v2 quotas (rounded up), at least 1. */
+/* CPUs this process should use: those of the affinity mask, of a hybrid CPU only the performance cores among them, capped by cgroup v1/v2 quotas (rounded up), at least
+ * 1. */
 int fm_cpu_count(void);
 
 #endif

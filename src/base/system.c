@@ -59,7 +59,11 @@ uint64_t fm_memory_peak(void) {
     mach_msg_type_number_t n = MACH_TASK_BASIC_INFO_COUNT;
     return task_info(mach_task_self(), MACH_TASK_BASIC_INFO, (task_info_t)&info, &n) == KERN_SUCCESS ? info.resident_size_max : 0;
 }
-int fm_cpu_count(void) { return (int)sysconf(_SC_NPROCESSORS_ONLN); }
+int fm_cpu_count(void) {
+    int n = 0; /* perflevel0 are the fast ones */
+    size_t bytes = sizeof n;
+    return sysctlbyname("hw.perflevel0.logicalcpu", &n, &bytes, NULL, 0) == 0 && n > 0 ? n : (int)sysconf(_SC_NPROCESSORS_ONLN);
+}
 
 #else
 
@@ -78,10 +82,27 @@ uint64_t fm_memory_limit(void) {
 uint64_t fm_memory_peak(void) { return proc_kb("/proc/self/status", "VmHWM:"); }
 uint64_t fm_memory_resident(void) { return proc_kb("/proc/self/status", "VmRSS:"); }
 
+int fm_cpu_list_count(const char *list, const cpu_set_t *among) {
+    int n = 0;
+    for (char *end; *list && *list != '\n'; list = *end == ',' ? end + 1 : end) {
+        long first = strtol(list, &end, 10), last = first;
+        if (end == list) return 0;
+        if (*end == '-') last = strtol(list = end + 1, &end, 10);
+        if (end == list || first < 0 || last < first || last >= CPU_SETSIZE) return 0;
+        for (long cpu = first; cpu <= last; cpu++) n += CPU_ISSET((size_t)cpu, among) != 0;
+    }
+    return n;
+}
+
 int fm_cpu_count(void) {
     cpu_set_t set;
     fm_cgroup group;
-    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    char fast[256];
+    bool known = sched_getaffinity(0, sizeof set, &set) == 0;
+    int n = known ? CPU_COUNT(&set) : (int)sysconf(_SC_NPROCESSORS_ONLN);
+    /* Of a hybrid CPU the performance cores: they have the bandwidth, and the others would be waited for. */
+    int n_fast = known && fm_cgroup_text(fast, sizeof fast, "/sys/devices/cpu_core/cpus") ? fm_cpu_list_count(fast, &set) : 0;
+    if (n_fast > 0) n = n_fast;
     int quota = fm_cgroup_find(&group, "", "cpu") ? fm_cgroup_cpus(&group) : 0;
     if (quota && quota < n) n = quota;
     return n < 1 ? 1 : n;

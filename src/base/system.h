@@ -26,6 +26,12 @@ uint64_t fm_pressure_poll(fm_pressure *pressure);
 int fm_pressure_open_at(fm_pressure **pressure, const char *root, fm_error *err);
 uint64_t fm_pressure_look(fm_pressure *pressure, double seconds);
 
+#if defined(__linux__)
+#include <sched.h>
+/* How many CPUs of a list as /sys has it ("0-7,16") are in a set; 0 for what is no list. */
+int fm_cpu_list_count(const char *list, const cpu_set_t *among);
+#endif
+
 /* Seconds of a monotonic clock. */
 double fm_now(void);
 

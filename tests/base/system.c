@@ -35,6 +35,22 @@ static void test_memory(void) {
     fm_region_close(&r);
 }
 
+#if defined(__linux__)
+static void test_cpu_list(void) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    for (size_t cpu = 0; cpu < 20; cpu++) CPU_SET(cpu, &set);
+    static const struct {
+        const char *list;
+        int n;
+    } cases[] = {{"0-15\n", 16}, {"0-7,16-19", 12}, {"3", 1},  {"18-25\n", 2}, {"0,2,4\n", 3}, {"", 0},
+                 {"\n", 0},      {"x", 0},          {"5-", 0}, {"7-3", 0},     {"0-99999", 0}, {"-1", 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        CHECK(fm_cpu_list_count(cases[i].list, &set) == cases[i].n, "\"%s\": %d CPUs", cases[i].list, fm_cpu_list_count(cases[i].list, &set));
+    }
+}
+#endif
+
 static void test_clock(void) {
     double a = fm_now();
     usleep(20000);
@@ -97,6 +113,9 @@ static void test_affinity(void) {
 int main(void) {
     test_memory();
     test_clock();
+#if defined(__linux__)
+    test_cpu_list();
+#endif
     test_features();
     test_affinity();
     return TEST_END();
