@@ -65,7 +65,7 @@ struct fm_device {
 
     fm_token_tile *tiles; /* [max_batch]: the batch's, for attention */
     float *partial;       /* [n_heads * blocks of the context][fm_kv_columns + 2]: attention over single blocks */
-    float *logits;   /* [FM_HEAD_ROWS][vocab] */
+    float *logits;        /* [FM_HEAD_ROWS][vocab] */
 };
 
 struct fm_state {
