@@ -53,7 +53,9 @@ static rows logits_of(const char *directory, int kv, const int32_t *ids, int n) 
 /* log of the sum of exponentials of a row. */
 static double log_sum(const float *x, int n) {
     double most = x[0], sum = 0;
-    for (int i = 1; i < n; i++) most = fmax(most, (double)x[i]);
+    for (int i = 1; i < n; i++) {
+        if ((double)x[i] > most) most = (double)x[i];
+    }
     for (int i = 0; i < n; i++) sum += exp((double)x[i] - most);
     return most + log(sum);
 }

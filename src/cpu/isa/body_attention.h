@@ -7,11 +7,24 @@
 
 enum { ATTEND_LD = 512 + 16 }; /* of rows of queries: not a power of two, or they would share the sets of the cache */
 
-/* Before a loop whose sums have to stay in registers: it is unrolled, whatever the compiler would think. */
-#ifdef __clang__
+/* EACH_OF stands before a loop whose sums have to stay in registers: it is unrolled, whatever the compiler would think. FOR_COUNTS makes a function anew for each
+ * pair of counts it is called with. Neither under a sanitizer, which makes a page of code of each access: there one function for all counts has to do. */
+#ifdef __has_feature
+#if __has_feature(address_sanitizer) || __has_feature(undefined_behavior_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED
+#endif
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED
+#endif
+#ifdef SANITIZED
+#define EACH_OF
+#define FOR_COUNTS static
+#elif defined(__clang__)
 #define EACH_OF _Pragma("clang loop unroll(full)")
+#define FOR_COUNTS ALWAYS_INLINE
 #else
 #define EACH_OF _Pragma("GCC unroll 8")
+#define FOR_COUNTS ALWAYS_INLINE
 #endif
 
 /* Up to ATTEND_ROWS queries and one block of keys. */
@@ -60,19 +73,19 @@ ALWAYS_INLINE void fetch(const char *from, size_t bytes) {
 typedef vf attend_sums[ATTEND_ROWS][ATTEND_VECTORS];
 
 /* sums += x[i][at] times v of each vector. */
-ALWAYS_INLINE void add_products(attend_sums sums, const float *x, size_t ld, const vf *v, const int n_rows, const int n_vectors) {
+FOR_COUNTS void add_products(attend_sums sums, const float *x, size_t ld, const vf *v, const int n_rows, const int n_vectors) {
     EACH_OF for (int i = 0; i < n_rows; i++) {
         vf each = f_set1(x[(size_t)i * ld]);
         EACH_OF for (int t = 0; t < n_vectors; t++) sums[i][t] = f_fma(each, v[t], sums[i][t]);
     }
 }
 
-ALWAYS_INLINE void no_sums(attend_sums sums, const int n_rows, const int n_vectors) {
+FOR_COUNTS void no_sums(attend_sums sums, const int n_rows, const int n_vectors) {
     EACH_OF for (int i = 0; i < n_rows; i++) { EACH_OF for (int t = 0; t < n_vectors; t++) sums[i][t] = f_set1(0); }
 }
 
 /* Scores of n_rows queries and n_tiles tiles of keys. */
-ALWAYS_INLINE void score_floats(attend_pass *a, int tile, const int n_rows, const int n_tiles, const int kind) {
+FOR_COUNTS void score_floats(attend_pass *a, int tile, const int n_rows, const int n_tiles, const int kind) {
     attend_sums s;
     vf even[ATTEND_VECTORS], odd[ATTEND_VECTORS];
     size_t step = a->columns * FM_KV_TILE, at = (size_t)tile * step, d = 0, hd = (size_t)a->block->head_dim, bytes = kind == FM_KV_BF16 ? 2 : 4;
@@ -98,7 +111,7 @@ ALWAYS_INLINE void score_floats(attend_pass *a, int tile, const int n_rows, cons
 }
 
 /* n_vectors vectors of columns from c on: sums over the keys that all queries see. */
-ALWAYS_INLINE void weigh_floats(attend_pass *a, size_t c, const int n_rows, const int n_vectors, const int kind) {
+FOR_COUNTS void weigh_floats(attend_pass *a, size_t c, const int n_rows, const int n_vectors, const int kind) {
     attend_sums s;
     vf even[ATTEND_VECTORS], odd[ATTEND_VECTORS];
     size_t j = 0, n = (size_t)a->least, bytes = kind == FM_KV_BF16 ? 2 : 4;
@@ -124,7 +137,7 @@ ALWAYS_INLINE void weigh_floats(attend_pass *a, size_t c, const int n_rows, cons
 }
 
 /* The keys behind those, which some of the queries see. */
-ALWAYS_INLINE void weigh_rest(attend_pass *a, const int n_rows, const int kind) {
+FOR_COUNTS void weigh_rest(attend_pass *a, const int n_rows, const int kind) {
     for (int i = 0; i < n_rows; i++) {
         for (size_t c = 0; c < a->columns && a->n[i] > a->least; c += 16) {
             float *acc = a->acc + (size_t)i * a->ldacc + c;
@@ -157,7 +170,7 @@ ALWAYS_INLINE int32_t pair_at(const int16_t *p) {
     return x;
 }
 
-ALWAYS_INLINE void score_int8(attend_pass *a, int tile, const int n_rows, const int n_tiles) {
+FOR_COUNTS void score_int8(attend_pass *a, int tile, const int n_rows, const int n_tiles) {
     size_t step = a->columns * FM_KV_TILE, groups = fm_kv_groups(a->block->head_dim);
     const int8_t *keys = (const int8_t *)a->block->k + (size_t)tile * step;
     const char *values = (const char *)a->block->v + (size_t)tile * step;
@@ -186,7 +199,7 @@ ALWAYS_INLINE void score_int8(attend_pass *a, int tile, const int n_rows, const 
 }
 
 /* Weights times the scales of the values' group g, as integers; zeros for keys that a query does not see. */
-ALWAYS_INLINE void weights_int16(attend_pass *a, size_t g, const int n_rows) {
+FOR_COUNTS void weights_int16(attend_pass *a, size_t g, const int n_rows) {
     size_t groups = fm_kv_groups(a->block->head_dim);
     for (int i = 0; i < n_rows; i++) {
         float w[FM_ATTENTION_BLOCK];
@@ -200,7 +213,7 @@ ALWAYS_INLINE void weights_int16(attend_pass *a, size_t g, const int n_rows) {
     }
 }
 
-ALWAYS_INLINE void weigh_int8(attend_pass *a, size_t c, const int n_rows, const int n_vectors) {
+FOR_COUNTS void weigh_int8(attend_pass *a, size_t c, const int n_rows, const int n_vectors) {
     vi sum[ATTEND_ROWS][ATTEND_VECTORS];
     EACH_OF for (int i = 0; i < n_rows; i++) { EACH_OF for (int x = 0; x < n_vectors; x++) sum[i][x] = i_set1(0); }
     const int8_t *values = (const int8_t *)a->block->v + 2 * c;
@@ -219,14 +232,14 @@ ALWAYS_INLINE void weigh_int8(attend_pass *a, size_t c, const int n_rows, const 
     }
 }
 
-ALWAYS_INLINE void weights(attend_pass *a, float *m, float *l, const int n_rows) {
+FOR_COUNTS void weights(attend_pass *a, float *m, float *l, const int n_rows) {
     for (int i = 0; i < n_rows; i++) {
         m[i] = highest(a->p[i], a->n[i]);
         l[i] = exp_and_sum(a->p[i], m[i], a->n[i], a->p[i]);
     }
 }
 
-ALWAYS_INLINE void attend_floats(attend_pass *a, float *m, float *l, const int n_rows, const int kind) {
+FOR_COUNTS void attend_floats(attend_pass *a, float *m, float *l, const int n_rows, const int kind) {
     int tile = 0, n_tiles = (a->most + FM_KV_TILE - 1) / FM_KV_TILE;
     size_t c = 0;
     for (; tile + ATTEND_VECTORS <= n_tiles; tile += ATTEND_VECTORS) score_floats(a, tile, n_rows, ATTEND_VECTORS, kind);
@@ -237,7 +250,7 @@ ALWAYS_INLINE void attend_floats(attend_pass *a, float *m, float *l, const int n
     if (a->most > a->least) weigh_rest(a, n_rows, kind);
 }
 
-ALWAYS_INLINE void attend_int8(attend_pass *a, float *m, float *l, const int n_rows) {
+FOR_COUNTS void attend_int8(attend_pass *a, float *m, float *l, const int n_rows) {
     int tile = 0, n_tiles = (a->most + FM_KV_TILE - 1) / FM_KV_TILE;
     for (int i = 0; i < n_rows; i++) a->factor[i] = to_int16(a->q[i], (int)a->columns, a->q16[i]);
     for (; tile + ATTEND_VECTORS <= n_tiles; tile += ATTEND_VECTORS) score_int8(a, tile, n_rows, ATTEND_VECTORS);
@@ -251,7 +264,7 @@ ALWAYS_INLINE void attend_int8(attend_pass *a, float *m, float *l, const int n_r
     }
 }
 
-ALWAYS_INLINE void attend_rows(attend_pass *a, float *m, float *l, const int n_rows) {
+FOR_COUNTS void attend_rows(attend_pass *a, float *m, float *l, const int n_rows) {
     switch (a->block->kind) {
     case FM_KV_F32: attend_floats(a, m, l, n_rows, FM_KV_F32); return;
     case FM_KV_BF16: attend_floats(a, m, l, n_rows, FM_KV_BF16); return;
@@ -321,7 +334,7 @@ typedef struct delta_columns {
 } delta_columns;
 
 /* s *= g; kv[] = sums of s times token t's k: what comes before its step. */
-ALWAYS_INLINE void delta_begin(const delta_columns *a, vf *kv, const int n_vectors) {
+FOR_COUNTS void delta_begin(const delta_columns *a, vf *kv, const int n_vectors) {
     vf g = f_set1(a->tokens->g[0]);
     EACH_OF for (int c = 0; c < n_vectors; c++) kv[c] = f_set1(0);
     for (int i = 0; i < a->dk; i++) {
@@ -336,7 +349,7 @@ ALWAYS_INLINE void delta_begin(const delta_columns *a, vf *kv, const int n_vecto
 }
 
 /* Token t's step, of a state that is decayed and kv of it; in the same pass the next token's decay and kv, unless it is the last. */
-ALWAYS_INLINE void delta_step(const delta_columns *a, size_t t, vf *kv, const int n_vectors, const bool last) {
+FOR_COUNTS void delta_step(const delta_columns *a, size_t t, vf *kv, const int n_vectors, const bool last) {
     const fm_delta_tokens *x = a->tokens;
     const float *q = x->q + t * x->ld, *k = x->k + t * x->ld, *v = x->v + t * x->ld + a->first, *k_next = last ? k : k + x->ld;
     vf out[DELTA_VECTORS], d[DELTA_VECTORS], g = f_set1(last ? 1 : x->g[(t + 1) * x->n_heads]), beta = f_set1(x->beta[t * x->n_heads]);
@@ -358,7 +371,7 @@ ALWAYS_INLINE void delta_step(const delta_columns *a, size_t t, vf *kv, const in
     EACH_OF for (int c = 0; c < n_vectors; c++) f_store_n(x->o + t * x->ldo + a->first + 16 * c, out[c], a->n - 16 * c);
 }
 
-ALWAYS_INLINE void delta_tokens(const delta_columns *a, const int n_vectors) {
+FOR_COUNTS void delta_tokens(const delta_columns *a, const int n_vectors) {
     vf kv[DELTA_VECTORS];
     size_t last = (size_t)a->tokens->n - 1;
     delta_begin(a, kv, n_vectors);
@@ -367,7 +380,7 @@ ALWAYS_INLINE void delta_tokens(const delta_columns *a, const int n_vectors) {
 }
 
 /* One token, in two passes over n columns from `first` on. They stay in registers, and the columns in the first-level cache between the passes. */
-ALWAYS_INLINE void delta_token(const delta_columns *a, size_t t, const int n_vectors) {
+FOR_COUNTS void delta_token(const delta_columns *a, size_t t, const int n_vectors) {
     const fm_delta_tokens *x = a->tokens;
     const float *q = x->q + t * x->ld, *k = x->k + t * x->ld, *v = x->v + t * x->ld + a->first;
     vf kv[4], out[4], g = f_set1(x->g[t * x->n_heads]), beta = f_set1(x->beta[t * x->n_heads]);

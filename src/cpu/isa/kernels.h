@@ -127,7 +127,6 @@ typedef struct fm_kernels {
     void (*exp)(const float *x, int n, float *y);
 } fm_kernels;
 
-
 extern const fm_kernels fm_kernels_scalar;
 
 /* The best table for this CPU when name is NULL or empty, else the one of that name. NULL, with FM_EINVAL and the names that this CPU has in
