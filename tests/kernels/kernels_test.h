@@ -70,15 +70,19 @@ static inline uint16_t to_f16(float x) {
 
 static inline uint16_t to_half(float x, bool f16) { return f16 ? to_f16(x) : to_bf16(x); }
 
-/* Kinds of weights: random, all bits 0 or 1, every other value the greatest; scales as models have them, or denormal. */
-enum { RANDOM_BITS, ALL_ZERO, ALL_ONE, CHECKERED, SMALL_SCALES, N_WEIGHTS };
+/* Kinds of weights: random, all bits 0 or 1, every other value the greatest, one row of each strip that is not 0; scales as models have them, or denormal. */
+enum { RANDOM_BITS, ALL_ZERO, ALL_ONE, CHECKERED, ONE_ROW, SMALL_SCALES, N_WEIGHTS };
 
 static inline void fill_r16(uint8_t *data, const fm_matrix_type *t, int kind) {
     int n_words = t->group * t->width / 2; /* u32 words of 16 rows */
+    int row = random_below(16);
     uint32_t checkered = t->width == 8 ? 0x00ff00ff : t->width == 4 ? 0xf0f0f0f0 : 0xcccccccc;
     for (int block = 0; block < (t->rows + 15) / 16 * (t->cols / t->group); block++, data += (size_t)n_words * 4 + 64) {
         for (int w = 0; w < n_words; w++) {
-            uint32_t random = (uint32_t)test_random(&seed), word = kind == ALL_ZERO ? 0 : kind == ALL_ONE ? ~0u : kind == CHECKERED ? checkered : random;
+            uint32_t random = (uint32_t)test_random(&seed), word = kind == ALL_ZERO || (kind == ONE_ROW && w % 16 != row) ? 0
+                                                                   : kind == ALL_ONE                                      ? ~0u
+                                                                   : kind == CHECKERED                                    ? checkered
+                                                                                                                          : random;
             memcpy(data + (size_t)w * 4, &word, sizeof word);
         }
         for (int r = 0; r < 32; r++) {

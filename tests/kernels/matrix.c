@@ -93,6 +93,13 @@ static void check_all_r16(void) {
     fm_matrix m = new_r16(40, 2048, 4, 64, false, RANDOM_BITS);
     check_r16(&m, 3, 3, NORMAL, false);
     free_matrix(&m);
+    /* Batches: more than one block of tiles each way, and what is left over. */
+    for (int i = 0; i < 36; i++) {
+        m = new_r16(1 + random_below(70), groups[i / 3 % 3] * (1 + random_below(6)), widths[i % 3], groups[i / 3 % 3], i % 2, RANDOM_BITS);
+        int n = 14 + random_below(i % 4 ? 30 : 130);
+        check_r16(&m, n, n + 3, i % 5 ? NORMAL : WIDE, i / 9 % 2);
+        free_matrix(&m);
+    }
 }
 
 /* The greatest weights against the greatest activations of either sign, and the like: what saturates 16-bit sums, if anything does. */
@@ -103,6 +110,7 @@ static void check_corners(void) {
             for (int kind = 0; kind < N_VECTORS; kind++) {
                 fm_matrix m = new_r16(20, groups[i / 3] * 2, widths[i % 3], groups[i / 3], weights == SMALL_SCALES || kind % 2, weights);
                 check_r16(&m, 1 + kind % 5, 5, kind, false);
+                check_r16(&m, 16 + kind, 16 + kind, kind, false);
                 free_matrix(&m);
             }
         }

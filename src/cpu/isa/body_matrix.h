@@ -232,11 +232,14 @@ ALWAYS_INLINE void add_columns(block_sum sum, const float_pass *p, int c, int n,
 /* y[t][r] = dot(row r, x[t]) for nr rows and nt tokens. */
 ALWAYS_INLINE void block_float(const float_pass *p, const fm_format format, const int nr, const int nt) {
     block_sum sum[4];
+    const int value_bytes = format == FM_FORMAT_F32 ? 4 : 2;
     int c = 0, n = p->type->cols;
     for (int r = 0; r < nr; r++) {
         for (int t = 0; t < nt; t++) sum[0][r][t] = sum[1][r][t] = sum[2][r][t] = sum[3][r][t] = f_set1(0);
     }
     for (; c + 64 <= n; c += 64) {
+        /* Rows follow each other, so past the end of one comes the next. */
+        for (int line = 0; line < value_bytes && nr * nt == 1; line++) prefetch(p->row + (size_t)(c * value_bytes + 64 * line), PREFETCH_FAR);
         for (int i = 0; i < 4; i++) add_columns(sum[i], p, c + 16 * i, 16, format, nr, nt);
     }
     for (int i = 0; i < 4; i++, c += 16) {
