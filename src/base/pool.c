@@ -22,7 +22,7 @@
 #define RELAX() ((void)0)
 #endif
 
-#define SPINS 1000 /* 10 to 50 microseconds */
+#define SPINS 20000 /* a third of a millisecond to one: sleeping between the steps of a layer costs more than that */
 #define MAX_THREADS 1024
 #define STOP UINT32_MAX /* the run that ends the workers */
 

@@ -3,7 +3,7 @@
 
 #include "experts/store_impl.h"
 
-#define MAX_READS 3 /* guesses in flight: enough to bridge a mixer, few enough that a request does not wait long behind them */
+#define MAX_READS 1 /* guesses in flight: with two or three what is asked for waits longer behind them than they gain */
 
 void fm_store_drop_guess(fm_store *s, int slot) {
     fm_store_free_staging(s, slot);
