@@ -3,8 +3,11 @@
 
 #include "cpu/cpu.h"
 
-#define TASK_BYTES ((size_t)64 << 10) /* of weights a task reads at least, when one token is computed */
-#define PRODUCTS_A_BYTE 10            /* that are computed in the time in which a byte of weights is read, about */
+/* A task is a run of strips, long enough to stream from memory at full speed and to cost little to hand out, short enough that the threads end together. */
+#define TASKS_A_THREAD 3
+#define LEAST_BYTES ((size_t)32 << 10)
+#define MOST_BYTES ((size_t)4 << 20)
+#define PRODUCTS_A_BYTE 10 /* that are computed in the time in which a byte of weights is read, about */
 
 size_t fm_input_bytes(int n_kinds, int n, int cols) {
     /* Of group 32, the finer: q, scale and sum. Each block is rounded to 64 bytes. */
@@ -84,25 +87,28 @@ static void multiply_task(void *arg, int task, int thread) {
     }
 }
 
-/* Strips a task takes: enough that handing it out costs little, few enough that the threads end together. */
-static int strips_a_task(const fm_device *device, const fm_product *p) {
-    int n_strips = fm_matrix_n_strips(&p->matrix->type), n_threads = fm_pool_n_threads(device->config.pool);
-    size_t read = fm_matrix_strip_bytes(&p->matrix->type), rows = p->matrix->type.format == FM_FORMAT_R16 ? 16 : 1;
-    size_t computed = rows * (size_t)p->matrix->type.cols * (size_t)p->n / PRODUCTS_A_BYTE, strip = read > computed ? read : computed;
-    int step = (int)(TASK_BYTES / (strip ? strip : 1)), most = n_strips / (4 * n_threads);
-    if (step < 2) step = 2; /* tiles take two strips at a time */
-    if (step > most) step = most;
-    return step < 1 ? 1 : step;
+/* What a strip costs, in bytes of weights read or, for many tokens, in products worth as much. */
+static size_t strip_cost(const fm_product *p) {
+    const fm_matrix_type *t = &p->matrix->type;
+    size_t read = fm_matrix_strip_bytes(t), rows = t->format == FM_FORMAT_R16 ? 16 : 1, computed = rows * (size_t)t->cols * (size_t)p->n / PRODUCTS_A_BYTE;
+    return read > computed ? read : computed;
 }
 
 void fm_multiply(fm_device *device, const fm_product *products, int n) {
     multiply_work w = {.k = device->k, .products = products, .n = n};
+    size_t all = 0, share;
+    for (int i = 0; i < n; i++) all += products[i].n ? strip_cost(&products[i]) * (size_t)fm_matrix_n_strips(&products[i].matrix->type) : 0;
+    share = all / (size_t)(TASKS_A_THREAD * fm_pool_n_threads(device->config.pool));
+    share = share < LEAST_BYTES ? LEAST_BYTES : share > MOST_BYTES ? MOST_BYTES : share;
     for (int i = 0; i < n; i++) {
         const fm_product *p = &products[i];
         bool act = device->config.int8 && !p->exact && p->matrix->type.format == FM_FORMAT_R16;
+        int n_strips = fm_matrix_n_strips(&p->matrix->type), step = (int)(share / (strip_cost(p) + 1));
         w.acts[i] = act ? fm_input_act(device, p->input, &p->matrix->type) : NULL;
-        w.step[i] = strips_a_task(device, p);
-        w.first_task[i + 1] = w.first_task[i] + (p->n ? (fm_matrix_n_strips(&p->matrix->type) + w.step[i] - 1) / w.step[i] : 0);
+        step = step < 2 ? 2 : step > n_strips ? n_strips : step; /* tiles take two strips at a time */
+        int n_tasks = (n_strips + step - 1) / step;
+        w.step[i] = (n_strips + n_tasks - 1) / n_tasks; /* all of a length */
+        w.first_task[i + 1] = w.first_task[i] + (p->n ? (n_strips + w.step[i] - 1) / w.step[i] : 0);
     }
     fm_pool_run(device->config.pool, w.first_task[n], multiply_task, &w);
     if (device->config.poll) device->config.poll(device->config.poll_user);
