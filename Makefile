@@ -7,7 +7,6 @@ ARM64_SUITES ?= --suite unit --suite kernels --suite golden
 NINJA := ninja $(shell [ -t 2 ] || echo --quiet)
 VENV := build/venv/$(shell cksum <tests/requirements.txt | cut -d' ' -f1)
 PYTHON := $(CURDIR)/build/venv/bin/python
-PLOTS := build/venv-plots
 # Warnings stop the build in CI and in lint, not at a user's with a newer compiler.
 WERROR := $(if $(CI),-Dwerror=true)
 # Meson's test output is a line a test; what failed is shown in full.
@@ -69,8 +68,8 @@ fuzz: ## libFuzzer on every parser, FUZZ_SECONDS each (60)
 reference: all ## compare with transformers and others; downloads them into a virtual environment
 	@tools/reference/run.sh
 
-plots: $(PLOTS)/ready ## draw bench/*.csv into bench/plots
-	@$(PLOTS)/bin/python tools/plot.py
+plots: build/test.ninja ## draw bench/*.csv into bench/plots
+	@$(PYTHON) tools/plot.py
 
 install: all ## into PREFIX (/usr/local), below DESTDIR
 	@meson setup --reconfigure build -Dprefix=$(abspath $(PREFIX)) >/dev/null
@@ -100,13 +99,6 @@ $(VENV): | deps-test build/build.ninja
 	@rm -rf build/venv
 	@python3 -m venv build/venv
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
-	@touch $@
-
-$(PLOTS)/ready: tools/plot-requirements.txt | deps-test build/build.ninja
-	@echo "installing tools/plot-requirements.txt into $(PLOTS)"
-	@rm -rf $(PLOTS)
-	@python3 -m venv $(PLOTS)
-	@$(PLOTS)/bin/python -m pip install --quiet --disable-pip-version-check -r tools/plot-requirements.txt
 	@touch $@
 
 .PHONY: all demo test lint format asan tsan arm64 fuzz reference plots install clean help deps-build deps-test

@@ -27,7 +27,7 @@ const struct cli_option fm_engine_table[] = {
     {"kv", 0, OPTION_CHOICE, AT(kv), "bf16|f32|q8", "numbers of the KV cache: q8 takes half of bf16's memory; f32 is the reference\n(default: bf16)", 0, 0},
     {"policy", 0, OPTION_TEXT, AT(policy), "NAME", "which experts stay in memory: lru, lfu (default: the best known)", 0, 0},
     {"io", 0, OPTION_TEXT, AT(io), "NAME", "how experts are read: uring, pread (default: the best that works)", 0, 0},
-    {"cpu", 0, OPTION_TEXT, AT(cpu), "NAME", "kernels: scalar, avx2, avxvnni, avx512, amx, neon, i8mm (default: the best that works)", 0, 0},
+    {"cpu", 0, OPTION_TEXT, AT(cpu), "NAME", "kernels: scalar, avx2, avxvnni, avx512, amx, neon or i8mm (default: the best)", 0, 0},
     {"config-from", 0, OPTION_TEXT, AT(config_from), "DIR", "where config.json and tokenizer.json are, if not in MODEL", 0, 0},
 };
 const int fm_engine_table_n = sizeof fm_engine_table / sizeof *fm_engine_table;

@@ -1,13 +1,10 @@
 """tools/plot.py: draws what `bench --csv` wrote, and refuses what it did not."""
-import importlib.util
 import subprocess
 import sys
 
 import pytest
 
 from conftest import EMBER, ROOT, flash_moe
-
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="matplotlib is not installed; make plots installs it for itself")
 
 
 def plot(*arguments):

@@ -41,8 +41,7 @@ static void one(const fixture *x, const back_end *b, const fm_policy_ops *policy
     fm_store_stats_read(s.store, &stats);
     CHECK(s.n_errors == 0, "%s: %s", b->name, s.error.message);
     CHECK(stats.n_requests == s.n_taken, "%llu requests counted, %llu made", (unsigned long long)stats.n_requests, (unsigned long long)s.n_taken);
-    CHECK(stats.n_hits == s.n_taken - s.n_fresh, "%llu hits counted of %llu",
-          (unsigned long long)stats.n_hits, (unsigned long long)(s.n_taken - s.n_fresh));
+    CHECK(stats.n_hits == s.n_taken - s.n_fresh, "%llu hits counted of %llu", (unsigned long long)stats.n_hits, (unsigned long long)(s.n_taken - s.n_fresh));
     if (b->io == &io_fake_ops) {
         CHECK(stats.disk_bytes == io_fake.bytes, "%llu bytes counted, %llu read", (unsigned long long)stats.disk_bytes, (unsigned long long)io_fake.bytes);
         CHECK(stats.n_reads == (uint64_t)io_fake.n_completed, "%llu reads counted, %d made", (unsigned long long)stats.n_reads, io_fake.n_completed);
