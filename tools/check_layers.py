@@ -17,6 +17,8 @@ MAY_INCLUDE = {
     "cpu/isa/arm": "base formats cpu/isa",
     "cpu/isa/x86": "base formats cpu/isa",
     "engine": "base text formats experts model families cpu cpu/isa",
+    "template": "base",
+    "chat": "base text template engine",
     "prepare": "base text formats experts model families",
     "measure": "base text formats experts model families cpu cpu/isa engine",
     "serve": "",
@@ -24,6 +26,7 @@ MAY_INCLUDE = {
     "cli/talk": "serve cli",
     "cli/models": "serve cli",
     "cli/measure": "serve cli",
+    "cli/chat": "serve cli",
 }
 NAMES = re.compile(r"qwen|mixtral|deepseek|\bglm|olmoe|gpt.?oss|llama|minimax|kimi|granite|ernie|jamba|lfm2|hunyuan|phimoe", re.I)
 
@@ -47,7 +50,7 @@ def main(root):
                 elif to != folder and to not in MAY_INCLUDE[folder].split():
                     wrong.append(f"{where}: {folder} may not include {to} ({include[1]})")
             name = NAMES.search(line)
-            if name and folder not in ("families", "text") and path.name != "shapes.c":
+            if name and folder not in ("families", "text", "chat") and path.name != "shapes.c":
                 wrong.append(f"{where}: the family name '{name[0]}' belongs in families/ or text/")
     print("\n".join(wrong) if wrong else "layers: as drawn")
     return 1 if wrong else 0

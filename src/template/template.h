@@ -1,0 +1,22 @@
+/* template/template.h: Jinja as chat templates use it: a template is parsed once and rendered with variables. Written for text that comes from outside: steps, depth and
+ * output are limited. Semantics are those of Python's jinja2 with the settings that transformers uses (trim_blocks, lstrip_blocks, loop controls, ImmutableSandboxedEnvironment). */
+#ifndef FM_TEMPLATE_TEMPLATE_H
+#define FM_TEMPLATE_TEMPLATE_H
+
+#include <jansson.h>
+
+#include "base/error.h"
+
+typedef struct fm_template fm_template;
+
+/* source is UTF-8 and copied. name stands before messages ("chat_template.jinja"). FM_EFORMAT: a mistake in it, with its line; FM_EUNSUPPORTED: something that this interpreter does not know,
+ * by name, with its line. */
+int fm_template_open(fm_template **out, const char *source, size_t bytes, const char *name, fm_error *err);
+void fm_template_close(fm_template **t);
+
+/* Renders with variables (a JSON object; its members are the names a template sees; the order of members is kept) at the time `now` (for strftime_now, seconds since 1970). *text is malloc'd and 0-terminated.
+ * FM_EINVAL: raise_exception, with its text; FM_EFORMAT: what jinja2 would refuse while rendering (an undefined value used, a wrong type), with the line; FM_EUNSUPPORTED: an unknown filter, test or
+ * method; FM_EFULL: a limit was reached. */
+int fm_template_render(const fm_template *t, const json_t *variables, int64_t now, char **text, size_t *bytes, fm_error *err);
+
+#endif
