@@ -113,7 +113,7 @@ typedef struct fm_bench {
 } fm_bench;
 
 /* Measures the machine and this engine's model, in turns, with random tokens; takes a minute or more. One session is opened and closed; the cache ends up
- * as the last run left it. Measuring takes up to a 64th of the budget (two experts at least) for disk reads, and 256 MiB of what is free if
+ * as the last run left it. Measuring takes up to a 64th of the budget (two experts at least) for disk reads, and 256 MiB or four caches of what is free if
  * the dense weights are smaller.
  *   warm      one text goes on, the cache as its beginning left it
  *   rotating  another text each run, the cache kept
