@@ -6,7 +6,7 @@
 
 #define MAX_SIZE (1 << 24) /* of any one dimension: far above what exists, far below where products overflow */
 
-int fm_keys_body(fm_description *d, const fm_config *config, fm_error *err) {
+int fm_keys_body(fm_description *d, const fm_config *config, double default_eps, fm_error *err) {
     double eps;
     bool tied;
     int rc;
@@ -14,7 +14,7 @@ int fm_keys_body(fm_description *d, const fm_config *config, fm_error *err) {
     if ((rc = fm_config_int(config, "hidden_size", FM_REQUIRED, 1, MAX_SIZE, &d->hidden, err)) < 0) return rc;
     if ((rc = fm_config_int(config, "num_hidden_layers", FM_REQUIRED, 1, FM_MAX_LAYERS, &d->n_layers, err)) < 0) return rc;
     if ((rc = fm_config_int(config, "max_position_embeddings", 32768, 1, INT32_MAX, &d->max_position, err)) < 0) return rc;
-    if ((rc = fm_config_double(config, "rms_norm_eps", 1e-6, &eps, err)) < 0) return rc;
+    if ((rc = fm_config_double(config, "rms_norm_eps", default_eps, &eps, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "tie_word_embeddings", false, &tied, err)) < 0) return rc;
     if (!(eps > 0 && eps < 1)) return fm_fail(err, FM_EFORMAT, "%s: rms_norm_eps is %g, not between 0 and 1", config->path, eps);
     d->norm_eps = (float)eps;
@@ -37,10 +37,11 @@ int fm_keys_attention(fm_description *d, const fm_config *config, int default_he
     return 0;
 }
 
-int fm_keys_window(const fm_config *config, int *window, fm_error *err) {
-    const json_t *asked = fm_config_get(config, "use_sliding_window");
+int fm_keys_window(const fm_config *config, const char *use, int *window, fm_error *err) {
+    bool used = true;
+    int rc = use ? fm_config_bool(config, use, false, &used, err) : 0;
     *window = 0;
-    return asked && !json_is_true(asked) ? 0 : fm_config_int(config, "sliding_window", 0, 0, INT32_MAX, window, err);
+    return rc < 0 || !used ? rc : fm_config_int(config, "sliding_window", 0, 0, INT32_MAX, window, err);
 }
 
 int fm_keys_windows(fm_description *d, const fm_config *config, int window, fm_error *err) {
@@ -125,9 +126,14 @@ int fm_keys_same(const fm_config *config, const char *key, int fallback, int low
     return 0;
 }
 
-int fm_keys_first_dense(fm_description *d, const fm_config *config, fm_error *err) {
+int fm_keys_expect(const fm_config *config, const char *key, int wanted, fm_error *err) {
+    int x, rc = fm_keys_same(config, key, wanted, INT32_MIN + 1, INT32_MAX, &x, err);
+    return rc < 0 || x == wanted ? rc : fm_fail(err, FM_EUNSUPPORTED, "%s: %s is %d, which is not supported (only %d is)", config->path, key, x, wanted);
+}
+
+int fm_keys_first_dense(fm_description *d, const fm_config *config, int fallback, fm_error *err) {
     int first, rc;
-    if ((rc = fm_config_int(config, "first_k_dense_replace", 0, 0, d->n_layers, &first, err)) < 0) return rc;
+    if ((rc = fm_config_int(config, "first_k_dense_replace", fallback, 0, d->n_layers, &first, err)) < 0) return rc;
     if ((rc = fm_config_int(config, "num_nextn_predict_layers", 0, 0, 64, &d->n_more_layers, err)) < 0) return rc;
     for (int i = 0; i < first; i++) d->layers[i].moe = false;
     return first ? fm_config_int(config, "intermediate_size", FM_REQUIRED, 1, MAX_SIZE, &d->dense_width, err) : 0;

@@ -6,7 +6,7 @@
 
 static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     int rc;
-    if ((rc = fm_keys_body(d, config, err)) < 0) return rc;
+    if ((rc = fm_keys_body(d, config, 1e-6, err)) < 0) return rc;
     if ((rc = fm_keys_attention(d, config, 256, err)) < 0) return rc;
     if ((rc = fm_config_expect_bool(config, "attn_output_gate", true, err)) < 0) return rc;
     if ((rc = fm_config_expect_bool(config, "use_sliding_window", false, err)) < 0) return rc;
