@@ -6,7 +6,8 @@
     X(qwen3_5_moe) \
     X(qwen3_next) \
     X(qwen3_moe) \
-    X(qwen2_moe)
+    X(qwen2_moe) \
+    X(mixtral)
 /* clang-format on */
 
 #define DECLARE(name) extern const fm_family fm_family_##name;
