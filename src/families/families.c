@@ -7,7 +7,8 @@
     X(qwen3_next) \
     X(qwen3_moe) \
     X(qwen2_moe) \
-    X(mixtral)
+    X(mixtral) \
+    X(olmoe)
 /* clang-format on */
 
 #define DECLARE(name) extern const fm_family fm_family_##name;
