@@ -8,7 +8,8 @@
     X(qwen3_moe) \
     X(qwen2_moe) \
     X(mixtral) \
-    X(olmoe)
+    X(olmoe) \
+    X(granitemoe)
 /* clang-format on */
 
 #define DECLARE(name) extern const fm_family fm_family_##name;
