@@ -9,7 +9,8 @@
     X(qwen2_moe) \
     X(mixtral) \
     X(olmoe) \
-    X(granitemoe)
+    X(granitemoe) \
+    X(glm4_moe)
 /* clang-format on */
 
 #define DECLARE(name) extern const fm_family fm_family_##name;
