@@ -10,7 +10,8 @@
     X(mixtral) \
     X(olmoe) \
     X(granitemoe) \
-    X(glm4_moe)
+    X(glm4_moe) \
+    X(minimax_m2)
 /* clang-format on */
 
 #define DECLARE(name) extern const fm_family fm_family_##name;
