@@ -11,7 +11,8 @@
     X(olmoe) \
     X(granitemoe) \
     X(glm4_moe) \
-    X(minimax_m2)
+    X(minimax_m2) \
+    X(phimoe)
 /* clang-format on */
 
 #define DECLARE(name) extern const fm_family fm_family_##name;
