@@ -12,7 +12,8 @@
     X(granitemoe) \
     X(glm4_moe) \
     X(minimax_m2) \
-    X(phimoe)
+    X(phimoe) \
+    X(hunyuan_v1_moe)
 /* clang-format on */
 
 #define DECLARE(name) extern const fm_family fm_family_##name;
