@@ -13,7 +13,8 @@
     X(glm4_moe) \
     X(minimax_m2) \
     X(phimoe) \
-    X(hunyuan_v1_moe)
+    X(hunyuan_v1_moe) \
+    X(dots1)
 /* clang-format on */
 
 #define DECLARE(name) extern const fm_family fm_family_##name;
