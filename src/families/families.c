@@ -14,7 +14,8 @@
     X(minimax_m2) \
     X(phimoe) \
     X(hunyuan_v1_moe) \
-    X(dots1)
+    X(dots1) \
+    X(ernie4_5_moe)
 /* clang-format on */
 
 #define DECLARE(name) extern const fm_family fm_family_##name;
