@@ -15,7 +15,8 @@
     X(phimoe) \
     X(hunyuan_v1_moe) \
     X(dots1) \
-    X(ernie4_5_moe)
+    X(ernie4_5_moe) \
+    X(bailing_moe)
 /* clang-format on */
 
 #define DECLARE(name) extern const fm_family fm_family_##name;
