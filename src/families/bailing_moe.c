@@ -40,7 +40,7 @@ static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     if ((rc = fm_config_int(config, "moe_shared_expert_intermediate_size", d->expert_width, 1, 1 << 24, &shared, err)) < 0) return rc;
     if ((rc = fm_config_expect_bool(config, "moe_router_enable_shared_expert", true, err)) < 0) return rc;
     if ((rc = fm_config_expect_bool(config, "norm_softmax", false, err)) < 0) return rc;
-    d->shared_width = d->shared_width / d->expert_width * shared;
+    if ((rc = fm_keys_shared(d, config, d->shared_width / d->expert_width, shared, err)) < 0) return rc;
     d->qk_norm = normed ? FM_QK_NORM_HEAD : FM_QK_NORM_NONE;
     d->o_bias = false;
     return fm_config_expect_bool(config, "norm_head", false, err);

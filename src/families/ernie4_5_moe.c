@@ -19,18 +19,16 @@ static int read_layers(fm_description *d, const fm_config *config, fm_error *err
 
 static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     static const fm_moe_keys moe = {"moe_num_experts", "moe_k", "moe_intermediate_size", "moe_num_shared_experts"};
-    double least;
     int rc;
     if ((rc = fm_keys_body(d, config, 1e-5, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "tie_word_embeddings", true, &d->tied_head, err)) < 0) return rc;
     if ((rc = fm_keys_attention(d, config, 0, err)) < 0) return rc;
     if ((rc = fm_keys_rope(d, config, 5e5, 1, err)) < 0) return rc;
     if ((rc = fm_keys_moe(d, config, &moe, err)) < 0 || (rc = read_layers(d, config, err)) < 0) return rc;
-    if ((rc = fm_config_double(config, "moe_norm_min", 1e-12, &least, err)) < 0) return rc;
+    if ((rc = fm_keys_float(config, "moe_norm_min", 1e-12, &d->router.least, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "moe_use_aux_free", true, &d->router.bias, err)) < 0) return rc;
     if ((rc = fm_config_expect_bool(config, "use_bias", false, err)) < 0) return rc;
     d->router.renormalise = d->rope_adjacent = true;
-    d->router.least = (float)least;
     return fm_config_expect_string(config, "moe_gate_act", "softmax", err);
 }
 

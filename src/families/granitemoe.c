@@ -5,10 +5,8 @@
 #include "model/family.h"
 
 static int scale(const fm_config *config, const char *key, float *out, fm_error *err) {
-    double x;
-    int rc = fm_config_double(config, key, 1, &x, err);
-    *out = (float)x;
-    return rc < 0 || x > 0 ? rc : fm_fail(err, FM_EFORMAT, "%s: %s is %g", config->path, key, x);
+    int rc = fm_keys_float(config, key, 1, out, err);
+    return rc < 0 || *out > 0 ? rc : fm_fail(err, FM_EFORMAT, "%s: %s is 0", config->path, key);
 }
 
 static int describe(fm_description *d, const fm_config *config, fm_error *err) {

@@ -7,21 +7,20 @@
 static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     const char *width = fm_config_get(config, "moe_intermediate_size") ? "moe_intermediate_size" : "intermediate_size";
     const fm_moe_keys moe = {.n_experts = "num_experts", .top_k = "moe_topk", .width = width};
-    int rc, n_shared;
+    int rc, n_shared, width_shared;
     bool normed, shared;
     if ((rc = fm_keys_body(d, config, 1e-5, err)) < 0) return rc;
     if ((rc = fm_keys_attention(d, config, 0, err)) < 0) return rc;
     if ((rc = fm_keys_rope(d, config, 1e4, 1, err)) < 0) return rc;
     if ((rc = fm_keys_moe(d, config, &moe, err)) < 0) return rc;
     if ((rc = fm_keys_same(config, "num_shared_expert", 1, 0, 256, &n_shared, err)) < 0) return rc;
-    if ((rc = fm_config_int(config, "intermediate_size", FM_REQUIRED, 1, 1 << 24, &d->shared_width, err)) < 0) return rc;
+    if ((rc = fm_config_int(config, "intermediate_size", FM_REQUIRED, 1, 1 << 24, &width_shared, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "use_qk_norm", true, &normed, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "use_mixed_mlp_moe", true, &shared, err)) < 0) return rc;
     if ((rc = fm_config_expect_bool(config, "use_cla", false, err)) < 0) return rc;
-    d->shared_width = shared ? d->shared_width * n_shared : 0;
     d->qk_norm = normed ? FM_QK_NORM_HEAD_AFTER_ROPE : FM_QK_NORM_NONE;
     d->router.renormalise = true;
-    return 0;
+    return fm_keys_shared(d, config, shared ? n_shared : 0, width_shared, err);
 }
 
 static const char *const names[FM_N_ROLES] = {FM_NAMES_BODY,

@@ -107,8 +107,21 @@ int fm_keys_moe(fm_description *d, const fm_config *config, const fm_moe_keys *k
     if ((rc = fm_keys_same(config, keys->top_k, FM_REQUIRED, 1, d->n_experts, &d->top_k, err)) < 0) return rc;
     if ((rc = fm_keys_same(config, keys->width, FM_REQUIRED, 1, MAX_SIZE, &d->expert_width, err)) < 0) return rc;
     if (keys->n_shared && (rc = fm_keys_same(config, keys->n_shared, 0, 0, 256, &n_shared, err)) < 0) return rc;
-    d->shared_width = n_shared * d->expert_width;
     for (int i = 0; i < d->n_layers; i++) d->layers[i].moe = true;
+    return fm_keys_shared(d, config, n_shared, d->expert_width, err);
+}
+
+int fm_keys_float(const fm_config *config, const char *key, double fallback, float *out, fm_error *err) {
+    double x;
+    int rc = fm_config_double(config, key, fallback, &x, err);
+    if (rc >= 0 && !(x >= 0 && x <= 1e9)) return fm_fail(err, FM_EFORMAT, "%s: %s is %g, not from 0 to a billion", config->path, key, x);
+    *out = (float)x;
+    return rc;
+}
+
+int fm_keys_shared(fm_description *d, const fm_config *config, int n, int width, fm_error *err) {
+    if (n && width > MAX_SIZE / n) return fm_fail(err, FM_EFORMAT, "%s: %d shared experts of width %d are too wide", config->path, n, width);
+    d->shared_width = n * width;
     return 0;
 }
 
@@ -141,11 +154,10 @@ int fm_keys_first_dense(fm_description *d, const fm_config *config, int fallback
 
 int fm_keys_groups(fm_description *d, const fm_config *config, fm_error *err) {
     fm_router *r = &d->router;
-    double scale;
     int rc;
     if ((rc = fm_config_int(config, "n_group", 1, 1, FM_MAX_GROUPS, &r->n_groups, err)) < 0) return rc;
     if ((rc = fm_config_int(config, "topk_group", r->n_groups, 1, FM_MAX_GROUPS, &r->n_chosen, err)) < 0) return rc;
-    if ((rc = fm_config_double(config, "routed_scaling_factor", 1, &scale, err)) < 0) return rc;
+    if ((rc = fm_keys_float(config, "routed_scaling_factor", 1, &r->scale, err)) < 0) return rc;
     if (r->n_groups == 1) r->n_chosen = 1;
     int size = d->n_experts / r->n_groups;
     if (d->n_experts % r->n_groups || r->n_chosen > r->n_groups || (r->n_groups > 1 && size < 2) || r->n_chosen * size < d->top_k) {
@@ -153,8 +165,7 @@ int fm_keys_groups(fm_description *d, const fm_config *config, fm_error *err) {
                        r->n_groups, r->n_chosen, d->top_k);
     }
     r->best_of = 2;
-    r->scale = scale == 1 ? 0 : (float)scale;
-    return 0;
+    return r->scale > 0 ? 0 : fm_fail(err, FM_EFORMAT, "%s: routed_scaling_factor is 0", config->path);
 }
 
 int fm_keys_sparse_layers(fm_description *d, const fm_config *config, fm_error *err) {

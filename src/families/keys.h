@@ -26,6 +26,10 @@ typedef struct fm_moe_keys {
     const char *n_experts, *top_k, *width, *n_shared;
 } fm_moe_keys;
 int fm_keys_moe(fm_description *d, const fm_config *config, const fm_moe_keys *keys, fm_error *err);
+/* A number from 0 to a billion. */
+int fm_keys_float(const fm_config *config, const char *key, double fallback, float *out, fm_error *err);
+/* n shared experts as one of n times the width. */
+int fm_keys_shared(fm_description *d, const fm_config *config, int n, int width, fm_error *err);
 /* As fm_config_int, or a list with that number for each layer. */
 int fm_keys_same(const fm_config *config, const char *key, int fallback, int low, int high, int *out, fm_error *err);
 /* FM_EUNSUPPORTED unless the number, or each of a list, is the wanted one or the key is absent. */

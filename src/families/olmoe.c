@@ -6,16 +6,13 @@
 
 static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     static const fm_moe_keys moe = {.n_experts = "num_experts", .top_k = "num_experts_per_tok", .width = "intermediate_size"};
-    double clip;
     int rc;
     if ((rc = fm_keys_body(d, config, 1e-5, err)) < 0) return rc;
     if ((rc = fm_keys_attention(d, config, 0, err)) < 0) return rc;
     if ((rc = fm_keys_rope(d, config, 1e4, 1, err)) < 0) return rc;
     if ((rc = fm_keys_moe(d, config, &moe, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "norm_topk_prob", false, &d->router.renormalise, err)) < 0) return rc;
-    if ((rc = fm_config_double(config, "clip_qkv", 0, &clip, err)) < 0) return rc;
-    if (clip < 0) return fm_fail(err, FM_EFORMAT, "%s: clip_qkv is %g", config->path, clip);
-    d->clip_qkv = (float)clip;
+    if ((rc = fm_keys_float(config, "clip_qkv", 0, &d->clip_qkv, err)) < 0) return rc;
     d->qk_norm = FM_QK_NORM_WHOLE;
     return fm_config_expect_absent(config, "sliding_window", err);
 }

@@ -6,17 +6,17 @@
 
 static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     static const fm_moe_keys moe = {.n_experts = "num_local_experts", .top_k = "num_experts_per_tok", .width = "intermediate_size"};
-    double margin;
+    float margin;
     int rc, window;
     if ((rc = fm_keys_body(d, config, 1e-5, err)) < 0) return rc;
     if ((rc = fm_keys_attention(d, config, 0, err)) < 0) return rc;
     if ((rc = fm_keys_rope(d, config, 1e6, 1, err)) < 0) return rc;
     if ((rc = fm_keys_moe(d, config, &moe, err)) < 0) return rc;
-    if ((rc = fm_config_double(config, "router_jitter_noise", 0.01, &margin, err)) < 0) return rc;
+    if ((rc = fm_keys_float(config, "router_jitter_noise", 0.01, &margin, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "lm_head_bias", false, &d->head_bias, err)) < 0) return rc;
     if ((rc = fm_keys_window(config, NULL, &window, err)) < 0) return rc;
     for (int i = 0; i < d->n_layers; i++) d->layers[i].window = window;
-    d->router = (fm_router){.score = FM_SCORE_SPARSEMIXER, .margin = (float)margin};
+    d->router = (fm_router){.score = FM_SCORE_SPARSEMIXER, .margin = margin};
     d->norm = FM_NORM_LAYER;
     if (d->top_k == 2) return 0;
     return fm_fail(err, FM_EUNSUPPORTED, "%s: num_experts_per_tok is %d, but sparsemixer takes 2", config->path, d->top_k);

@@ -129,13 +129,13 @@ def minimax_m2(layers=3, **keys):
         "shared_intermediate_size": 0, "use_mtp": True, "use_qk_norm": True, "use_routing_bias": True, **keys})
 
 
-def phimoe(layers=3, original=4096, short=None, long=None, scales=(1.25, 1.4), **keys):
+def phimoe(layers=3, original=4096, short=None, long=None, **keys):
     """Factors of pairs, and other scales for short texts than for long ones."""
     short, long = short or [1, 1.02, 1.1, 1.3, 1.5, 1.6, 2, 3], long or [1.5, 2, 2.5, 3, 4, 8, 16, 20]
     return plain("PhiMoEForCausalLM", "phimoe", layers, **{
         "attention_bias": True, "hidden_dropout": 0.0, "input_jitter_noise": 0.01, "lm_head_bias": True, "num_experts_per_tok": 2,
         "num_local_experts": 6, "original_max_position_embeddings": original, "rope_theta": 10000.0, "router_jitter_noise": 0.01,
-        "rope_scaling": {"type": "longrope", "short_factor": short, "long_factor": long, "short_mscale": scales[0], "long_mscale": scales[1],
+        "rope_scaling": {"type": "longrope", "short_factor": short, "long_factor": long, "short_mscale": 1.25, "long_mscale": 1.4,
                          "original_max_position_embeddings": original}, "sliding_window": None, **keys})
 
 
@@ -295,8 +295,8 @@ CASES = {
     "minimax_m2-mlx-4bit": mlx(minimax_m2(layers=2, intermediate_size=64, num_local_experts=5, head_dim=32, rotary_dim=16)),
     "phimoe-bf16": raw(phimoe(router_jitter_noise=0.06)),
     "phimoe-bf16-no-bias": raw(phimoe(layers=2, attention_bias=False, lm_head_bias=False, sliding_window=20, rope_scaling=None)),
-    # mlx-lm takes the long factors whatever the length, so here they are the short ones.
-    "phimoe-mlx-4bit": mlx(phimoe(layers=2, intermediate_size=64, num_local_experts=5, short=PAIRS, long=PAIRS, scales=(1.25, 1.25))),
+    # Longer than what was trained; mlx-lm takes the long factors whatever the length, transformers the short ones, so here they are the same.
+    "phimoe-mlx-4bit": mlx(phimoe(layers=2, intermediate_size=64, num_local_experts=5, original=32, short=PAIRS, long=PAIRS)),
     "dots1-bf16": raw(dots1(n_group=2, topk_group=1)),
     "dots1-bf16-window": raw(dots1(layers=2, attention_bias=True, sliding_window=14, max_window_layers=1, norm_topk_prob=False, n_shared_experts=1)),
     "dots1-mlx-4bit": mlx(dots1(layers=2, moe_intermediate_size=64, intermediate_size=64, n_routed_experts=5, n_shared_experts=1)),
