@@ -20,6 +20,8 @@ static int read_router(fm_description *d, const fm_config *config, bool second, 
     return 0;
 }
 
+static const char *const not_done[] = {"use_bias", "norm_head", "norm_softmax", "multi_gate", "use_sliding_window", NULL};
+
 static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     static const fm_moe_keys moe = {"num_experts", "num_experts_per_tok", "moe_intermediate_size", "num_shared_experts"};
     bool second = !strcmp(d->architecture, "BailingMoeV2ForCausalLM"), normed;
@@ -29,7 +31,6 @@ static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     if ((rc = fm_keys_body(d, config, 1e-6, err)) < 0) return rc;
     if ((rc = fm_keys_attention(d, config, 0, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "use_qkv_bias", false, &d->qkv_bias, err)) < 0) return rc;
-    if ((rc = fm_config_expect_bool(config, "use_bias", false, err)) < 0) return rc;
     if ((rc = fm_config_int(config, "rotary_dim", d->head_dim, 2, d->head_dim, &rotary, err)) < 0) return rc;
     fraction = (double)rotary / d->head_dim;
     if ((rc = fm_keys_rope(d, config, 1e4, fraction, err)) < 0) return rc;
@@ -39,11 +40,11 @@ static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     if ((rc = fm_config_bool(config, "use_qk_norm", second, &normed, err)) < 0) return rc;
     if ((rc = fm_config_int(config, "moe_shared_expert_intermediate_size", d->expert_width, 1, 1 << 24, &shared, err)) < 0) return rc;
     if ((rc = fm_config_expect_bool(config, "moe_router_enable_shared_expert", true, err)) < 0) return rc;
-    if ((rc = fm_config_expect_bool(config, "norm_softmax", false, err)) < 0) return rc;
+    if ((rc = fm_keys_expect_false(config, not_done, err)) < 0) return rc;
     if ((rc = fm_keys_shared(d, config, d->shared_width / d->expert_width, shared, err)) < 0) return rc;
     d->qk_norm = normed ? FM_QK_NORM_HEAD : FM_QK_NORM_NONE;
     d->o_bias = false;
-    return fm_config_expect_bool(config, "norm_head", false, err);
+    return 0;
 }
 
 static const char *const names[FM_N_ROLES] = {FM_NAMES_NORMS,

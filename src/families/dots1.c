@@ -15,6 +15,7 @@ static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     if ((rc = fm_keys_groups(d, config, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "norm_topk_prob", false, &d->router.renormalise, err)) < 0) return rc;
     if ((rc = fm_config_expect_one_of(config, "scoring_func", (const char *const[]){"sigmoid", "noaux_tc", NULL}, err)) < 0) return rc;
+    if ((rc = fm_config_expect_bool(config, "mlp_bias", false, err)) < 0 || (rc = fm_keys_expect(config, "moe_layer_freq", 1, err)) < 0) return rc;
     if ((rc = fm_keys_window(config, NULL, &window, err)) < 0) return rc;
     if ((rc = fm_config_int(config, "max_window_layers", 62, 0, INT32_MAX, &first, err)) < 0) return rc;
     for (int i = first; i < d->n_layers; i++) d->layers[i].window = window;

@@ -20,8 +20,9 @@ static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     if ((rc = scale(config, "residual_multiplier", &d->residual_scale, err)) < 0) return rc;
     if ((rc = scale(config, "attention_multiplier", &d->attention_scale, err)) < 0) return rc;
     if ((rc = scale(config, "logits_scaling", &d->logit_divisor, err)) < 0) return rc;
+    if ((rc = fm_keys_expect(config, "shared_intermediate_size", 0, err)) < 0) return rc;
     d->router.renormalise = true;
-    return 0;
+    return fm_config_expect_string(config, "position_embedding_type", "rope", err);
 }
 
 static const char *const names[FM_N_ROLES] = {FM_NAMES_BODY, FM_NAMES_ATTENTION, [FM_ROUTER] = "block_sparse_moe.router.layer"};

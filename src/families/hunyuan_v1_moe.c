@@ -4,6 +4,8 @@
 #include "families/names.h"
 #include "model/family.h"
 
+static const char *const not_done[] = {"use_cla", "use_mla", "mlp_bias", "group_limited_greedy", "position_embedding_xdrope", NULL};
+
 static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     const char *width = fm_config_get(config, "moe_intermediate_size") ? "moe_intermediate_size" : "intermediate_size";
     const fm_moe_keys moe = {.n_experts = "num_experts", .top_k = "moe_topk", .width = width};
@@ -17,7 +19,9 @@ static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     if ((rc = fm_config_int(config, "intermediate_size", FM_REQUIRED, 1, 1 << 24, &width_shared, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "use_qk_norm", true, &normed, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "use_mixed_mlp_moe", true, &shared, err)) < 0) return rc;
-    if ((rc = fm_config_expect_bool(config, "use_cla", false, err)) < 0) return rc;
+    if ((rc = fm_keys_expect_false(config, not_done, err)) < 0) return rc;
+    if ((rc = fm_keys_expect(config, "moe_layer_num_skipped", 0, err)) < 0) return rc;
+    if ((rc = fm_config_expect_bool(config, "norm_topk_prob", true, err)) < 0) return rc;
     d->qk_norm = normed ? FM_QK_NORM_HEAD_AFTER_ROPE : FM_QK_NORM_NONE;
     d->router.renormalise = true;
     return fm_keys_shared(d, config, shared ? n_shared : 0, width_shared, err);

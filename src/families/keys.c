@@ -144,6 +144,12 @@ int fm_keys_expect(const fm_config *config, const char *key, int wanted, fm_erro
     return rc < 0 || x == wanted ? rc : fm_fail(err, FM_EUNSUPPORTED, "%s: %s is %d, which is not supported (only %d is)", config->path, key, x, wanted);
 }
 
+int fm_keys_expect_false(const fm_config *config, const char *const *keys, fm_error *err) {
+    int rc = 0;
+    while (*keys && rc >= 0) rc = fm_config_expect_bool(config, *keys++, false, err);
+    return rc;
+}
+
 int fm_keys_first_dense(fm_description *d, const fm_config *config, int fallback, fm_error *err) {
     int first, rc;
     if ((rc = fm_config_int(config, "first_k_dense_replace", fallback, 0, d->n_layers, &first, err)) < 0) return rc;

@@ -34,6 +34,8 @@ int fm_keys_shared(fm_description *d, const fm_config *config, int n, int width,
 int fm_keys_same(const fm_config *config, const char *key, int fallback, int low, int high, int *out, fm_error *err);
 /* FM_EUNSUPPORTED unless the number, or each of a list, is the wanted one or the key is absent. */
 int fm_keys_expect(const fm_config *config, const char *key, int wanted, fm_error *err);
+/* FM_EUNSUPPORTED unless each of the keys (NULL-terminated) is absent, null or false. */
+int fm_keys_expect_false(const fm_config *config, const char *const *keys, fm_error *err);
 /* first_k_dense_replace (absent: fallback) and intermediate_size; num_nextn_predict_layers. */
 int fm_keys_first_dense(fm_description *d, const fm_config *config, int fallback, fm_error *err);
 /* n_group, topk_group (by the two best of a group), routed_scaling_factor. */

@@ -110,6 +110,12 @@ int fm_keys_rope(fm_description *d, const fm_config *config, double default_thet
     rope_keys k = {.config = config, .name = "rope_parameters", .err = err};
     k.in = fm_config_get(config, k.name);
     if (!k.in) k.in = fm_config_get(config, k.name = "rope_scaling");
+    const char *key;
+    const json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)k.in, key, value) {
+        if (json_is_object(value))
+            return fm_fail(err, FM_EUNSUPPORTED, "%s: %s has a rope of its own for %s, which is not supported", config->path, k.name, key);
+    }
     const json_t *type = json_object_get(k.in, "rope_type");
     if (!json_is_string(type)) type = json_object_get(k.in, "type");
     const char *name = json_is_string(type) ? json_string_value(type) : "default";

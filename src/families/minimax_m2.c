@@ -4,6 +4,9 @@
 #include "families/names.h"
 #include "model/family.h"
 
+/* Factors of the residual stream that MiniMax-01 has. */
+static const char *const residual[] = {"layernorm_full_attention_alpha", "layernorm_full_attention_beta", "layernorm_mlp_alpha", "layernorm_mlp_beta"};
+
 static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     static const fm_moe_keys moe = {.n_experts = "num_local_experts", .top_k = "num_experts_per_tok", .width = "intermediate_size"};
     int rc, rotary;
@@ -18,6 +21,9 @@ static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     if ((rc = fm_config_expect_bool(config, "use_routing_bias", true, err)) < 0) return rc;
     if ((rc = fm_config_int(config, "num_mtp_modules", 0, 0, 64, &d->n_more_layers, err)) < 0) return rc;
     if ((rc = fm_keys_expect(config, "attn_type_list", 1, err)) < 0) return rc;
+    for (size_t i = 0; i < sizeof residual / sizeof *residual; i++) {
+        if ((rc = fm_keys_expect(config, residual[i], 1, err)) < 0) return rc;
+    }
     d->qk_norm = FM_QK_NORM_WHOLE;
     d->router = (fm_router){.score = FM_SCORE_SIGMOID, .bias = true, .renormalise = true};
     return fm_keys_expect(config, "shared_intermediate_size", 0, err);
