@@ -28,6 +28,10 @@ int fm_keys_attention(fm_description *d, const fm_config *config, int default_he
     if ((rc = fm_config_int(config, "num_key_value_heads", d->n_heads, 1, 4096, &d->n_kv_heads, err)) < 0) return rc;
     if (!default_head_dim) default_head_dim = d->hidden / d->n_heads;
     if ((rc = fm_config_int(config, "head_dim", default_head_dim, 1, FM_MAX_HEAD_DIM, &d->head_dim, err)) < 0) return rc;
+    if (d->head_dim < 1 || d->head_dim > FM_MAX_HEAD_DIM) {
+        return fm_fail(err, FM_EFORMAT, "%s: hidden_size %d and num_attention_heads %d give heads of %d, not from 1 to %d", config->path, d->hidden, d->n_heads,
+                       d->head_dim, FM_MAX_HEAD_DIM);
+    }
     if ((rc = fm_config_bool(config, "attention_bias", false, &d->qkv_bias, err)) < 0) return rc;
     if (d->n_heads % d->n_kv_heads) {
         return fm_fail(err, FM_EFORMAT, "%s: num_attention_heads %d is not a multiple of num_key_value_heads %d", config->path, d->n_heads, d->n_kv_heads);

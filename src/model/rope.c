@@ -38,7 +38,7 @@ static float banded(const fm_rope *r, float frequency) {
 /* Theta, where a variant stretches it. */
 static double base_of(const fm_description *d, int context) {
     const fm_rope *r = &d->rope;
-    double exponent = (double)d->rotary_dim / (d->rotary_dim - 2), length = context > r->original ? context : r->original;
+    double exponent = d->rotary_dim > 2 ? (double)d->rotary_dim / (d->rotary_dim - 2) : 0, length = context > r->original ? context : r->original;
     if (r->type == FM_ROPE_NTK) return r->theta * fm_pow(r->factor, exponent);
     if (r->type == FM_ROPE_DYNAMIC) return r->theta * fm_pow(r->factor * length / r->original - (r->factor - 1), exponent);
     return r->theta;

@@ -79,6 +79,7 @@ def test_an_mlx_conversion_without_the_bias_that_chooses(tmp_path):
     ("mixtral-bf16", {"attention_bias": True}, "attention_bias"),
     ("mixtral-bf16", {"hidden_act": "gelu"}, "hidden_act"),
     ("mixtral-bf16", {"sliding_window": -3}, "sliding_window"),
+    ("mixtral-bf16", {"hidden_size": 65536}, "heads of 16384"),
     ("qwen2_moe-bf16", {"layer_types": ["full_attention", "linear_attention", "full_attention"]}, "layer_types[1]"),
     ("qwen2_moe-bf16", {"layer_types": ["full_attention"]}, "layer_types"),
     ("qwen2_moe-bf16", {"layer_types": ["sliding_attention"] * 3}, "sliding_window"),
