@@ -1,7 +1,6 @@
-/* cpu/attention.c: softmax attention with grouped heads, optional q/k norms, partial rotary embedding and output gate. Keys are taken in
+/* cpu/attention.c: softmax attention with grouped heads, optional q/k norms, clipping, partial rotary embedding, window and output gate. Keys are taken in
  * blocks at absolute positions that are merged in order, so that the result does not depend on how tokens are batched or blocks divided among threads. Mathematics: the attention
  * class of transformers' modeling files that families/ names. */
-#include <math.h>
 #include <string.h>
 
 #include "cpu/cpu.h"
@@ -53,6 +52,43 @@ static void rotate(const fm_device *dev, float *x, int position) {
     }
 }
 
+/* Pairs (2i, 2i + 1). */
+static void rotate_adjacent(const fm_device *dev, float *x, int position) {
+    int half = dev->d->rotary_dim / 2;
+    const float *cosine = dev->rope + (size_t)position * (size_t)dev->d->rotary_dim, *sine = cosine + half;
+    for (int i = 0; i < half; i++) {
+        float a = x[2 * i], b = x[2 * i + 1];
+        x[2 * i] = a * cosine[i] - b * sine[i];
+        x[2 * i + 1] = b * cosine[i] + a * sine[i];
+    }
+}
+
+static void clip(float *x, size_t n, float limit) {
+    for (size_t i = 0; i < n; i++) x[i] = x[i] > limit ? limit : x[i] < -limit ? -limit : x[i]; /* NaN stays */
+}
+
+/* What is done to q, k and v of a token before they are divided into heads. */
+static void prepare_whole(const attention_work *w, float *q, float *k, float *v) {
+    const fm_description *d = w->device->d;
+    if (d->qk_norm == FM_QK_NORM_WHOLE) {
+        w->device->k->rms_norm(q, w->w->vector[FM_Q_NORM], (int)w->q_cols, d->norm_eps, q);
+        w->device->k->rms_norm(k, w->w->vector[FM_K_NORM], (int)w->kv_cols, d->norm_eps, k);
+    }
+    if (d->clip_qkv == 0) return;
+    clip(q, w->q_cols, d->clip_qkv);
+    clip(k, w->kv_cols, d->clip_qkv);
+    clip(v, w->kv_cols, d->clip_qkv);
+}
+
+static void prepare_head(const attention_work *w, fm_role norm, float *x, int position) {
+    const fm_device *dev = w->device;
+    const fm_description *d = dev->d;
+    const float *weight = w->w->vector[norm];
+    if (d->qk_norm == FM_QK_NORM_HEAD) dev->k->rms_norm(x, weight, d->head_dim, d->norm_eps, x);
+    (d->rope_adjacent ? rotate_adjacent : rotate)(dev, x, position);
+    if (d->qk_norm == FM_QK_NORM_HEAD_AFTER_ROPE) dev->k->rms_norm(x, weight, d->head_dim, d->norm_eps, x);
+}
+
 /* Biases, norms and rope of a tile's q and k; k and v go to the cache. A tile, because its keys lie side by side and share cache lines. */
 static void prepare_task(void *arg, int task, int thread) {
     (void)thread;
@@ -67,16 +103,9 @@ static void prepare_task(void *arg, int task, int thread) {
         add_bias(q, w->w->vector[FM_Q_BIAS], w->q_cols);
         add_bias(k, w->w->vector[FM_K_BIAS], w->kv_cols);
         add_bias(v, w->w->vector[FM_V_BIAS], w->kv_cols);
-        for (int i = 0; i < d->n_heads; i++) {
-            float *x = q + i * stride;
-            if (d->qk_norm) dev->k->rms_norm(x, w->w->vector[FM_Q_NORM], head, d->norm_eps, x);
-            rotate(dev, x, position);
-        }
-        for (int i = 0; i < d->n_kv_heads; i++) {
-            float *x = k + i * head;
-            if (d->qk_norm) dev->k->rms_norm(x, w->w->vector[FM_K_NORM], head, d->norm_eps, x);
-            rotate(dev, x, position);
-        }
+        prepare_whole(w, q, k, v);
+        for (int i = 0; i < d->n_heads; i++) prepare_head(w, FM_Q_NORM, q + i * stride, position);
+        for (int i = 0; i < d->n_kv_heads; i++) prepare_head(w, FM_K_NORM, k + i * head, position);
         fm_kv_store(dev, &tile->span->state->layers[w->layer].kv, position, k, v);
     }
 }
@@ -94,6 +123,7 @@ typedef struct attend_work {
     float *out;     /* [n][n_heads * head_dim] */
     size_t q_cols, q_stride, hd, columns;
     int layer, group; /* query heads of a kv head */
+    int window;       /* of the layer; 0: none */
     float scale;
     int n_tiles, n_parts; /* parts of a tile's rows */
     /* Where single blocks are tasks: of one tile. */
@@ -104,6 +134,14 @@ typedef struct attend_work {
 } attend_work;
 
 static int blocks_of(const fm_token_tile *t) { return (t->position + t->n + FM_ATTENTION_BLOCK - 1) / FM_ATTENTION_BLOCK; }
+
+/* The first key that a row sees. */
+static int first_key(const attend_work *w, const fm_token_tile *t, int row) {
+    int first = t->position + row / w->group + 1 - w->window;
+    return w->window && first > 0 ? first : 0;
+}
+
+static int first_block(const attend_work *w, const fm_token_tile *t, int row) { return first_key(w, t, row) / FM_ATTENTION_BLOCK; }
 
 static size_t row_token(const attend_work *w, const fm_token_tile *t, int row) { return (size_t)(t->first + row / w->group); }
 static size_t row_head(const attend_work *w, int kv_head, int row) { return (size_t)(kv_head * w->group + row % w->group); }
@@ -121,19 +159,24 @@ typedef struct row_range {
     int kv_head, first, n; /* n at most FM_ATTENTION_ROWS */
 } row_range;
 
-/* Rows over one block: m, l [n], acc [n][columns]. */
+/* Rows over one block: m, l [n], acc [n][columns]. What comes out for a row whose first block is a later one is of no use. */
 static void attend_block(const attend_work *w, row_range r, int block, float *m, float *l, float *acc) {
     const fm_token_tile *t = r.tile;
     const fm_kv *kv = &t->span->state->layers[w->layer].kv;
     fm_kv_block b = fm_kv_at(w->device, kv, r.kv_head, block * FM_ATTENTION_BLOCK);
     const float *q[FM_ATTENTION_ROWS];
-    int keys[FM_ATTENTION_ROWS];
+    int keys[FM_ATTENTION_ROWS], from[FM_ATTENTION_ROWS];
     if ((block + 1) * FM_ATTENTION_BLOCK < t->position + t->n) b.next = fm_kv_at(w->device, kv, r.kv_head, (block + 1) * FM_ATTENTION_BLOCK).k;
     for (int i = 0; i < r.n; i++) {
         int sees = t->position + (r.first + i) / w->group + 1 - block * FM_ATTENTION_BLOCK;
         keys[i] = sees < FM_ATTENTION_BLOCK ? sees : FM_ATTENTION_BLOCK;
         q[i] = query(w, t, r.kv_head, r.first + i);
     }
+    for (int i = 0; i < r.n && w->window; i++) {
+        int first = first_key(w, t, r.first + i) - block * FM_ATTENTION_BLOCK;
+        from[i] = first < 0 || first >= keys[i] ? 0 : first;
+    }
+    if (w->window) b.from = from;
     w->device->k->attend(&b, q, r.n, keys, w->scale, m, l, acc, w->columns);
 }
 
@@ -152,12 +195,13 @@ static void part_task(void *arg, int task, int thread) {
     const fm_token_tile *t = &w->device->tiles[w->n_tiles - 1 - task / w->n_parts / n_kv_heads];
     int first = part * PART_ROWS, last = t->n * w->group < first + PART_ROWS ? t->n * w->group : first + PART_ROWS;
     float M[PART_ROWS] = {0}, L[PART_ROWS] = {0}, m[FM_ATTENTION_ROWS], l[FM_ATTENTION_ROWS], acc[FM_ATTENTION_ROWS * FM_MAX_HEAD_DIM];
-    for (int block = 0; block < blocks_of(t); block++) {
+    for (int block = first_block(w, t, first); block < blocks_of(t); block++) {
         for (int row = first, n; row < last; row += n) {
             n = last - row < FM_ATTENTION_ROWS ? last - row : FM_ATTENTION_ROWS;
             attend_block(w, (row_range){t, kv_head, row, n}, block, m, l, acc);
             for (int i = 0; i < n; i++) {
                 int r = row - first + i;
+                if (block < first_block(w, t, row + i)) continue;
                 w->device->k->attend_merge(&M[r], &L[r], output(w, t, kv_head, row + i), m[i], l[i], acc + (size_t)i * w->columns, (int)w->hd);
             }
         }
@@ -170,6 +214,7 @@ static void run_task(void *arg, int task, int thread) {
     (void)thread;
     const attend_work *w = arg;
     int kv_head = task / w->n_runs, first = task % w->n_runs * w->run, last = first + w->run < w->n_blocks ? first + w->run : w->n_blocks;
+    if (first < first_block(w, &w->tile, 0)) first = first_block(w, &w->tile, 0);
     for (int block = first; block < last; block++) {
         for (int row = 0, n; row < w->n_rows; row += n) {
             size_t at = ((size_t)kv_head * (size_t)w->n_blocks + (size_t)block) * (size_t)w->n_rows + (size_t)row;
@@ -189,7 +234,7 @@ static void merge_task(void *arg, int task, int thread) {
     const attend_work *w = arg;
     int kv_head = task / w->n_rows, row = task % w->n_rows;
     float M = 0, L = 0, *out = output(w, &w->tile, kv_head, row);
-    for (int block = 0; block < w->n_blocks; block++) {
+    for (int block = first_block(w, &w->tile, row); block < w->n_blocks; block++) {
         size_t at = ((size_t)kv_head * (size_t)w->n_blocks + (size_t)block) * (size_t)w->n_rows + (size_t)row;
         w->device->k->attend_merge(&M, &L, out, w->marks[2 * at], w->marks[2 * at + 1], w->sums + at * w->columns, (int)w->hd);
     }
@@ -224,7 +269,8 @@ void fm_attend(fm_device *dev, int layer, const float *q, float *out) {
     w.q_stride = w.hd * (d->query_gate ? 2 : 1);
     w.q_cols = (size_t)d->n_heads * w.q_stride;
     w.group = d->n_heads / d->n_kv_heads;
-    w.scale = 1 / sqrtf((float)d->head_dim);
+    w.scale = d->attention_scale;
+    w.window = d->layers[layer].window;
     w.n_tiles = fm_attention_tiles(dev);
     int most = 0;
     for (int i = 0; i < w.n_tiles; i++) most = dev->tiles[i].n > most ? dev->tiles[i].n : most;

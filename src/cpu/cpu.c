@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/math.h"
+#include "model/rope.h"
 
 static void *carve(uint8_t *base, size_t *used, size_t bytes) {
     void *p = base ? base + *used : NULL;
@@ -55,10 +56,10 @@ static size_t lay_out(fm_device *dev, const fm_device_config *c, uint8_t *base) 
     dev->inner.memory = carve(base, &used, inner_bytes);
     dev->ahead.x = carve(base, &used, FM_GUESS_TOKENS * hidden * f);
     dev->ahead.input.memory = carve(base, &used, fm_input_bytes(n_kinds, FM_GUESS_TOKENS, d->hidden));
-    dev->ahead.logits = carve(base, &used, FM_GUESS_TOKENS * (size_t)d->n_experts * f);
+    dev->ahead.logits = carve(base, &used, FM_GUESS_TOKENS * (size_t)fm_router_floats(d) * f);
     dev->ahead.chosen = carve(base, &used, FM_GUESS_TOKENS * k * sizeof(int));
     dev->ahead.weights = carve(base, &used, FM_GUESS_TOKENS * k * f);
-    dev->router_logits = carve(base, &used, n * (size_t)d->n_experts * f);
+    dev->router_logits = carve(base, &used, n * (size_t)fm_router_floats(d) * f);
     dev->chosen = carve(base, &used, n * k * sizeof(int));
     dev->weights = carve(base, &used, n * k * f);
     dev->rows = carve(base, &used, (size_t)dev->n_rows * hidden * f);
@@ -102,18 +103,23 @@ static uint64_t state_bytes(const fm_device_config *config) {
     return lay_out_state(&counted, config, NULL) + sizeof(fm_state);
 }
 
+typedef struct rope_work {
+    fm_device *device;
+    float frequency[FM_MAX_HEAD_DIM / 2], attention;
+} rope_work;
+
 /* Cosines and sines of a position, in transformers' roundings: frequencies and angles are f32. */
 static void rope_task(void *arg, int position, int thread) {
     (void)thread;
-    fm_device *dev = arg;
+    const rope_work *w = arg;
+    fm_device *dev = w->device;
     int dims = dev->d->rotary_dim, half = dims / 2;
     float *cosine = dev->rope + (size_t)position * (size_t)dims;
     for (int i = 0; i < half; i++) {
-        float frequency = 1 / (float)fm_pow(dev->d->rope_theta, (double)((float)(2 * i) / (float)dims));
         double c, s;
-        fm_sincos((double)((float)position * frequency), &s, &c);
-        cosine[i] = (float)c;
-        cosine[half + i] = (float)s;
+        fm_sincos((double)((float)position * w->frequency[i]), &s, &c);
+        cosine[i] = (float)c * w->attention;
+        cosine[half + i] = (float)s * w->attention;
     }
 }
 
@@ -131,7 +137,11 @@ static int open_device(fm_device **out, const fm_device_config *config, fm_error
     }
     lay_out(dev, config, dev->arena.region.data);
     for (int i = 0; i < dev->n_iota; i++) dev->iota[i] = i;
-    if (dev->d->rotary_dim) fm_pool_run(config->pool, config->context, rope_task, dev);
+    rope_work rope = {.device = dev};
+    if (dev->d->rotary_dim) {
+        fm_rope_frequencies(dev->d, config->context, rope.frequency, &rope.attention);
+        fm_pool_run(config->pool, config->context, rope_task, &rope);
+    }
     *out = dev;
     return 0;
 }
@@ -179,7 +189,9 @@ static void clear_state(fm_state *state) {
 static void embed_task(void *arg, int i, int thread) {
     (void)thread;
     fm_device *dev = arg;
-    fm_matrix_row(&dev->config.weights->model.matrix[FM_EMBED], dev->batch.ids[i], dev->x + (size_t)i * (size_t)dev->d->hidden);
+    float *x = dev->x + (size_t)i * (size_t)dev->d->hidden, scale = dev->d->embedding_scale;
+    fm_matrix_row(&dev->config.weights->model.matrix[FM_EMBED], dev->batch.ids[i], x);
+    for (int c = 0; scale != 0 && c < dev->d->hidden; c++) x[c] *= scale;
 }
 
 static void embed(fm_device *dev, const fm_batch *batch) {
@@ -187,11 +199,18 @@ static void embed(fm_device *dev, const fm_batch *batch) {
     fm_pool_run(dev->config.pool, batch->n, embed_task, dev);
 }
 
+void fm_add_row(fm_device *dev, int row) {
+    size_t at = (size_t)row * (size_t)dev->d->hidden;
+    float scale = dev->d->residual_scale;
+    if (scale != 0)
+        dev->k->axpy(scale, dev->out + at, dev->d->hidden, dev->x + at);
+    else
+        dev->k->add(dev->out + at, dev->d->hidden, dev->x + at);
+}
+
 static void add_task(void *arg, int i, int thread) {
     (void)thread;
-    fm_device *dev = arg;
-    size_t at = (size_t)i * (size_t)dev->d->hidden;
-    dev->k->add(dev->out + at, dev->d->hidden, dev->x + at);
+    fm_add_row(arg, i);
 }
 
 void fm_add_out(fm_device *dev) { fm_pool_run(dev->config.pool, dev->batch.n, add_task, dev); }
@@ -224,7 +243,7 @@ static void in_pieces(fm_device *dev, int layer, void (*verb)(fm_device *, int))
 }
 
 static void mixer_piece(fm_device *dev, int layer) {
-    fm_norm_input(dev, dev->config.weights->layers[layer].vector[FM_NORM1]);
+    fm_norm_input(dev, &dev->config.weights->layers[layer], FM_NORM1, FM_NORM1_BIAS);
     if (dev->d->layers[layer].mixer == FM_MIXER_ATTENTION) {
         fm_attention(dev, layer);
     } else {
@@ -241,11 +260,13 @@ static bool any_order(const fm_device *dev) { return dev->batch.n <= FM_ROW_TOKE
 static int head(fm_device *dev, int first, int n, const float **logits, fm_error *err) {
     size_t hidden = (size_t)dev->d->hidden, vocab = (size_t)dev->d->vocab;
     const fm_layer_weights *w = &dev->config.weights->model;
-    for (int i = 0; i < n; i++) {
-        dev->k->rms_norm(dev->x + (size_t)(first + i) * hidden, w->vector[FM_FINAL_NORM], dev->d->hidden, dev->d->norm_eps, dev->h + (size_t)i * hidden);
-    }
+    for (int i = 0; i < n; i++) { fm_norm_row(dev, w, FM_FINAL_NORM, FM_FINAL_NORM_BIAS, dev->x + (size_t)(first + i) * hidden, dev->h + (size_t)i * hidden); }
     fm_input_set(&dev->input, dev->h, hidden, n, dev->d->hidden);
     fm_linear(dev, &w->matrix[FM_HEAD], &dev->input, dev->logits, vocab);
+    if (w->vector[FM_HEAD_BIAS]) {
+        for (size_t i = 0; i < (size_t)n; i++) dev->k->add(w->vector[FM_HEAD_BIAS], dev->d->vocab, dev->logits + i * vocab);
+    }
+    for (size_t i = 0; dev->d->logit_divisor != 0 && i < (size_t)n * vocab; i++) dev->logits[i] /= dev->d->logit_divisor;
     *logits = dev->logits;
     int64_t bad = fm_find_nonfinite(dev->logits, FM_F32, (uint64_t)n * vocab);
     if (bad < 0) return 0;

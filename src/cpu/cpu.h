@@ -58,11 +58,11 @@ struct fm_device {
     struct {      /* predict's own */
         float *x; /* [FM_GUESS_TOKENS][hidden], normed */
         fm_input input;
-        float *logits; /* [FM_GUESS_TOKENS][n_experts] */
+        float *logits; /* [FM_GUESS_TOKENS][fm_router_floats] */
         int *chosen;   /* [FM_GUESS_TOKENS][top_k] */
         float *weights;
     } ahead;
-    float *router_logits; /* [max_batch][n_experts] */
+    float *router_logits; /* [max_batch][fm_router_floats] */
     int *chosen;          /* [max_batch][top_k] */
     float *weights;       /* [max_batch][top_k] */
     float *rows;          /* [n_rows][hidden]: experts' outputs, kept apart for batches of up to FM_ROW_TOKENS tokens */
@@ -115,8 +115,10 @@ typedef struct fm_product { /* y[i * ldy + r] = matrix row r times token tokens[
 void fm_multiply(fm_device *device, const fm_product *products, int n);
 /* One product of the whole input. */
 void fm_linear(fm_device *device, const fm_matrix *matrix, fm_input *input, float *y, size_t ldy);
-/* h = RMSNorm(x) * weight for every row of the batch, and input = h. */
-void fm_norm_input(fm_device *device, const float *weight);
+/* y = the model's norm of one row of the residual stream, with the weights of role norm and, of a LayerNorm, bias. */
+void fm_norm_row(const fm_device *device, const fm_layer_weights *w, fm_role norm, fm_role bias, const float *x, float *y);
+/* h = norm(x) for every row of the batch, and input = h. */
+void fm_norm_input(fm_device *device, const fm_layer_weights *w, fm_role norm, fm_role bias);
 
 /* ---- kv.c ---- */
 
@@ -143,12 +145,17 @@ size_t fm_feed_forward_floats(const fm_device_config *config, int n);
 void fm_attention(fm_device *device, int layer);
 void fm_deltanet(fm_device *device, int layer);
 void fm_dense(fm_device *device, int layer);
+/* Which top_k experts the logits of one token choose, ascending, and their weights. bias [n_experts]: of routers that have one. logits: fm_router_floats of them, of
+ * which the first n_experts are given, and all are overwritten. */
+int fm_router_floats(const fm_description *d);
+void fm_choose(const fm_description *d, const fm_kernels *k, const float *bias, int top_k, float *logits, int *chosen, float *weights);
 void fm_route(fm_device *device, int layer, fm_routing *routing);
 void fm_predict(fm_device *device, int layer, fm_routing *routing);
 void fm_shared(fm_device *device, int layer);
 int fm_expert(fm_device *device, int layer, const fm_expert_job *jobs, int n, int *bad, fm_error *err);
 void fm_combine(fm_device *device, int layer);
-/* x += out, for every row. */
+/* x += out, times the residual's scale if there is one, for every row and for one. */
 void fm_add_out(fm_device *device);
+void fm_add_row(fm_device *device, int row);
 
 #endif

@@ -52,7 +52,7 @@ static const float *gated_mlp(fm_device *dev, const fm_matrix *const m[3], const
 void fm_dense(fm_device *dev, int layer) {
     const fm_layer_weights *lw = &dev->config.weights->layers[layer];
     const fm_matrix *const m[3] = {&lw->matrix[FM_DENSE_GATE_PROJ], &lw->matrix[FM_DENSE_UP_PROJ], &lw->matrix[FM_DENSE_DOWN_PROJ]};
-    fm_norm_input(dev, lw->vector[FM_NORM2]);
+    fm_norm_input(dev, lw, FM_NORM2, FM_NORM2_BIAS);
     gated_mlp(dev, m, NULL, 0, dev->batch.n, dev->out);
     fm_add_out(dev);
 }
@@ -61,8 +61,9 @@ void fm_dense(fm_device *dev, int layer) {
 static void shared_piece(fm_device *dev, const fm_layer_weights *lw, int first, int n) {
     const fm_matrix *const m[3] = {&lw->matrix[FM_SHARED_GATE_PROJ], &lw->matrix[FM_SHARED_UP_PROJ], &lw->matrix[FM_SHARED_DOWN_PROJ]};
     size_t hidden = (size_t)dev->d->hidden;
-    const float *gate = gated_mlp(dev, m, &lw->matrix[FM_SHARED_GATE], first, n, dev->shared);
-    for (int t = 0; t < n; t++) {
+    bool gated = dev->d->shared_gate;
+    const float *gate = gated_mlp(dev, m, gated ? &lw->matrix[FM_SHARED_GATE] : NULL, first, n, dev->shared);
+    for (int t = 0; gated && t < n; t++) {
         float s = fm_sigmoidf(gate[t]), *row = dev->shared + (size_t)(first + t) * hidden;
         for (size_t i = 0; i < hidden; i++) row[i] *= s;
     }
@@ -175,7 +176,7 @@ static void combine_task(void *arg, int token, int thread) {
         dev->k->axpy(dev->weights[j], dev->rows + (size_t)dev->row_of[j] * hidden, dev->d->hidden, dev->out + at);
     }
     if (dev->d->shared_width) dev->k->add(dev->shared + at, dev->d->hidden, dev->out + at);
-    dev->k->add(dev->out + at, dev->d->hidden, dev->x + at);
+    fm_add_row(dev, token);
 }
 
 void fm_combine(fm_device *dev, int layer) {

@@ -124,19 +124,28 @@ void fm_linear(fm_device *device, const fm_matrix *matrix, fm_input *input, floa
 
 typedef struct norm_work {
     fm_device *device;
-    const float *weight;
+    const fm_layer_weights *w;
+    fm_role norm, bias;
 } norm_work;
+
+void fm_norm_row(const fm_device *dev, const fm_layer_weights *w, fm_role norm, fm_role bias, const float *x, float *y) {
+    const fm_description *d = dev->d;
+    if (d->norm == FM_NORM_LAYER)
+        dev->k->layer_norm(x, w->vector[norm], w->vector[bias], d->hidden, d->norm_eps, y);
+    else
+        dev->k->rms_norm(x, w->vector[norm], d->hidden, d->norm_eps, y);
+}
 
 static void norm_task(void *arg, int i, int thread) {
     (void)thread;
     const norm_work *w = arg;
     fm_device *dev = w->device;
     size_t at = (size_t)i * (size_t)dev->d->hidden;
-    dev->k->rms_norm(dev->x + at, w->weight, dev->d->hidden, dev->d->norm_eps, dev->h + at);
+    fm_norm_row(dev, w->w, w->norm, w->bias, dev->x + at, dev->h + at);
 }
 
-void fm_norm_input(fm_device *device, const float *weight) {
-    norm_work w = {device, weight};
+void fm_norm_input(fm_device *device, const fm_layer_weights *weights, fm_role norm, fm_role bias) {
+    norm_work w = {device, weights, norm, bias};
     fm_pool_run(device->config.pool, device->batch.n, norm_task, &w);
     fm_input_set(&device->input, device->h, (size_t)device->d->hidden, device->batch.n, device->d->hidden);
 }

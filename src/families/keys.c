@@ -6,7 +6,7 @@
 
 #define MAX_SIZE (1 << 24) /* of any one dimension: far above what exists, far below where products overflow */
 
-int fm_keys_body(fm_description *d, const fm_config *config, fm_error *err) {
+int fm_keys_body(fm_description *d, const fm_config *config, double default_eps, fm_error *err) {
     double eps;
     bool tied;
     int rc;
@@ -14,7 +14,7 @@ int fm_keys_body(fm_description *d, const fm_config *config, fm_error *err) {
     if ((rc = fm_config_int(config, "hidden_size", FM_REQUIRED, 1, MAX_SIZE, &d->hidden, err)) < 0) return rc;
     if ((rc = fm_config_int(config, "num_hidden_layers", FM_REQUIRED, 1, FM_MAX_LAYERS, &d->n_layers, err)) < 0) return rc;
     if ((rc = fm_config_int(config, "max_position_embeddings", 32768, 1, INT32_MAX, &d->max_position, err)) < 0) return rc;
-    if ((rc = fm_config_double(config, "rms_norm_eps", 1e-6, &eps, err)) < 0) return rc;
+    if ((rc = fm_config_double(config, "rms_norm_eps", default_eps, &eps, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "tie_word_embeddings", false, &tied, err)) < 0) return rc;
     if (!(eps > 0 && eps < 1)) return fm_fail(err, FM_EFORMAT, "%s: rms_norm_eps is %g, not between 0 and 1", config->path, eps);
     d->norm_eps = (float)eps;
@@ -28,42 +28,40 @@ int fm_keys_attention(fm_description *d, const fm_config *config, int default_he
     if ((rc = fm_config_int(config, "num_key_value_heads", d->n_heads, 1, 4096, &d->n_kv_heads, err)) < 0) return rc;
     if (!default_head_dim) default_head_dim = d->hidden / d->n_heads;
     if ((rc = fm_config_int(config, "head_dim", default_head_dim, 1, FM_MAX_HEAD_DIM, &d->head_dim, err)) < 0) return rc;
-    if ((rc = fm_config_bool(config, "attention_bias", false, &d->attention_bias, err)) < 0) return rc;
+    if (d->head_dim < 1 || d->head_dim > FM_MAX_HEAD_DIM) {
+        return fm_fail(err, FM_EFORMAT, "%s: hidden_size %d and num_attention_heads %d give heads of %d, not from 1 to %d", config->path, d->hidden, d->n_heads,
+                       d->head_dim, FM_MAX_HEAD_DIM);
+    }
+    if ((rc = fm_config_bool(config, "attention_bias", false, &d->qkv_bias, err)) < 0) return rc;
     if (d->n_heads % d->n_kv_heads) {
         return fm_fail(err, FM_EFORMAT, "%s: num_attention_heads %d is not a multiple of num_key_value_heads %d", config->path, d->n_heads, d->n_kv_heads);
     }
-    return fm_config_expect_bool(config, "use_sliding_window", false, err);
+    d->o_bias = d->qkv_bias;
+    d->attention_scale = 1 / sqrtf((float)d->head_dim);
+    return 0;
 }
 
-/* A number in the object `in` or, failing that, at the top. */
-static int rope_number(const fm_config *config, const json_t *in, const char *key, double fallback, double *out, fm_error *err) {
-    const json_t *v = json_object_get(in, key);
-    if (json_is_number(v)) {
-        *out = json_number_value(v);
-        return 0;
-    }
-    return fm_config_double(config, key, fallback, out, err);
+int fm_keys_window(const fm_config *config, const char *use, int *window, fm_error *err) {
+    bool used = true;
+    int rc = use ? fm_config_bool(config, use, false, &used, err) : 0;
+    *window = 0;
+    return rc < 0 || !used ? rc : fm_config_int(config, "sliding_window", 0, 0, INT32_MAX, window, err);
 }
 
-int fm_keys_rope(fm_description *d, const fm_config *config, double default_theta, double default_fraction, fm_error *err) {
-    const char *name = "rope_parameters";
-    const json_t *rope = fm_config_get(config, name);
-    if (!rope) rope = fm_config_get(config, name = "rope_scaling");
-    const json_t *type = json_object_get(rope, "rope_type");
-    if (!type) type = json_object_get(rope, "type");
-    if (json_is_string(type) && strcmp(json_string_value(type), "default") && strcmp(json_string_value(type), "mrope")) {
-        return fm_fail(err, FM_EUNSUPPORTED, "%s: %s asks for rope type %s, which is not supported", config->path, name, json_string_value(type));
+int fm_keys_windows(fm_description *d, const fm_config *config, int window, fm_error *err) {
+    const json_t *types = fm_config_get(config, "layer_types");
+    if (types && json_array_size(types) != (size_t)d->n_layers) {
+        return fm_fail(err, FM_EFORMAT, "%s: layer_types has %zu entries, but there are %d layers", config->path, json_array_size(types), d->n_layers);
     }
-    if (!type && json_object_get(rope, "factor")) return fm_fail(err, FM_EUNSUPPORTED, "%s: %s has a factor without a type", config->path, name);
-    double theta, fraction;
-    int rc;
-    if ((rc = rope_number(config, rope, "rope_theta", default_theta, &theta, err)) < 0) return rc;
-    if ((rc = rope_number(config, rope, "partial_rotary_factor", default_fraction, &fraction, err)) < 0) return rc;
-    if (!(theta > 1 && theta < 1e12)) return fm_fail(err, FM_EFORMAT, "%s: rope_theta is %g", config->path, theta);
-    if (!(fraction > 0 && fraction <= 1)) return fm_fail(err, FM_EFORMAT, "%s: partial_rotary_factor is %g", config->path, fraction);
-    d->rope_theta = theta;
-    d->rotary_dim = (int)(d->head_dim * fraction);
-    if (d->rotary_dim % 2 || !d->rotary_dim) return fm_fail(err, FM_EFORMAT, "%s: %d rotary dimensions, not an even number", config->path, d->rotary_dim);
+    for (int i = 0; types && i < d->n_layers; i++) {
+        const char *type = json_string_value(json_array_get(types, (size_t)i));
+        bool slides = type && !strcmp(type, "sliding_attention");
+        if (!slides && !(type && !strcmp(type, "full_attention"))) {
+            return fm_fail(err, FM_EUNSUPPORTED, "%s: layer_types[%d] is %s, which is not supported", config->path, i, type ? type : "no string");
+        }
+        if (slides && !window) return fm_fail(err, FM_EFORMAT, "%s: layer_types[%d] is sliding_attention, but sliding_window is not set", config->path, i);
+        d->layers[i].window = slides ? window : 0;
+    }
     return 0;
 }
 
@@ -105,6 +103,79 @@ int fm_keys_experts(fm_description *d, const fm_config *config, bool shared, fm_
     if (shared && (rc = fm_config_int(config, "shared_expert_intermediate_size", FM_REQUIRED, 0, MAX_SIZE, &d->shared_width, err)) < 0) return rc;
     for (int i = 0; i < d->n_layers; i++) d->layers[i].moe = true;
     return 0;
+}
+
+int fm_keys_moe(fm_description *d, const fm_config *config, const fm_moe_keys *keys, fm_error *err) {
+    int rc, n_shared = 0;
+    if ((rc = fm_keys_same(config, keys->n_experts, FM_REQUIRED, 1, 65536, &d->n_experts, err)) < 0) return rc;
+    if ((rc = fm_keys_same(config, keys->top_k, FM_REQUIRED, 1, d->n_experts, &d->top_k, err)) < 0) return rc;
+    if ((rc = fm_keys_same(config, keys->width, FM_REQUIRED, 1, MAX_SIZE, &d->expert_width, err)) < 0) return rc;
+    if (keys->n_shared && (rc = fm_keys_same(config, keys->n_shared, 0, 0, 256, &n_shared, err)) < 0) return rc;
+    for (int i = 0; i < d->n_layers; i++) d->layers[i].moe = true;
+    return fm_keys_shared(d, config, n_shared, d->expert_width, err);
+}
+
+int fm_keys_float(const fm_config *config, const char *key, double fallback, float *out, fm_error *err) {
+    double x;
+    int rc = fm_config_double(config, key, fallback, &x, err);
+    if (rc >= 0 && !(x >= 0 && x <= 1e9)) return fm_fail(err, FM_EFORMAT, "%s: %s is %g, not from 0 to a billion", config->path, key, x);
+    *out = (float)x;
+    return rc;
+}
+
+int fm_keys_shared(fm_description *d, const fm_config *config, int n, int width, fm_error *err) {
+    if (n && width > MAX_SIZE / n) return fm_fail(err, FM_EFORMAT, "%s: %d shared experts of width %d are too wide", config->path, n, width);
+    d->shared_width = n * width;
+    return 0;
+}
+
+int fm_keys_same(const fm_config *config, const char *key, int fallback, int low, int high, int *out, fm_error *err) {
+    const json_t *v = fm_config_get(config, key);
+    if (!json_is_array(v)) return fm_config_int(config, key, fallback, low, high, out, err);
+    const json_t *first = json_array_get(v, 0);
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        if (json_is_integer(first) && json_equal(json_array_get(v, i), first)) continue;
+        return fm_fail(err, FM_EUNSUPPORTED, "%s: the numbers of %s are not the same for all layers, which is not supported", config->path, key);
+    }
+    json_int_t x = json_integer_value(first);
+    if (!first || x < low || x > high) return fm_fail(err, FM_EFORMAT, "%s: %s is not a list of whole numbers from %d to %d", config->path, key, low, high);
+    *out = (int)x;
+    return 0;
+}
+
+int fm_keys_expect(const fm_config *config, const char *key, int wanted, fm_error *err) {
+    int x, rc = fm_keys_same(config, key, wanted, INT32_MIN + 1, INT32_MAX, &x, err);
+    return rc < 0 || x == wanted ? rc : fm_fail(err, FM_EUNSUPPORTED, "%s: %s is %d, which is not supported (only %d is)", config->path, key, x, wanted);
+}
+
+int fm_keys_expect_false(const fm_config *config, const char *const *keys, fm_error *err) {
+    int rc = 0;
+    while (*keys && rc >= 0) rc = fm_config_expect_bool(config, *keys++, false, err);
+    return rc;
+}
+
+int fm_keys_first_dense(fm_description *d, const fm_config *config, int fallback, fm_error *err) {
+    int first, rc;
+    if ((rc = fm_config_int(config, "first_k_dense_replace", fallback, 0, d->n_layers, &first, err)) < 0) return rc;
+    if ((rc = fm_config_int(config, "num_nextn_predict_layers", 0, 0, 64, &d->n_more_layers, err)) < 0) return rc;
+    for (int i = 0; i < first; i++) d->layers[i].moe = false;
+    return first ? fm_config_int(config, "intermediate_size", FM_REQUIRED, 1, MAX_SIZE, &d->dense_width, err) : 0;
+}
+
+int fm_keys_groups(fm_description *d, const fm_config *config, fm_error *err) {
+    fm_router *r = &d->router;
+    int rc;
+    if ((rc = fm_config_int(config, "n_group", 1, 1, FM_MAX_GROUPS, &r->n_groups, err)) < 0) return rc;
+    if ((rc = fm_config_int(config, "topk_group", r->n_groups, 1, FM_MAX_GROUPS, &r->n_chosen, err)) < 0) return rc;
+    if ((rc = fm_keys_float(config, "routed_scaling_factor", 1, &r->scale, err)) < 0) return rc;
+    if (r->n_groups == 1) r->n_chosen = 1;
+    int size = d->n_experts / r->n_groups;
+    if (d->n_experts % r->n_groups || r->n_chosen > r->n_groups || (r->n_groups > 1 && size < 2) || r->n_chosen * size < d->top_k) {
+        return fm_fail(err, FM_EFORMAT, "%s: %d experts in n_group %d, of which topk_group is %d, do not give %d experts a token", config->path, d->n_experts,
+                       r->n_groups, r->n_chosen, d->top_k);
+    }
+    r->best_of = 2;
+    return r->scale > 0 ? 0 : fm_fail(err, FM_EFORMAT, "%s: routed_scaling_factor is 0", config->path);
 }
 
 int fm_keys_sparse_layers(fm_description *d, const fm_config *config, fm_error *err) {

@@ -2,12 +2,13 @@
 #ifndef FM_FAMILIES_NAMES_H
 #define FM_FAMILIES_NAMES_H
 
-#define FM_NAMES_BODY [FM_EMBED] = "embed_tokens", [FM_FINAL_NORM] = "norm", [FM_NORM1] = "input_layernorm", [FM_NORM2] = "post_attention_layernorm"
+#define FM_NAMES_NORMS [FM_FINAL_NORM] = "norm", [FM_NORM1] = "input_layernorm", [FM_NORM2] = "post_attention_layernorm"
+#define FM_NAMES_BODY [FM_EMBED] = "embed_tokens", FM_NAMES_NORMS
 
-#define FM_NAMES_ATTENTION                                                                                                                                     \
+#define FM_NAMES_PROJECTIONS                                                                                                                                   \
     [FM_Q] = "self_attn.q_proj", [FM_K] = "self_attn.k_proj", [FM_V] = "self_attn.v_proj", [FM_O] = "self_attn.o_proj", [FM_Q_BIAS] = "self_attn.q_proj.bias", \
-    [FM_K_BIAS] = "self_attn.k_proj.bias", [FM_V_BIAS] = "self_attn.v_proj.bias", [FM_O_BIAS] = "self_attn.o_proj.bias", [FM_Q_NORM] = "self_attn.q_norm",     \
-    [FM_K_NORM] = "self_attn.k_norm"
+    [FM_K_BIAS] = "self_attn.k_proj.bias", [FM_V_BIAS] = "self_attn.v_proj.bias", [FM_O_BIAS] = "self_attn.o_proj.bias"
+#define FM_NAMES_ATTENTION FM_NAMES_PROJECTIONS, [FM_Q_NORM] = "self_attn.q_norm", [FM_K_NORM] = "self_attn.k_norm"
 
 #define FM_NAMES_DELTA                                                                                                                                         \
     [FM_DELTA_QKV] = "linear_attn.in_proj_qkv", [FM_DELTA_Z] = "linear_attn.in_proj_z", [FM_DELTA_B] = "linear_attn.in_proj_b",                                \
@@ -21,11 +22,23 @@
     [FM_SHARED_GATE_PROJ] = "mlp.shared_expert.gate_proj", [FM_SHARED_UP_PROJ] = "mlp.shared_expert.up_proj",                                                  \
     [FM_SHARED_DOWN_PROJ] = "mlp.shared_expert.down_proj", [FM_SHARED_GATE] = "mlp.shared_expert_gate"
 
-#define FM_STACKED_EXPERTS                                                                                                                                     \
-    (const char *const[]) { "mlp.switch_mlp.gate_proj", "mlp.switch_mlp.up_proj", "mlp.switch_mlp.down_proj" }
-#define FM_FUSED_EXPERTS                                                                                                                                       \
-    (const char *const[]) { "mlp.experts.gate_up_proj", "mlp.experts.down_proj" }
+/* Without a gate, below base. */
+#define FM_NAMES_SHARED_PLAIN(base) [FM_SHARED_GATE_PROJ] = base ".gate_proj", [FM_SHARED_UP_PROJ] = base ".up_proj", [FM_SHARED_DOWN_PROJ] = base ".down_proj"
+
+#define FM_NAMES_NORM_BIASES [FM_FINAL_NORM_BIAS] = "norm.bias", [FM_NORM1_BIAS] = "input_layernorm.bias", [FM_NORM2_BIAS] = "post_attention_layernorm.bias"
+
+/* Experts below moe. */
+#define FM_STACKED_EXPERTS_OF(moe)                                                                                                                             \
+    (const char *const[]) { moe ".switch_mlp.gate_proj", moe ".switch_mlp.up_proj", moe ".switch_mlp.down_proj" }
+#define FM_FUSED_EXPERTS_OF(moe)                                                                                                                               \
+    (const char *const[]) { moe ".experts.gate_up_proj", moe ".experts.down_proj" }
+
+#define FM_STACKED_EXPERTS FM_STACKED_EXPERTS_OF("mlp")
+#define FM_FUSED_EXPERTS FM_FUSED_EXPERTS_OF("mlp")
 #define FM_EACH_EXPERT                                                                                                                                         \
     (const char *const[]) { "mlp.experts.%d.gate_proj", "mlp.experts.%d.up_proj", "mlp.experts.%d.down_proj" }
+/* Mixtral's letters. */
+#define FM_EACH_EXPERT_W                                                                                                                                       \
+    (const char *const[]) { "block_sparse_moe.experts.%d.w1", "block_sparse_moe.experts.%d.w3", "block_sparse_moe.experts.%d.w2" }
 
 #endif

@@ -5,14 +5,16 @@
 #include "model/family.h"
 
 static int describe(fm_description *d, const fm_config *config, fm_error *err) {
-    int rc;
-    if ((rc = fm_keys_body(d, config, err)) < 0) return rc;
+    int rc, window;
+    if ((rc = fm_keys_body(d, config, 1e-6, err)) < 0) return rc;
     if ((rc = fm_keys_attention(d, config, 0, err)) < 0) return rc;
     if ((rc = fm_keys_rope(d, config, 1e4, 1, err)) < 0) return rc;
     if ((rc = fm_keys_experts(d, config, false, err)) < 0) return rc;
     if ((rc = fm_keys_sparse_layers(d, config, err)) < 0) return rc;
-    if ((rc = fm_config_bool(config, "norm_topk_prob", false, &d->renormalise, err)) < 0) return rc;
-    d->qk_norm = true;
+    if ((rc = fm_config_bool(config, "norm_topk_prob", false, &d->router.renormalise, err)) < 0) return rc;
+    if ((rc = fm_keys_window(config, "use_sliding_window", &window, err)) < 0) return rc;
+    for (int i = 0; i < d->n_layers; i++) d->layers[i].window = window;
+    d->qk_norm = FM_QK_NORM_HEAD;
     return 0;
 }
 

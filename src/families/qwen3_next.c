@@ -6,16 +6,18 @@
 
 static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     int rc;
-    if ((rc = fm_keys_body(d, config, err)) < 0) return rc;
+    if ((rc = fm_keys_body(d, config, 1e-6, err)) < 0) return rc;
     if ((rc = fm_keys_attention(d, config, 256, err)) < 0) return rc;
     if ((rc = fm_config_expect_bool(config, "attn_output_gate", true, err)) < 0) return rc;
+    if ((rc = fm_config_expect_bool(config, "use_sliding_window", false, err)) < 0) return rc;
     if ((rc = fm_keys_rope(d, config, 1e4, 0.25, err)) < 0) return rc;
     if ((rc = fm_keys_delta(d, config, err)) < 0) return rc;
     if ((rc = fm_keys_mixers(d, config, err)) < 0) return rc;
     if ((rc = fm_keys_experts(d, config, true, err)) < 0) return rc;
     if ((rc = fm_keys_sparse_layers(d, config, err)) < 0) return rc;
-    if ((rc = fm_config_bool(config, "norm_topk_prob", true, &d->renormalise, err)) < 0) return rc;
-    d->query_gate = d->qk_norm = d->norm_stored_less_one = d->grouped_projection = true;
+    if ((rc = fm_config_bool(config, "norm_topk_prob", true, &d->router.renormalise, err)) < 0) return rc;
+    d->query_gate = d->norm_stored_less_one = d->grouped_projection = d->shared_gate = true;
+    d->qk_norm = FM_QK_NORM_HEAD;
     return 0;
 }
 

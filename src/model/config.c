@@ -81,9 +81,19 @@ int fm_config_expect_bool(const fm_config *config, const char *key, bool wanted,
     return fm_fail(err, FM_EUNSUPPORTED, "%s: %s is %s, which is not supported", config->path, key, value ? "true" : "false");
 }
 
-int fm_config_expect_string(const fm_config *config, const char *key, const char *wanted, fm_error *err) {
+int fm_config_expect_absent(const fm_config *config, const char *key, fm_error *err) {
+    return fm_config_get(config, key) ? fm_fail(err, FM_EUNSUPPORTED, "%s: %s is set, which is not supported", config->path, key) : 0;
+}
+
+int fm_config_expect_one_of(const fm_config *config, const char *key, const char *const *wanted, fm_error *err) {
     const json_t *v = fm_config_get(config, key);
-    if (!v || (json_is_string(v) && !strcmp(json_string_value(v), wanted))) return 0;
-    return fm_fail(err, FM_EUNSUPPORTED, "%s: %s is %s, which is not supported (only %s is)", config->path, key,
-                   json_is_string(v) ? json_string_value(v) : "no string", wanted);
+    const char *value = json_is_string(v) ? json_string_value(v) : "no string";
+    for (const char *const *w = wanted; v && *w; w++) {
+        if (!strcmp(value, *w)) return 0;
+    }
+    return v ? fm_fail(err, FM_EUNSUPPORTED, "%s: %s is %s, which is not supported (only %s is)", config->path, key, value, wanted[0]) : 0;
+}
+
+int fm_config_expect_string(const fm_config *config, const char *key, const char *wanted, fm_error *err) {
+    return fm_config_expect_one_of(config, key, (const char *const[]){wanted, NULL}, err);
 }

@@ -27,6 +27,9 @@ int fm_config_double(const fm_config *config, const char *key, double fallback, 
 int fm_config_bool(const fm_config *config, const char *key, bool fallback, bool *out, fm_error *err);
 /* FM_EUNSUPPORTED naming key and value unless key is absent or has the wanted value. */
 int fm_config_expect_bool(const fm_config *config, const char *key, bool wanted, fm_error *err);
+int fm_config_expect_absent(const fm_config *config, const char *key, fm_error *err); /* or null */
+/* wanted: all its values, NULL-terminated. */
+int fm_config_expect_one_of(const fm_config *config, const char *key, const char *const *wanted, fm_error *err);
 int fm_config_expect_string(const fm_config *config, const char *key, const char *wanted, fm_error *err);
 
 #endif

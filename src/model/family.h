@@ -19,6 +19,10 @@ typedef struct fm_family {
     /* By role: below the prefix ("embed_tokens", "norm") or below prefix + "layers.N." ; without ".weight" for matrices, norms and conv, whole for biases,
      * A_log and dt_bias. NULL: this family never has it. */
     const char *const *names; /* [FM_N_ROLES] */
+    /* Tried where the tensor of names is not there; NULL, or NULL for a role: none. */
+    const char *const *other_names; /* [FM_N_ROLES] */
+    /* q, k and v as one matrix, rows in this order, which stands in their place with its .bias in that of theirs; NULL: they are three. */
+    const char *fused_qkv;
     /* Experts, below the layer: one tensor with all experts each for gate, up, down ("mlp.switch_mlp.gate_proj"), the fused pair
      * ("mlp.experts.gate_up_proj", "mlp.experts.down_proj"), and one tensor per expert ("mlp.experts.%d.gate_proj"). */
     const char *const *stacked_experts; /* [3] gate, up, down */

@@ -136,13 +136,14 @@ static int load_vector(const fm_model *model, const fm_source *s, float *out, fm
     for (size_t i = 0; i < n && rc >= 0; i++) {
         uint16_t half;
         float v;
+        size_t from = (size_t)s->first + i;
         if (t->dtype == FM_F32) {
-            memcpy(&v, data + 4 * i, 4);
+            memcpy(&v, data + 4 * from, 4);
         } else {
-            memcpy(&half, data + 2 * i, 2);
+            memcpy(&half, data + 2 * from, 2);
             v = t->dtype == FM_BF16 ? fm_from_bf16(half) : fm_from_f16(half);
         }
-        if (!(v - v == 0)) rc = fm_model_nonfinite(model, t, i, v, err);
+        if (!(v - v == 0)) rc = fm_model_nonfinite(model, t, from, v, err);
         size_t at = s->shape.kind == FM_KIND_CONV ? i % (size_t)cols * (size_t)rows + i / (size_t)cols : i;
         out[at] = v + plus;
     }

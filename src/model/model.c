@@ -138,7 +138,18 @@ static int resolve_vector(fm_resolver *r, const char *base, fm_source *s, fm_err
     bool conv = want->kind == FM_KIND_CONV;
     const uint64_t taps = (uint64_t)want->cols, shape[3] = {(uint64_t)(conv ? want->rows : want->cols), r->model->mlx ? taps : 1, r->model->mlx ? 1 : taps};
     int n = conv ? 3 : 1;
+    /* Some store a vector as a matrix of one row. */
+    if (whole && t->n_dims == 2 && t->shape[0] == 1 && t->shape[1] == shape[0]) return 0;
     return t->n_dims == n && !memcmp(t->shape, shape, (size_t)n * sizeof *shape) ? 0 : fm_resolve_shape_error(r, t, n, shape, err);
+}
+
+/* Rows first to first + rows of a matrix that several roles share: its source, with a shape and a row map of its own. map: identity. */
+static void share_rows(fm_source *s, const fm_source *whole, int first, const int32_t *map) {
+    fm_shape shape = s->shape;
+    *s = *whole;
+    s->shape = shape;
+    s->type.rows = shape.rows;
+    s->row_map = map + first;
 }
 
 /* The grouped projections hold, by key head, [q | k | v of its value heads | z of them] and [b | a]. */
@@ -172,13 +183,28 @@ static int resolve_grouped(fm_resolver *r, const char *prefix, fm_source *source
     const int32_t *maps[4] = {model->row_maps, model->row_maps + fm_conv_channels(d), model->row_maps + fm_conv_channels(d) + values,
                               model->row_maps + fm_conv_channels(d) + values + d->n_value_heads};
     const fm_role roles[4] = {FM_DELTA_QKV, FM_DELTA_Z, FM_DELTA_B, FM_DELTA_A};
-    for (int i = 0; i < 4; i++) {
-        fm_source *s = &sources[roles[i]];
-        fm_shape shape = s->shape;
-        *s = i < 2 ? qkvz : ba;
-        s->shape = shape;
-        s->type.rows = shape.rows;
-        s->row_map = maps[i];
+    for (int i = 0; i < 4; i++) { share_rows(&sources[roles[i]], i < 2 ? &qkvz : &ba, 0, maps[i]); }
+    return 0;
+}
+
+static int resolve_fused_qkv(fm_resolver *r, const char *prefix, fm_source *sources, fm_error *err) {
+    static const fm_role roles[3] = {FM_Q, FM_K, FM_V}, biases[3] = {FM_Q_BIAS, FM_K_BIAS, FM_V_BIAS};
+    fm_model *model = r->model;
+    char base[300], bias[310];
+    int rows = sources[FM_Q].shape.rows + sources[FM_K].shape.rows + sources[FM_V].shape.rows;
+    fm_source whole = {.shape = {FM_KIND_MATRIX, rows, model->description.hidden}}, values = {.shape = {FM_KIND_VECTOR, 1, rows}};
+    snprintf(base, sizeof base, "%s%s", prefix, model->family->fused_qkv);
+    snprintf(bias, sizeof bias, "%s.bias", base);
+    int rc = fm_resolve_matrix(r, base, 0, false, &whole, err);
+    if (rc < 0 || (model->description.qkv_bias && (rc = resolve_vector(r, bias, &values, err)) < 0)) return rc;
+    if (!model->row_maps) {
+        if (!(model->row_maps = malloc(sizeof *model->row_maps * (size_t)rows))) return fm_fail(err, FM_ENOMEM, "%s: no memory for a row map", model->path);
+        for (int i = 0; i < rows; i++) model->row_maps[i] = i;
+    }
+    for (int i = 0, first = 0; i < 3; first += sources[roles[i]].shape.rows, i++) {
+        share_rows(&sources[roles[i]], &whole, first, model->row_maps);
+        sources[biases[i]].weight = values.weight;
+        sources[biases[i]].first = first;
     }
     return 0;
 }
@@ -194,28 +220,48 @@ static int resolve_head(fm_resolver *r, fm_source *s, fm_error *err) {
     return fm_resolve_missing(r, name, err);
 }
 
+/* Whether a role's tensors are found with those of others. */
+static bool shares(const fm_model *model, fm_role role) {
+    if (model->description.grouped_projection && role >= FM_DELTA_QKV && role <= FM_DELTA_A) return true;
+    return model->family->fused_qkv && ((role >= FM_Q && role <= FM_V) || (role >= FM_Q_BIAS && role <= FM_V_BIAS));
+}
+
+static int resolve_role(fm_resolver *r, const char *prefix, fm_role role, fm_source *s, fm_error *err) {
+    const fm_family *family = r->model->family;
+    bool matrix = s->shape.kind == FM_KIND_MATRIX;
+    char base[300];
+    if (role == FM_HEAD) return resolve_head(r, s, err);
+    if (role == FM_HEAD_BIAS) {
+        const char *const *h = family->heads;
+        do snprintf(base, sizeof base, "%s.bias", *h);
+        while (!fm_tensors_find(&r->model->tensors, base) && *++h);
+        return resolve_vector(r, base, s, err);
+    }
+    if (family->other_names && family->other_names[role]) {
+        char name[310];
+        snprintf(base, sizeof base, "%s%s", prefix, family->other_names[role]);
+        snprintf(name, sizeof name, s->shape.kind == FM_KIND_VECTOR ? "%s" : "%s.weight", base);
+        if (fm_tensors_find(&r->model->tensors, name)) return matrix ? fm_resolve_matrix(r, base, 0, false, s, err) : resolve_vector(r, base, s, err);
+    }
+    snprintf(base, sizeof base, "%s%s", prefix, family->names[role]);
+    return matrix ? fm_resolve_matrix(r, base, 0, false, s, err) : resolve_vector(r, base, s, err);
+}
+
 static int resolve_layer(fm_resolver *r, int layer, fm_error *err) {
     fm_model *model = r->model;
     const fm_description *d = &model->description;
     fm_source *sources = model->sources[layer + 1];
-    char prefix[200], base[300];
+    char prefix[200];
     if (layer < 0) snprintf(prefix, sizeof prefix, "%s", model->prefix);
     if (layer >= 0) snprintf(prefix, sizeof prefix, "%slayers.%d.", model->prefix, layer);
     for (int role = 0, rc = 0; role < FM_N_ROLES; role++) {
         fm_source *s = &sources[role];
-        if (!fm_role_shape(d, layer, (fm_role)role, &s->shape)) continue;
-        if (role == FM_HEAD) {
-            rc = resolve_head(r, s, err);
-        } else if (d->grouped_projection && role >= FM_DELTA_QKV && role <= FM_DELTA_A) {
-            continue;
-        } else {
-            snprintf(base, sizeof base, "%s%s", prefix, model->family->names[role]);
-            rc = s->shape.kind == FM_KIND_MATRIX ? fm_resolve_matrix(r, base, 0, false, s, err) : resolve_vector(r, base, s, err);
-        }
-        if (rc < 0) return rc;
+        if (!fm_role_shape(d, layer, (fm_role)role, &s->shape) || shares(model, (fm_role)role)) continue;
+        if ((rc = resolve_role(r, prefix, (fm_role)role, s, err)) < 0) return rc;
     }
-    if (layer >= 0 && d->grouped_projection && d->layers[layer].mixer == FM_MIXER_DELTANET) return resolve_grouped(r, prefix, sources, err);
-    return 0;
+    if (layer < 0 || d->layers[layer].mixer == FM_MIXER_ATTENTION)
+        return layer >= 0 && model->family->fused_qkv ? resolve_fused_qkv(r, prefix, sources, err) : 0;
+    return d->grouped_projection ? resolve_grouped(r, prefix, sources, err) : 0;
 }
 
 const char *fm_model_left_out(const fm_model *model, const char *name) {
@@ -223,7 +269,10 @@ const char *fm_model_left_out(const fm_model *model, const char *name) {
     for (; pair && *pair; pair += 2) {
         if (strstr(name, pair[0])) return pair[1];
     }
-    return NULL;
+    /* Layers behind the last. */
+    const char *layer = strstr(name, "layers.");
+    int number = layer ? atoi(layer + 7) : 0, n = model->description.n_layers;
+    return number >= n && number < n + model->description.n_more_layers ? "mtp" : NULL;
 }
 
 /* Every tensor must be run, known to be left out, or harmless: one that the description has no place for (a bias, a second scale) would make the

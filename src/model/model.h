@@ -15,6 +15,7 @@ typedef struct fm_source {
     fm_shape shape;
     fm_matrix_type type;    /* matrices only */
     const int32_t *row_map; /* [rows] source row of each row; NULL: the same */
+    int first;              /* vectors: their first value in the tensor */
 } fm_source;
 
 enum { FM_GATE, FM_UP, FM_DOWN }; /* an expert's matrices */

@@ -3,11 +3,11 @@
 
 const char *fm_role_part(fm_role role) {
     if (role == FM_EMBED) return "embedding";
-    if (role == FM_HEAD) return "head";
-    if (role == FM_FINAL_NORM || role == FM_NORM1 || role == FM_NORM2) return "norms";
+    if (role == FM_HEAD || role == FM_HEAD_BIAS) return "head";
+    if (role <= FM_NORM2_BIAS) return "norms";
     if (role >= FM_Q && role <= FM_K_NORM) return "attention";
     if (role >= FM_DELTA_QKV && role <= FM_DELTA_OUT) return "delta";
-    if (role == FM_ROUTER || role == FM_SHARED_GATE) return "router";
+    if (role == FM_ROUTER || role == FM_CHOICE_BIAS || role == FM_SHARED_GATE) return "router";
     if (role >= FM_SHARED_GATE_PROJ && role <= FM_SHARED_DOWN_PROJ) return "shared expert";
     return "dense MLP";
 }
@@ -20,24 +20,27 @@ static bool model_shape(const fm_description *d, fm_role role, fm_shape *s) {
     switch (role) {
     case FM_EMBED: *s = matrix(d->vocab, d->hidden); return true;
     case FM_FINAL_NORM: *s = norm(d->hidden); return true;
+    case FM_FINAL_NORM_BIAS: *s = vector(d->hidden); return d->norm == FM_NORM_LAYER;
     case FM_HEAD: *s = matrix(d->vocab, d->hidden); return !d->tied_head;
+    case FM_HEAD_BIAS: *s = vector(d->vocab); return d->head_bias;
     default: return false;
     }
 }
 
 static bool attention_shape(const fm_description *d, fm_role role, fm_shape *s) {
     int q = d->n_heads * d->head_dim * (d->query_gate ? 2 : 1), kv = d->n_kv_heads * d->head_dim;
+    bool whole = d->qk_norm == FM_QK_NORM_WHOLE, normed = d->qk_norm != FM_QK_NORM_NONE;
     switch (role) {
     case FM_Q: *s = matrix(q, d->hidden); return true;
     case FM_K: *s = matrix(kv, d->hidden); return true;
     case FM_V: *s = matrix(kv, d->hidden); return true;
     case FM_O: *s = matrix(d->hidden, d->n_heads * d->head_dim); return true;
-    case FM_Q_BIAS: *s = vector(q); return d->attention_bias;
-    case FM_K_BIAS: *s = vector(kv); return d->attention_bias;
-    case FM_V_BIAS: *s = vector(kv); return d->attention_bias;
-    case FM_O_BIAS: *s = vector(d->hidden); return d->attention_bias;
-    case FM_Q_NORM: *s = norm(d->head_dim); return d->qk_norm;
-    case FM_K_NORM: *s = norm(d->head_dim); return d->qk_norm;
+    case FM_Q_BIAS: *s = vector(q); return d->qkv_bias;
+    case FM_K_BIAS: *s = vector(kv); return d->qkv_bias;
+    case FM_V_BIAS: *s = vector(kv); return d->qkv_bias;
+    case FM_O_BIAS: *s = vector(d->hidden); return d->o_bias;
+    case FM_Q_NORM: *s = norm(whole ? q : d->head_dim); return normed;
+    case FM_K_NORM: *s = norm(whole ? kv : d->head_dim); return normed;
     default: return false;
     }
 }
@@ -62,10 +65,11 @@ static bool feed_forward_shape(const fm_description *d, bool moe, fm_role role, 
     bool shared = moe && d->shared_width > 0;
     switch (role) {
     case FM_ROUTER: *s = matrix(d->n_experts, d->hidden); return moe;
+    case FM_CHOICE_BIAS: *s = vector(d->n_experts); return moe && d->router.bias;
     case FM_SHARED_GATE_PROJ: *s = matrix(d->shared_width, d->hidden); return shared;
     case FM_SHARED_UP_PROJ: *s = matrix(d->shared_width, d->hidden); return shared;
     case FM_SHARED_DOWN_PROJ: *s = matrix(d->hidden, d->shared_width); return shared;
-    case FM_SHARED_GATE: *s = matrix(1, d->hidden); return shared;
+    case FM_SHARED_GATE: *s = matrix(1, d->hidden); return shared && d->shared_gate;
     case FM_DENSE_GATE_PROJ: *s = matrix(d->dense_width, d->hidden); return !moe;
     case FM_DENSE_UP_PROJ: *s = matrix(d->dense_width, d->hidden); return !moe;
     case FM_DENSE_DOWN_PROJ: *s = matrix(d->hidden, d->dense_width); return !moe;
@@ -78,6 +82,10 @@ bool fm_role_shape(const fm_description *d, int layer, fm_role role, fm_shape *s
     if (role == FM_NORM1 || role == FM_NORM2) {
         *shape = norm(d->hidden);
         return true;
+    }
+    if (role == FM_NORM1_BIAS || role == FM_NORM2_BIAS) {
+        *shape = vector(d->hidden);
+        return d->norm == FM_NORM_LAYER;
     }
     if (role >= FM_ROUTER) return feed_forward_shape(d, d->layers[layer].moe, role, shape);
     return d->layers[layer].mixer == FM_MIXER_DELTANET ? delta_shape(d, role, shape) : attention_shape(d, role, shape);

@@ -9,9 +9,13 @@ typedef enum fm_role {
     FM_EMBED,
     FM_FINAL_NORM,
     FM_HEAD,
+    FM_HEAD_BIAS,
+    FM_FINAL_NORM_BIAS,
     /* of every layer */
     FM_NORM1,
     FM_NORM2,
+    FM_NORM1_BIAS,
+    FM_NORM2_BIAS,
     /* of attention layers */
     FM_Q,
     FM_K,
@@ -35,6 +39,7 @@ typedef enum fm_role {
     FM_DELTA_OUT,
     /* of moe layers */
     FM_ROUTER,
+    FM_CHOICE_BIAS, /* added to scores for the choice of experts */
     FM_SHARED_GATE_PROJ,
     FM_SHARED_UP_PROJ,
     FM_SHARED_DOWN_PROJ,

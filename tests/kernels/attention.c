@@ -73,10 +73,11 @@ static void score_plain(const stored *k, int kind, const float *q, int n, int hd
     }
 }
 
-static void attend_plain(const stored *k, const stored *v, int kind, const float *q, int n, int hd, float *m, float *l, float *acc) {
+static void attend_plain(const stored *k, const stored *v, int kind, const float *q, int from, int n, int hd, float *m, float *l, float *acc) {
     float p[FM_ATTENTION_BLOCK] = {0}, ones[FM_ATTENTION_BLOCK], w[FM_ATTENTION_BLOCK];
     int32_t w16[FM_ATTENTION_BLOCK];
     score_plain(k, kind, q, n, hd, 0.3f, p);
+    for (int j = 0; j < from; j++) p[j] = -INFINITY;
     *m = -INFINITY;
     for (int j = 0; j < n; j++) {
         *m = p[j] > *m ? p[j] : *m;
@@ -101,12 +102,19 @@ static void attend_plain(const stored *k, const stored *v, int kind, const float
 typedef struct block_case {
     int kind, n_rows, n, hd, inputs;
     float special;
+    bool windows; /* rows see no key before one of their own */
 } block_case;
 
-static void check_table(const fm_kernels *k, const cache *c, const float *const *q, const int *n, const block_case *b, const float *want) {
+typedef struct seen {
+    int from[FM_ATTENTION_ROWS], n[FM_ATTENTION_ROWS];
+} seen;
+
+static void check_table(const fm_kernels *k, const cache *c, const float *const *q, const seen *s, const block_case *b, const float *want) {
     size_t ld = fm_kv_columns(b->hd) + GUARD, size = FM_ATTENTION_ROWS * ld;
     float m[FM_ATTENTION_ROWS], l[FM_ATTENTION_ROWS], *got = new_vector((int)size, SAME);
     fm_kv_block block = fm_kv_at(&c->device, &c->state.layers[0].kv, 1, 0);
+    const int *n = s->n;
+    if (b->windows) block.from = s->from;
     k->attend(&block, q, b->n_rows, n, 0.3f, m, l, got, ld);
     for (int i = 0; i < FM_ATTENTION_ROWS; i++) {
         const float *row = got + (size_t)i * ld, *expected = want + (size_t)i * (size_t)(b->hd + 2);
@@ -123,7 +131,8 @@ static void check_table(const fm_kernels *k, const cache *c, const float *const 
 /* Rows see n keys or a few less; the keys behind what any row sees are NaN. */
 static void check_block(block_case b) {
     static stored keys, values;
-    int heads[3] = {2, 2, b.hd}, n[FM_ATTENTION_ROWS];
+    int heads[3] = {2, 2, b.hd};
+    seen s = {0};
     cache *c = cache_open(heads, b.kind, FM_ATTENTION_BLOCK, 1, &fm_kernels_scalar, NULL);
     float *k = new_vector(FM_ATTENTION_BLOCK * 2 * b.hd, b.inputs), *v = new_vector(FM_ATTENTION_BLOCK * 2 * b.hd, b.inputs % 2 ? NORMAL : b.inputs);
     float *qs = new_vector(FM_ATTENTION_ROWS * b.hd, NORMAL), *mine = new_vector(b.n * b.hd, ZEROS);
@@ -138,13 +147,14 @@ static void check_block(block_case b) {
     float *want = allocate((size_t)(FM_ATTENTION_ROWS * (b.hd + 2)) * sizeof *want);
     for (int i = 0; i < b.n_rows; i++) {
         int fewer = b.inputs % 3 ? 0 : random_below(b.n < 20 ? b.n : 20);
-        n[i] = i == b.n_rows - 1 ? b.n : b.n - fewer;
+        s.n[i] = i == b.n_rows - 1 ? b.n : b.n - fewer;
+        s.from[i] = b.windows ? random_below(s.n[i]) : 0;
         q[i] = qs + i * b.hd;
         float *row = want + i * (b.hd + 2);
-        attend_plain(&keys, &values, b.kind, q[i], n[i], b.hd, row + b.hd, row + b.hd + 1, row);
+        attend_plain(&keys, &values, b.kind, q[i], s.from[i], s.n[i], b.hd, row + b.hd, row + b.hd + 1, row);
     }
-    check_table(&fm_kernels_scalar, c, q, n, &b, want);
-    for (int i = 0; i < n_tables; i++) check_table(tables[i], c, q, n, &b, want);
+    check_table(&fm_kernels_scalar, c, q, &s, &b, want);
+    for (int i = 0; i < n_tables; i++) check_table(tables[i], c, q, &s, &b, want);
     free(k);
     free(v);
     free(qs);
@@ -156,13 +166,14 @@ static void check_block(block_case b) {
 static void check_blocks(void) {
     static const float special[] = {NAN, INFINITY, -INFINITY, -NAN};
     for (int kind = 0; kind < 3; kind++) {
-        for (int hd = 1; hd <= 150; hd += hd < 36 ? 1 : 19) check_block((block_case){kind, 1 + hd % 8, 1 + hd * 7 % 40, hd, hd % N_VECTORS, 0});
-        for (int n = 1; n <= FM_ATTENTION_BLOCK; n += n < 36 ? 1 : 31) check_block((block_case){kind, 1 + n * 3 % 8, n, 64, n % N_VECTORS, 0});
-        for (int i = 0; i < 40; i++) check_block((block_case){kind, 1 + i % 8, 30 + i, 1 + i * 3, NORMAL, special[i % 4]});
+        for (int hd = 1; hd <= 150; hd += hd < 36 ? 1 : 19) check_block((block_case){kind, 1 + hd % 8, 1 + hd * 7 % 40, hd, hd % N_VECTORS, 0, false});
+        for (int n = 1; n <= FM_ATTENTION_BLOCK; n += n < 36 ? 1 : 31) check_block((block_case){kind, 1 + n * 3 % 8, n, 64, n % N_VECTORS, 0, false});
+        for (int n = 1; n <= FM_ATTENTION_BLOCK; n += 15) check_block((block_case){kind, 1 + n * 5 % 8, n, 64, n % 3, 0, true});
+        for (int i = 0; i < 40; i++) check_block((block_case){kind, 1 + i % 8, 30 + i, 1 + i * 3, NORMAL, special[i % 4], false});
         for (int rows = 1; rows <= 8; rows++)
-            check_block((block_case){kind, rows, FM_ATTENTION_BLOCK - rows, 128 * (1 + rows % 2), rows % 4 ? NORMAL : WIDE, 0});
-        check_block((block_case){kind, 8, FM_ATTENTION_BLOCK, FM_MAX_HEAD_DIM, NORMAL, 0});
-        check_block((block_case){kind, 8, FM_ATTENTION_BLOCK, 192, ALTERNATING, 0}); /* the largest integer sums */
+            check_block((block_case){kind, rows, FM_ATTENTION_BLOCK - rows, 128 * (1 + rows % 2), rows % 4 ? NORMAL : WIDE, 0, false});
+        check_block((block_case){kind, 8, FM_ATTENTION_BLOCK, FM_MAX_HEAD_DIM, NORMAL, 0, false});
+        check_block((block_case){kind, 8, FM_ATTENTION_BLOCK, 192, ALTERNATING, 0, false}); /* the largest integer sums */
     }
 }
 
@@ -207,7 +218,7 @@ static void attention_exact(const float *q, const float *k, const float *v, cons
 }
 
 /* The last n of `context` positions, in batches of `piece`: the same bits whatever the piece and the threads, and close to the exact result. */
-static void check_context(const int heads[3], int kind, int context, int n) {
+static void check_context(const int heads[3], int kind, int context, int n, int window) {
     static const double tolerance[] = {2e-2, 4e-6, 3e-2}; /* values of size 1: bf16 has 8 bits; int8 errs by up to 1 in 254 of a group's largest, in keys too */
     int cols = heads[0] * heads[2], kv_cols = heads[1] * heads[2], group = heads[0] / heads[1];
     float *k = new_vector(context * kv_cols, NORMAL), *v = new_vector(context * kv_cols, NORMAL), *q = new_vector(n * cols, NORMAL);
@@ -216,6 +227,7 @@ static void check_context(const int heads[3], int kind, int context, int n) {
         fm_pool *pool;
         MUST(fm_pool_open(&pool, threads, err));
         cache *c = cache_open(heads, kind, context, 1, fm_kernels_find(NULL, NULL), pool);
+        c->model.description.layers[0].window = window;
         for (int p = 0; p < context; p++) fm_kv_store(&c->device, &c->state.layers[0].kv, p, k + p * kv_cols, v + p * kv_cols);
         for (int piece = 1; piece <= n; piece = piece < n && piece * 7 > n ? n : piece * 7) {
             for (int at = 0; at < n; at += piece) {
@@ -234,8 +246,9 @@ static void check_context(const int heads[3], int kind, int context, int n) {
     double exact[FM_MAX_HEAD_DIM], worst = 0;
     for (int t = 0; t < n; t++) {
         for (int h = 0; h < heads[0]; h++) {
-            int shape[3] = {heads[2], kv_cols, h / group * heads[2]};
-            attention_exact(q + t * cols + h * heads[2], k, v, shape, context - n + t + 1, exact);
+            int shape[3] = {heads[2], kv_cols, h / group * heads[2]}, sees = context - n + t + 1;
+            int first = window && sees > window ? sees - window : 0;
+            attention_exact(q + t * cols + h * heads[2], k + first * kv_cols, v + first * kv_cols, shape, sees - first, exact);
             for (int i = 0; i < heads[2]; i++) {
                 double error = fabs(exact[i] - (double)want[t * cols + h * heads[2] + i]);
                 if (!(error <= worst)) worst = error;
@@ -255,11 +268,13 @@ static void check_contexts(void) {
     static const int shapes[][3] = {{16, 2, 64}, {6, 3, 80}, {4, 4, 33}, {96, 1, 16}};
     bool slow = getenv("FM_TEST_EMULATED") != NULL;
     for (int kind = 0; kind < 3; kind++) {
-        check_context(shapes[1], kind, 300, 20);
+        check_context(shapes[1], kind, 300, 20, 0);
+        check_context(shapes[1], kind, 300, 20, 30); /* from the block before into the last */
         if (slow) continue;
-        for (int i = 0; i < 4; i++) check_context(shapes[i], kind, 700 + i, 60);
-        check_context(shapes[0], kind, 70, 70);
-        check_context(shapes[1], kind, 3000, 19);
+        for (int i = 0; i < 4; i++) check_context(shapes[i], kind, 700 + i, 60, 0);
+        for (int i = 0; i < 4; i++) check_context(shapes[i], kind, 800, 60, (const int[]){1, 256, 280, 511}[i]);
+        check_context(shapes[0], kind, 70, 70, 0);
+        check_context(shapes[1], kind, 3000, 19, 0);
     }
 }
 

@@ -43,6 +43,7 @@ static inline cache *cache_open(const int heads[3], int kind, int context, int n
     d->n_kv_heads = heads[1];
     d->head_dim = heads[2];
     d->n_layers = n_layers;
+    d->attention_scale = 1 / sqrtf((float)d->head_dim);
     c->device.config = (fm_device_config){.model = &c->model, .pool = pool, .max_batch = 512, .context = context, .kv = kind};
     c->device.d = d;
     c->device.k = kernels;

@@ -174,6 +174,26 @@ static void check_float(fm_format format, int cols) {
 static double silu(double x) { return x / (1 + exp(-x)); }
 static float siluf(float x) { return x / (1 + fm_expf(-x)); }
 
+static void check_layer_norm(const float *x, const float *w, const float *b, int n, float *y) {
+    float *d = allocate((size_t)n * sizeof *d), *ones = new_vector(n, ZEROS);
+    double exact_mean = 0, square = 0;
+    for (int i = 0; i < n; i++) ones[i] = 1;
+    for (int i = 0; i < n; i++) exact_mean += (double)x[i] / n;
+    for (int i = 0; i < n; i++) square += ((double)x[i] - exact_mean) * ((double)x[i] - exact_mean);
+    float mean = plain_dot(x, ones, n) / (float)n;
+    for (int i = 0; i < n; i++) d[i] = x[i] - mean;
+    float scale = 1 / sqrtf(plain_dot(d, d, n) / (float)n + 1e-3f);
+    double exact = 1 / sqrt(square / n + 1e-3);
+    k->layer_norm(x, w, b, n, 1e-3f, y);
+    for (int i = 0; i < n; i++) {
+        float want = d[i] * scale * w[i] + b[i];
+        SAME(y + i, &want, 1, "layer_norm %d of %d", i, n);
+        CHECK(fabs((double)want - ((double)x[i] - exact_mean) * exact * (double)w[i] - (double)b[i]) < 1e-5, "layer_norm: %g", (double)want);
+    }
+    free(d);
+    free(ones);
+}
+
 static void check_vectors(int n) {
     float *x = new_vector(n, NORMAL), *w = new_vector(n, NORMAL), *z = new_vector(n, NORMAL), *y = new_vector(n, NORMAL), *y0 = allocate((size_t)n * 4);
     memcpy(y0, y, (size_t)n * 4);
@@ -200,6 +220,7 @@ static void check_vectors(int n) {
     EACH("axpy", fmaf(0.3f, x[i], y0[i] + x[i]), (double)fmaf(0.3f, x[i], y0[i] + x[i]))
     k->rms_norm(x, w, n, 1e-3f, y);
     EACH("rms_norm", x[i] * rms * w[i], (double)x[i] * exact_rms * (double)w[i])
+    check_layer_norm(x, w, z, n, y);
     k->rms_norm_gated(x, w, z, n, 1e-3f, y);
     EACH("rms_norm_gated", x[i] * rms * w[i] * siluf(z[i]), (double)x[i] * exact_rms * (double)w[i] * silu((double)z[i]))
     k->l2_norm(x, n, 1e-3f, 0.3f, y);

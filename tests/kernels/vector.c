@@ -17,6 +17,7 @@ typedef struct call {
 
 static void call_dot(const fm_kernels *k, const call *c) { c->z[0] = k->dot(c->a, c->b, c->n); }
 static void call_rms_norm(const fm_kernels *k, const call *c) { k->rms_norm(c->a, c->b, c->n, 1e-6f, c->y); }
+static void call_layer_norm(const fm_kernels *k, const call *c) { k->layer_norm(c->a, c->b, c->c, c->n, 1e-6f, c->y); }
 static void call_rms_norm_gated(const fm_kernels *k, const call *c) { k->rms_norm_gated(c->a, c->b, c->c, c->n, 1e-6f, c->y); }
 static void call_l2_norm(const fm_kernels *k, const call *c) { k->l2_norm(c->a, c->n, 1e-6f, 0.125f, c->y); }
 static void call_swiglu(const fm_kernels *k, const call *c) { k->swiglu(c->a, c->b, c->n, c->y); }
@@ -29,8 +30,8 @@ static void call_attend_finish(const fm_kernels *k, const call *c) { k->attend_f
 
 /* The same with y = one of the inputs. */
 static void call_in_place(const fm_kernels *k, const call *c) {
-    float *y[6];
-    for (int i = 0; i < 6; i++) {
+    float *y[7];
+    for (int i = 0; i < 7; i++) {
         y[i] = allocate((size_t)c->n * sizeof(float));
         memcpy(y[i], i == 3 ? c->b : c->a, (size_t)c->n * sizeof(float));
     }
@@ -40,8 +41,9 @@ static void call_in_place(const fm_kernels *k, const call *c) {
     k->swiglu(c->a, y[3], c->n, y[3]);
     k->sigmoid_mul(y[4], c->b, c->n, y[4]);
     k->softmax(y[5], c->n, y[5]);
+    k->layer_norm(y[6], c->b, c->c, c->n, 1e-6f, y[6]);
     memset(c->y, 0, (size_t)c->n * sizeof(float));
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 7; i++) {
         for (int j = 0; j < c->n; j++) c->z[i] += y[i][j] * (float)(j % 7);
         for (int j = 0; j < c->n; j++) c->y[j] = c->y[j] * 0.5f + y[i][j];
         free(y[i]);
@@ -71,6 +73,7 @@ typedef struct entry {
 static const entry entries[] = {
     {"dot", call_dot},
     {"rms_norm", call_rms_norm},
+    {"layer_norm", call_layer_norm},
     {"rms_norm_gated", call_rms_norm_gated},
     {"l2_norm", call_l2_norm},
     {"swiglu", call_swiglu},

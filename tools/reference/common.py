@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+import families
+
 # Norms that the published checkpoints store as w - 1 and MLX conversions as w.
 # qwen3_moe stores w in both; linear_attn.norm is w everywhere.
 SHIFTED = ("input_layernorm.weight", "post_attention_layernorm.weight", "model.norm.weight", "q_norm.weight", "k_norm.weight")
@@ -66,8 +68,10 @@ def published_state(tensors, config):
     for name, x in tensors.items():
         if name.startswith(("model.visual.", "vision_tower.")) or "mtp." in name:
             continue
+        if (layer := re.match(r"model\.layers\.(\d+)\.", name)) and int(layer[1]) >= text["num_hidden_layers"]:
+            continue
         name = name.replace("model.language_model.", "model.").removeprefix("language_model.")
-        named[name] = x.float()
+        named[families.from_published(config, name)] = x.float()
 
     mlx = any("conv1d.weight" in n and x.shape[-1] == 1 for n, x in named.items())
     for name, x in named.items():
@@ -75,21 +79,23 @@ def published_state(tensors, config):
             named[name] = x.movedim(1, 2).contiguous()
         if mlx and name.endswith(SHIFTED):
             named[name] = x - 1
-    join_experts(named, text["num_experts"])
+    join_experts(named, text)
+    families.split_qkv(named, text)
+    families.complete(named, text)
     if text.get("tie_word_embeddings", False):
         named["lm_head.weight"] = named["model.embed_tokens.weight"]
     return named
 
 
-def join_experts(named, n_experts):
-    """To the fused form, in place: from a tensor per expert or MLX's switch_mlp."""
-    layers = {m[1] for n in named if (m := re.match(r"(model\.layers\.\d+\.mlp)\.(experts\.0|switch_mlp)\.", n))}
-    for layer in layers:
-        if f"{layer}.switch_mlp.up_proj.weight" in named:
-            gate, up, down = (named.pop(f"{layer}.switch_mlp.{p}_proj.weight") for p in ("gate", "up", "down"))
+def join_experts(named, config):
+    """To the fused form, in place: from a tensor per expert or MLX's stacked ones."""
+    one_by_one = families.EXPERT_NAMES.get(families.kind(config), ("gate_proj", "up_proj", "down_proj"))
+    layers = {m[1]: m[2] for n in named if (m := re.match(r"(model\.layers\.\d+\.\w+)\.(experts\.0|experts(?=\.up_proj)|switch_mlp)\.", n))}
+    for layer, form in layers.items():
+        if form == "experts.0":
+            gate, up, down = (torch.stack([named.pop(f"{layer}.experts.{e}.{p}.weight") for e in range(families.count(config))]) for p in one_by_one)
         else:
-            gate, up, down = (torch.stack([named.pop(f"{layer}.experts.{e}.{p}_proj.weight") for e in range(n_experts)])
-                              for p in ("gate", "up", "down"))
+            gate, up, down = (named.pop(f"{layer}.{form}.{p}_proj.weight") for p in ("gate", "up", "down"))
         named[f"{layer}.experts.gate_up_proj"] = torch.cat([gate, up], dim=1)
         named[f"{layer}.experts.down_proj"] = down
 
@@ -97,15 +103,12 @@ def join_experts(named, n_experts):
 def empty_model(config):
     """transformers' model of a config.json, float32, experts and attention in
     their plain forms."""
-    from transformers import AutoConfig, Qwen3_5MoeForCausalLM, Qwen3MoeForCausalLM, Qwen3NextForCausalLM
-    kind = config["model_type"]
-    text = dict(config.get("text_config", config))
-    text.pop("quantization", None)
-    text.pop("quantization_config", None)
-    model_type = text.pop("model_type")
-    cls = {"qwen3_5_moe": Qwen3_5MoeForCausalLM, "qwen3_next": Qwen3NextForCausalLM, "qwen3_moe": Qwen3MoeForCausalLM}[kind]
-    return cls._from_config(AutoConfig.for_model(model_type, **text), dtype=torch.float32,
-                            experts_implementation="eager", attn_implementation="eager").eval()
+    from transformers import AutoConfig
+    model_type, text = families.settings(config)
+    model = families.model_class(config)._from_config(AutoConfig.for_model(model_type, **text), dtype=torch.float32,
+                                                      experts_implementation="eager", attn_implementation="eager").eval()
+    families.adjust(model, config)
+    return model
 
 
 def load_reference(path):

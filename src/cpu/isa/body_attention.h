@@ -33,6 +33,7 @@ typedef struct attend_pass {
     size_t columns;
     const void *next; /* keys */
     const int *n;     /* [rows]: keys that each sees */
+    const int *from;  /* [rows]: but for those before this one */
     int least, most;  /* of n */
     float scale;
     float q[ATTEND_ROWS][ATTEND_LD];
@@ -234,6 +235,7 @@ FOR_COUNTS void weigh_int8(attend_pass *a, size_t c, const int n_rows, const int
 
 FOR_COUNTS void weights(attend_pass *a, float *m, float *l, const int n_rows) {
     for (int i = 0; i < n_rows; i++) {
+        for (int j = 0; j < a->from[i]; j++) a->p[i][j] = -INFINITY;
         m[i] = highest(a->p[i], a->n[i]);
         l[i] = exp_and_sum(a->p[i], m[i], a->n[i], a->p[i]);
     }
@@ -274,6 +276,7 @@ FOR_COUNTS void attend_rows(attend_pass *a, float *m, float *l, const int n_rows
 
 static void attend(const fm_kv_block *block, const float *const *q, int n_rows, const int *n, float scale, float *m, float *l, float *acc, size_t ldacc) {
     attend_pass a;
+    static const int none[FM_ATTENTION_ROWS];
     a.block = block;
     a.columns = fm_kv_columns(block->head_dim);
     a.next = block->next ? block->next : block->k;
@@ -282,6 +285,7 @@ static void attend(const fm_kv_block *block, const float *const *q, int n_rows, 
     for (int first = 0, rows; first < n_rows; first += rows) {
         for (rows = ATTEND_ROWS; rows > n_rows - first; rows /= 2) continue;
         a.n = n + first;
+        a.from = (block->from ? block->from : none) + first;
         a.least = a.most = a.n[0];
         a.acc = acc + (size_t)first * ldacc;
         for (int i = 0; i < rows; i++) {

@@ -21,6 +21,18 @@ static void rms_norm(const float *x, const float *w, int n, float eps, float *y)
     for (int c = 0; c < n; c += 16) f_store_n(y + c, f_mul(f_mul(f_load_n(x + c, n - c), scale), f_load_n(w + c, n - c)), n - c);
 }
 
+static void layer_norm(const float *x, const float *w, const float *b, int n, float eps, float *y) {
+    vf sum[4] = {f_set1(0), f_set1(0), f_set1(0), f_set1(0)}, one = f_set1(1);
+    for (int c = 0; c < n; c += 16) sum[c / 16 % 4] = f_fma(f_load_part(x + c, n - c < 16 ? n - c : 16, 0), one, sum[c / 16 % 4]);
+    vf mean = f_set1(f_tree(sum[0], sum[1], sum[2], sum[3]) / (float)n);
+    for (int c = 0; c < n; c += 16) f_store_n(y + c, f_sub(f_load_n(x + c, n - c), mean), n - c);
+    vf scale = f_set1(1 / sqrtf(dot(y, y, n) / (float)n + eps));
+    for (int c = 0; c < n; c += 16) {
+        vf normed = f_mul(f_mul(f_load_n(y + c, n - c), scale), f_load_n(w + c, n - c));
+        f_store_n(y + c, f_add(normed, f_load_n(b + c, n - c)), n - c);
+    }
+}
+
 static void rms_norm_gated(const float *x, const float *w, const float *z, int n, float eps, float *y) {
     vf scale = f_set1(1 / sqrtf(dot(x, x, n) / (float)n + eps));
     for (int c = 0; c < n; c += 16) {

@@ -47,6 +47,7 @@ typedef struct fm_kv_block {
     const void *k, *v;
     const float *k_scale, *v_scale;
     const void *next; /* keys that will be asked for next, or NULL: only to have them fetched from memory */
+    const int *from;  /* by query, the first key that it sees (below its n); NULL: all see the first */
 } fm_kv_block;
 
 #define FM_DELTA_MANY 16
@@ -83,6 +84,8 @@ typedef struct fm_kernels {
 
     /* y = (x * (1 / sqrt(dot(x, x) / n + eps))) * w. y may be x. */
     void (*rms_norm)(const float *x, const float *w, int n, float eps, float *y);
+    /* With mean = dot(x, ones) / n and d = x - mean: y = (d * (1 / sqrt(dot(d, d) / n + eps))) * w + b. y may be x. */
+    void (*layer_norm)(const float *x, const float *w, const float *b, int n, float eps, float *y);
     /* y = rms_norm(x, w) * silu(z). */
     void (*rms_norm_gated)(const float *x, const float *w, const float *z, int n, float eps, float *y);
     /* y = (x * (1 / sqrt(dot(x, x) + eps))) * scale. y may be x. */
@@ -110,7 +113,8 @@ typedef struct fm_kernels {
 
     /* Attention of n_rows (1 to FM_ATTENTION_ROWS) queries q[i][head_dim] over one block of keys; query i sees the first n[i] (1 to FM_ATTENTION_BLOCK) of them:
      * s_j = (sum over d in order of fma(q_d, k_jd, .)) * scale, m[i] = max s_j, p_j = exp(s_j - m[i]), l[i] = dot(p, ones),
-     * acc[i * ldacc + c] = sum over j in order of fma(p_j, v_jc, .). Keys that a query does not see have no part in it, whatever they are.
+     * acc[i * ldacc + c] = sum over j in order of fma(p_j, v_jc, .). Keys that a query does not see have no part in it, whatever they are;
+     * those before block->from have the weight 0, as if their score were -infinity.
      * FM_KV_Q8 multiplies integers, in groups g of FM_KV_GROUP columns:
      *   q is rounded to 16 bits as one group: amax = max |q|, q16 = rint(q * (32767 / amax)), f = amax / 32767;
      *   s_j = (sum over g in order of fma((float)(sum over d in g of q16_d * k8_jd), k_scale_jg, .)) * (f * scale);
