@@ -129,6 +129,7 @@ typedef struct fm_plan {
     bool budget_given;
     uint64_t dense_bytes;    /* dense weights in memory */
     uint64_t session_bytes;  /* KV cache and states of n_sessions sessions */
+    uint64_t snapshot_bytes; /* snapshots of sessions, at most */
     int kv;                  /* FM_KV_…: numbers of the KV cache */
     uint64_t buffer_bytes;   /* activations, staging, tables */
     uint64_t text_bytes;     /* tokenizer */

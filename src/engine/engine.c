@@ -120,7 +120,10 @@ static int open_parts(fm_engine *e, const char *directory, fm_error *err) {
     device.poll_user = e;
     e->top_k = device.top_k;
     if ((rc = e->ops->open(&e->device, &device, err)) < 0) return rc;
-    if ((rc = open_tables(e, err)) < 0 || (rc = open_store(e, err)) < 0) return rc;
+    if ((rc = open_tables(e, err)) < 0) return rc;
+    if ((rc = fm_snapshots_open(&e->snapshots, &(fm_snapshots_config){.ops = e->ops, .device = device, .limit_bytes = e->plan.snapshot_bytes}, err)) < 0)
+        return rc;
+    if ((rc = open_store(e, err)) < 0) return rc;
     if (e->store && (rc = fm_preload(e, err)) < 0) return rc;
     return fm_pressure_open(&e->pressure, err);
 }
@@ -157,6 +160,7 @@ void fm_engine_close(fm_engine **engine) {
     free(e->heat_path);
     fm_pressure_close(&e->pressure);
     fm_store_close(&e->store);
+    fm_snapshots_close(&e->snapshots);
     if (e->ops) e->ops->close(&e->device);
     fm_region_close(&e->tables.region);
     fm_weights_close(&e->weights);

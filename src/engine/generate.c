@@ -75,7 +75,7 @@ static int decode(fm_session *s, fm_sampler *sampler, const fm_generation *o, ou
         put(out, bytes, n);
         if (out->stopped) return FM_STOP_STRING;
         if (out->refused) return FM_STOP_CANCELLED;
-        if (s->position == e->plan.context) return FM_STOP_LENGTH;
+        if (s->line.position == e->plan.context) return FM_STOP_LENGTH;
         if (o->max_tokens >= 0 && done->n_tokens >= o->max_tokens) return FM_STOP_LENGTH;
         int rc = fm_session_feed(s, &id, 1, FM_LOGITS_LAST, NULL, NULL, err);
         if (rc < 0) return rc;
