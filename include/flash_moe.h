@@ -351,8 +351,8 @@ typedef struct fm_synced {
  * be NULL. Errors as of fm_session_feed. */
 FM_API int fm_session_sync(fm_session *session, const int32_t *ids, int n, const int *borders, int n_borders, fm_synced *out, fm_error *err);
 
-/* One session as a file of its own: written whole or not at all. load: FM_EFORMAT for a file that is damaged, FM_EINVAL for one of another model, KV format or too
- * long for the context; the session is then as it was. */
+/* One session as a file of its own: written whole or not at all. load: FM_EFORMAT for a file that is damaged, FM_EINVAL for one of another model, other settings
+ * or too long for the context, FM_EUNSUPPORTED for one of another version; the session is then as it was. */
 FM_API int fm_session_save(const fm_session *session, const char *path, fm_error *err);
 FM_API int fm_session_load(fm_session *session, const char *path, fm_error *err);
 

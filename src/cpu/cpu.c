@@ -127,7 +127,7 @@ static int n_row_parts(const fm_device_config *c) { return n_attention_layers(&c
 
 static uint64_t row_sizes(const fm_device_config *c, int n, fm_bytes *parts) {
     uint64_t sum = 0;
-    for (int i = 0; i < n_attention_layers(&c->model->description); i++) sum += fm_kv_part_sizes(c, n, parts + i * fm_kv_n_parts(c));
+    for (int i = 0; i < n_attention_layers(&c->model->description); i++) sum += fm_kv_part_sizes(c, n, parts ? parts + i * fm_kv_n_parts(c) : NULL);
     return sum;
 }
 

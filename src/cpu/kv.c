@@ -39,8 +39,9 @@ uint64_t fm_kv_part_sizes(const fm_device_config *c, int n, fm_bytes *parts) {
     uint64_t sum = 0;
     for (int i = 0; i < fm_kv_n_parts(c); i++) {
         bool scale = (size_t)i % per_head >= 2;
-        parts[i].bytes = tokens * (scale ? fm_kv_groups(d->head_dim) * sizeof(float) : fm_kv_columns(d->head_dim) * value_bytes(c->kv));
-        sum += parts[i].bytes;
+        size_t bytes = tokens * (scale ? fm_kv_groups(d->head_dim) * sizeof(float) : fm_kv_columns(d->head_dim) * value_bytes(c->kv));
+        if (parts) parts[i].bytes = bytes;
+        sum += bytes;
     }
     return sum;
 }

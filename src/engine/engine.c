@@ -146,9 +146,10 @@ int fm_engine_open_io(fm_engine **out, const char *directory, const fm_engine_op
         fm_engine_close(&e);
         return rc;
     }
+    fm_engine_open_cache(e);
     e->opened = true;
     /* Strings of the caller are not kept. */
-    e->options.heat = e->options.mirror = e->options.config_from = e->options.io = e->options.policy = e->options.cpu = NULL;
+    e->options.heat = e->options.session_cache = e->options.mirror = e->options.config_from = e->options.io = e->options.policy = e->options.cpu = NULL;
     *out = e;
     return 0;
 }
@@ -157,6 +158,8 @@ void fm_engine_close(fm_engine **engine) {
     fm_engine *e = *engine;
     if (!e) return;
     if (e->opened) fm_preload_save(e);
+    fm_engine_store(e);
+    fm_directory_close(&e->directory);
     free(e->heat_path);
     fm_pressure_close(&e->pressure);
     fm_store_close(&e->store);

@@ -7,7 +7,7 @@
 #include "base/system.h"
 #include "families/families.h"
 #include "model/device.h"
-#include "snapshots/snapshots.h"
+#include "snapshots/directory.h"
 #include "text/tokenizer.h"
 
 /* One layer's chosen experts, ascending, and who goes through each. */
@@ -59,6 +59,7 @@ struct fm_engine {
     fm_capture captures[FM_MAX_CAPTURES];
     int n_captures;
     fm_snapshots *snapshots;
+    fm_directory *directory;  /* NULL: no session cache */
     fm_route_hook route_hook; /* NULL: none */
     bool routes_drawn;        /* the hook replaces what the routers choose, so guessing by them is no use */
     void *route_user;
@@ -115,6 +116,9 @@ void fm_preload_save(fm_engine *engine);
 int fm_session_check(const fm_session *session, const int32_t *ids, int n, fm_error *err);
 /* keep.c: the pending snapshots that the session's position has passed become ready; the rest of them is dropped, if so wanted. */
 void fm_session_settle(fm_session *session, bool all);
+/* The session cache of options; one that cannot be used is a warning. store: writes what is only in memory there. */
+void fm_engine_open_cache(fm_engine *engine);
+void fm_engine_store(fm_engine *engine);
 void fm_session_give_up(fm_session *session, int i); /* drops a pending one */
 
 void fm_engine_log(const fm_engine *engine, int level, const char *format, ...) __attribute__((format(printf, 3, 4)));

@@ -3,6 +3,8 @@
 
 #include "engine/engine.h"
 
+#define DEFAULT_CACHE_BYTES ((uint64_t)20 << 30)
+#define CLOSE_SECONDS 20 /* for writing snapshots when a session or the engine is closed */
 #define LONG_STRETCH 512 /* tokens without a border, for which snapshots are kept in between */
 #define FIRST_STEP                                                                                                                                             \
     64 /* the last snapshot of a stretch stands at a multiple of this, the one before at a multiple of four times as much, and so on: whatever the
@@ -66,6 +68,15 @@ static int held(const fm_session *s, const int32_t *ids, int n) {
     return same >= t->position ? t->position : 0;
 }
 
+/* From the disk, if there is a longer one than in memory. Returns its tokens, 0: none. */
+static int restore(fm_session *s, const int32_t *ids, int n) {
+    const fm_snapshot *x = fm_snapshots_find(s->engine->snapshots, ids, n);
+    int keeps = held(s, ids, n), here = x && x->n > keeps ? x->n : keeps, before = s->line.position;
+    int got = s->engine->directory && here < n ? fm_directory_restore(s->engine->directory, &s->line, ids, here, n) : 0;
+    if (s->line.position != before) s->has_logits = false;
+    return got;
+}
+
 static int go_back(fm_session *s, const int32_t *ids, int n) {
     int keeps = held(s, ids, n);
     fm_snapshot *x = fm_snapshots_find(s->engine->snapshots, ids, n);
@@ -82,7 +93,9 @@ static int go_back(fm_session *s, const int32_t *ids, int n) {
 
 int fm_session_rewind(fm_session *s, const int32_t *ids, int n, fm_error *err) {
     if (n < 1) return fm_fail(err, FM_EINVAL, "%d tokens are no text to go back to", n);
-    return go_back(s, ids, n - 1 < s->engine->plan.context ? n - 1 : s->engine->plan.context);
+    n = n - 1 < s->engine->plan.context ? n - 1 : s->engine->plan.context;
+    int got = restore(s, ids, n);
+    return got ? got : go_back(s, ids, n);
 }
 
 static int check_sync(const fm_session *s, const int32_t *ids, int n, const int *borders, int n_borders, fm_error *err) {
@@ -103,15 +116,40 @@ int fm_session_sync(fm_session *s, const int32_t *ids, int n, const int *borders
     if (s->has_logits && s->line.position == n && fm_common_tokens(s->line.ids, ids, n) == n) {
         done.n_kept = n;
     } else {
-        if ((rc = fm_session_rewind(s, ids, n, err)) < 0) return rc;
-        done.n_kept = rc;
-        done.n_computed = n - rc;
+        done.n_restored = restore(s, ids, n - 1);
+        if (!done.n_restored) done.n_kept = go_back(s, ids, n - 1);
+        done.n_computed = n - done.n_kept - done.n_restored;
         done.restore_seconds = fm_now() - start;
         plan_borders(s, ids, n, borders, n_borders);
         plan_between(s, ids, n);
-        if ((rc = fm_session_feed(s, ids + done.n_kept, done.n_computed, FM_LOGITS_LAST, NULL, NULL, err)) < 0) return rc;
+        if ((rc = fm_session_feed(s, ids + n - done.n_computed, done.n_computed, FM_LOGITS_LAST, NULL, NULL, err)) < 0) return rc;
         done.compute_seconds = fm_now() - start - done.restore_seconds;
     }
     if (out) *out = done;
     return 0;
+}
+
+/* ---- on the disk ---- */
+
+void fm_engine_open_cache(fm_engine *e) {
+    const fm_engine_options *o = &e->options;
+    fm_error err = {0};
+    if (!o->session_cache) return;
+    fm_directory_config config = {.path = o->session_cache,
+                                  .limit_bytes = o->session_cache_bytes ? o->session_cache_bytes : DEFAULT_CACHE_BYTES,
+                                  .model = e->model,
+                                  .snapshots = e->snapshots,
+                                  .pool = e->pool,
+                                  .log = o->log,
+                                  .user = o->user};
+    if (fm_directory_open(&e->directory, &config, &err) < 0) fm_engine_log(e, FM_LOG_WARNING, "there is no session cache: %s", err.message);
+}
+
+void fm_engine_store(fm_engine *e) {
+    if (e->directory) fm_directory_store(e->directory, fm_now() + CLOSE_SECONDS);
+}
+
+int fm_engine_idle(fm_engine *e, double seconds, fm_error *err) {
+    if (!(seconds >= 0)) return fm_fail(err, FM_EINVAL, "%g seconds are no time", seconds);
+    return e->directory ? fm_directory_store(e->directory, fm_now() + seconds) : 0;
 }

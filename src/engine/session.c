@@ -26,6 +26,7 @@ void fm_session_close(fm_session **session) {
     fm_session *s = *session;
     if (!s) return;
     fm_session_settle(s, true);
+    fm_engine_store(s->engine); /* while its rows are there */
     fm_snapshots_leave(s->engine->snapshots, &s->line);
     s->engine->n_sessions--;
     s->engine->ops->state_close(&s->line.state);

@@ -87,7 +87,7 @@ typedef struct fm_device_ops {
     uint64_t (*fixed_bytes)(const fm_device_config *config);
     uint8_t *(*fixed)(fm_state *state);
     int (*n_row_parts)(const fm_device_config *config);
-    /* Sizes of the parts [n_row_parts] for n positions, and their sum. */
+    /* Sizes of the parts [n_row_parts] for n positions (NULL: not wanted), and their sum. */
     uint64_t (*row_sizes)(const fm_device_config *config, int n, fm_bytes *parts);
     /* parts [n_row_parts]: positions [from, to), from a multiple of FM_STATE_TILE; what lies behind `to` in its tile is among them. A part of fewer positions is the beginning
      * of that of more. */

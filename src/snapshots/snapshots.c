@@ -43,7 +43,7 @@ static uint64_t own_bytes(const fm_snapshots *s, int n) {
     return s->fixed_bytes + (uint64_t)n * sizeof(int32_t) + sizeof(fm_snapshot) + (uint64_t)fm_page_count(n) * sizeof(fm_page *) + REGION_SLACK;
 }
 
-static uint64_t page_bytes(const fm_snapshots *s, int n) { return s->config.ops->row_sizes(&s->config.device, n, s->parts) + sizeof(fm_page) + REGION_SLACK; }
+static uint64_t page_bytes(const fm_snapshots *s, int n) { return s->config.ops->row_sizes(&s->config.device, n, NULL) + sizeof(fm_page) + REGION_SLACK; }
 
 static void release_page(fm_snapshots *s, fm_page *page) {
     if (!page || --page->n_users) return;
@@ -194,6 +194,10 @@ static bool copy_page(fm_snapshots *s, fm_snapshot *x, int page, const fm_timeli
     return true;
 }
 
+void fm_snapshots_tidy(fm_snapshots *s) {
+    for (fm_timeline *t = s->timeline; t; t = t->next) s->config.ops->rows_clear(t->state, t->n_rows);
+}
+
 /* Copies what of x lies behind `from` in t and nowhere else. */
 static bool detach(fm_snapshots *s, fm_snapshot *x, const fm_timeline *t, int from) {
     int held = fm_common_tokens(x->ids, t->ids, least(x->n, t->n_rows));
@@ -207,6 +211,7 @@ static bool detach(fm_snapshots *s, fm_snapshot *x, const fm_timeline *t, int fr
 
 void fm_snapshots_overwrite(fm_snapshots *s, fm_timeline *t, int from) {
     if (from >= t->n_rows) return;
+    fm_snapshots_tidy(s);
     /* The latest first, as making room for one drops those before it. */
     for (uint64_t before = UINT64_MAX;;) {
         fm_snapshot *next = NULL;

@@ -66,6 +66,9 @@ void fm_snapshots_leave(fm_snapshots *snapshots, fm_timeline *timeline);
 /* To be called before rows from position `from` on are written over by those of other tokens: what needs them takes copies or goes. They are the timeline's no more. */
 void fm_snapshots_overwrite(fm_snapshots *snapshots, fm_timeline *timeline, int from);
 
+/* Zeroes what lies behind timelines' rows in their last tiles, which is copied with them. */
+void fm_snapshots_tidy(fm_snapshots *snapshots);
+
 /* A new snapshot of ids [n], without contents: to be filled and then set ready, or dropped. NULL if there is one already (which has been used now), or no room. */
 fm_snapshot *fm_snapshots_make(fm_snapshots *snapshots, const int32_t *ids, int n, bool between);
 void fm_snapshots_drop(fm_snapshots *snapshots, fm_snapshot *snapshot);
