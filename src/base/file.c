@@ -97,6 +97,14 @@ int fm_file_read(const fm_file *file, void *data, size_t bytes, uint64_t offset,
     return 0;
 }
 
+void fm_file_expect(const fm_file *file, uint64_t offset, uint64_t bytes) {
+#if defined(POSIX_FADV_WILLNEED)
+    (void)posix_fadvise(file->fd, (off_t)offset, (off_t)bytes, POSIX_FADV_WILLNEED);
+#else
+    (void)file, (void)offset, (void)bytes;
+#endif
+}
+
 int fm_file_read_text(char **text, size_t *bytes, const char *path, size_t limit, fm_error *err) {
     fm_file file;
     *text = NULL;

@@ -23,6 +23,9 @@ void fm_file_close(fm_file *file); /* closing twice, or what is all 0, is fine *
 /* Exactly bytes from offset, buffered. FM_EIO, or FM_EFORMAT if the file ends before, with path, offset and numbers. */
 int fm_file_read(const fm_file *file, void *data, size_t bytes, uint64_t offset, fm_error *err);
 
+/* Has the system begin to read bytes from offset into its cache, where it can. */
+void fm_file_expect(const fm_file *file, uint64_t offset, uint64_t bytes);
+
 /* A whole small file (at most limit bytes) as a malloc'd string with a 0 after its *bytes bytes. */
 int fm_file_read_text(char **text, size_t *bytes, const char *path, size_t limit, fm_error *err);
 

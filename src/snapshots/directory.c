@@ -147,6 +147,7 @@ static int read_page(reading *r, int page, fm_error *err) {
     fm_directory_name(r->d, path, view.n, prefix, "page");
     int rc = fm_file_open(&file, path, false, err);
     if (rc < 0) return rc;
+    fm_file_expect(&file, 0, file.size);
     rc = fm_state_read_meta(&meta, &file, err);
     if (rc == 0 && ((int)meta.h.first_token != view.first_row || (int)meta.h.n != view.n)) rc = fm_fail(err, FM_EFORMAT, "%s: it is of other tokens", path);
     if (rc == 0) rc = check_meta(r->d, &meta, r->ids, prefix, path, err);
@@ -221,6 +222,7 @@ static void blame(reading *r, const char *path, int rc, const fm_error *err) {
 static int read_snapshot(reading *r, const char *path, int n, const fm_identity *prefix, fm_error *err) {
     fm_timeline *t = r->timeline;
     int rc = fm_file_open(&r->file, path, false, err);
+    if (rc == 0) fm_file_expect(&r->file, 0, r->file.size);
     if (rc == 0) rc = fm_state_read_meta(&r->meta, &r->file, err);
     if (rc == 0 && (r->meta.h.first_token || (int)r->meta.h.n != n)) rc = fm_fail(err, FM_EFORMAT, "%s: it is of other tokens", path);
     if (rc == 0) rc = check_meta(r->d, &r->meta, r->ids, prefix, path, err);
@@ -245,14 +247,6 @@ static void touch_all(const reading *r, const char *path, int n) {
     fm_directory_touch(path, &now);
 }
 
-/* The state that was read is worth keeping in memory too. */
-static void keep(fm_snapshots *s, fm_timeline *t) {
-    fm_snapshot *x = fm_snapshots_make(s, t->ids, t->position, false);
-    if (!x) return;
-    if (s->fixed_bytes) memcpy(x->fixed.data, s->config.ops->fixed(t->state), s->fixed_bytes);
-    x->ready = x->stored = true;
-}
-
 static bool try_one(fm_directory *d, fm_timeline *t, const int32_t *ids, const found *f) {
     char path[FM_DIRECTORY_PATH];
     fm_error err = {0};
@@ -263,12 +257,10 @@ static bool try_one(fm_directory *d, fm_timeline *t, const int32_t *ids, const f
     fm_prefix_hash_close(&hash);
     fm_directory_name(d, path, f->n, &prefix, "snapshot");
     int rc = read_snapshot(&r, path, f->n, &prefix, &err);
-    if (rc < 0) {
+    if (rc < 0)
         blame(&r, path, rc, &err);
-    } else {
+    else
         touch_all(&r, path, f->n);
-        keep(d->config.snapshots, t);
-    }
     fm_state_meta_close(&r.meta);
     fm_file_close(&r.file);
     free(r.pages);
