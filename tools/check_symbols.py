@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""What the library shows and uses (DESIGN.md, section 7): check_symbols.py flash_moe.h libflash-moe.so libflash-moe.a.
+"""What the library shows and uses (DESIGN.md, section 7): check_symbols.py HEADER… libflash-moe.so libflash-moe.a.
 
-The shared library exports exactly the header's FM_API functions, imports nothing that prints, exits or reads the environment, and the archive's objects
+The shared library exports exactly the headers' FM_API functions, imports nothing that prints, exits or reads the environment, and the archive's objects
 have no mutable data.
 """
 import re
@@ -17,13 +17,14 @@ def nm(*arguments):
     return subprocess.run(["nm", *arguments], check=True, capture_output=True, text=True).stdout.splitlines()
 
 
-def main(header, shared, static):
-    text = re.sub(r"/\*.*?\*/", "", Path(header).read_text(), flags=re.S)
+def main(*paths):
+    *headers, shared, static = paths
+    text = re.sub(r"/\*.*?\*/", "", "".join(Path(header).read_text() for header in headers), flags=re.S)
     declared = set(re.findall(r"\b(fm_\w+)\s*\(", "".join(re.findall(r"FM_API\b(?!\s*__)[^;]*;", text))))
     exported = {line.split()[-1] for line in nm("-D", "--defined-only", shared)}
     imported = {line.split()[-1].split("@")[0] for line in nm("-D", "--undefined-only", shared)}
-    wrong = [f"{name} is declared in {Path(header).name}, the library lacks it" for name in sorted(declared - exported)]
-    wrong += [f"{name} is exported, {Path(header).name} does not declare it" for name in sorted(exported - declared)]
+    wrong = [f"{name} is declared, the library lacks it" for name in sorted(declared - exported)]
+    wrong += [f"{name} is exported, no public header declares it" for name in sorted(exported - declared)]
     wrong += [f"the library calls {name}" for name in sorted(imported & FORBIDDEN)]
     # Constant tables of pointers lie in .data.rel.ro; what lies in .data or .bss can change.
     for line in nm("-f", "sysv", static):

@@ -28,8 +28,8 @@ cppcheck_all() {
 }
 
 header_alone() {
-    echo '#include "flash_moe.h"' | clang -x c -std=c99 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I include - &&
-        echo '#include "flash_moe.h"' | clang -x c++ -std=c++11 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I include -
+    echo '#include "flash_moe_tools.h"' | clang -x c -std=c99 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I include - &&
+        echo '#include "flash_moe_tools.h"' | clang -x c++ -std=c++11 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -I include -
 }
 
 clang_build() {

@@ -1,9 +1,10 @@
 /* base/pool.c: see pool.h.
  *
- * A run is published as one 64-bit ticket: the number of the run and the tasks of it that nobody has taken. Who takes one lowers the ticket by one. While
- * tasks are left the owner is inside fm_pool_run, so what the ticket refers to stands still; with none left no ticket can be taken. So the owner waits for
- * the tasks only, never for a worker that slept through the run. Workers look for the next run for some microseconds before they sleep, because runs follow
- * each other closely. */
+ * A run is published as one 64-bit word: its number and how many tasks it has. Each thread has a lane, an equal share of consecutive tasks, and a ticket that
+ * says how many of them are taken in which run; who takes one raises the ticket by one. A thread works through its own lane, which nobody else's cache wants,
+ * then helps the others. While a task is not done the owner is inside fm_pool_run, so what the run refers to stands still; and a run is done only when
+ * every ticket says so, so one that was read in an earlier run cannot be raised any more. The owner waits for the tasks only, never for a worker that slept
+ * through the run. Workers look for the next run for some microseconds before they sleep, because runs follow each other closely. */
 #include "base/pool.h"
 
 #include <pthread.h>
@@ -27,6 +28,7 @@
 #define STOP UINT32_MAX /* the run that ends the workers */
 
 typedef struct worker {
+    _Alignas(64) _Atomic(uint64_t) ticket; /* number of the run << 32 | tasks of the lane that are taken in it */
     fm_pool *pool;
     pthread_t id;
     int index;
@@ -34,15 +36,14 @@ typedef struct worker {
 
 struct fm_pool {
     int n_threads, spins;
-    _Atomic(fm_task_fn) fn; /* of the present run, as are arg and n_tasks */
+    _Atomic(fm_task_fn) fn; /* of the present run, as is arg */
     _Atomic(void *) arg;
-    atomic_int n_tasks;
-    _Alignas(64) _Atomic(uint64_t) ticket; /* number of the run << 32 | tasks not taken */
-    _Alignas(64) atomic_int unfinished;    /* tasks of the run that are not done */
+    _Alignas(64) _Atomic(uint64_t) run; /* its number << 32 | its tasks */
+    _Alignas(64) atomic_int unfinished; /* tasks of the run that are not done */
     _Alignas(64) atomic_int sleepers;
     pthread_mutex_t mutex;
     pthread_cond_t wake;
-    worker workers[];
+    worker workers[]; /* the owner's lane first */
 };
 
 unsigned long fm_pool_enter(void) {
@@ -70,31 +71,43 @@ void fm_pool_leave(unsigned long mode) {
 #endif
 }
 
-/* Takes tasks until none is left; returns the number of the last run that it saw. */
-static uint32_t work(fm_pool *pool, int thread) {
-    uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
-    while ((uint32_t)ticket) {
-        fm_task_fn fn = atomic_load_explicit(&pool->fn, memory_order_relaxed);
-        void *arg = atomic_load_explicit(&pool->arg, memory_order_relaxed);
-        int task = atomic_load_explicit(&pool->n_tasks, memory_order_relaxed) - (int)(uint32_t)ticket;
-        /* Only if the ticket is still the one that was read do the three belong to it. */
-        if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket - 1, memory_order_acq_rel, memory_order_acquire)) continue;
-        fn(arg, task, thread);
-        atomic_fetch_sub_explicit(&pool->unfinished, 1, memory_order_release);
-        ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+/* Takes tasks of a lane until none is left; returns how many. */
+static int work_lane(fm_pool *pool, uint64_t run, int lane, int thread) {
+    uint32_t number = (uint32_t)(run >> 32), n_tasks = (uint32_t)run, n_lanes = (uint32_t)pool->n_threads, l = (uint32_t)lane;
+    uint32_t share = n_tasks / n_lanes, rest = n_tasks % n_lanes, n = share + (l < rest), first = l * share + (l < rest ? l : rest);
+    _Atomic(uint64_t) *lane_ticket = &pool->workers[lane].ticket;
+    uint64_t ticket = atomic_load_explicit(lane_ticket, memory_order_acquire);
+    int done = 0;
+    while (true) {
+        uint32_t of = (uint32_t)(ticket >> 32), taken = of == number ? (uint32_t)ticket : 0;
+        if (taken >= n || (int32_t)(of - number) > 0) return done;
+        if (!atomic_compare_exchange_weak_explicit(lane_ticket, &ticket, (uint64_t)number << 32 | (taken + 1), memory_order_acq_rel, memory_order_acquire))
+            continue;
+        atomic_load_explicit(&pool->fn, memory_order_relaxed)(atomic_load_explicit(&pool->arg, memory_order_relaxed), (int)(first + taken), thread);
+        done++;
+        ticket = (uint64_t)number << 32 | (taken + 1);
     }
-    return (uint32_t)(ticket >> 32);
+}
+
+/* Works through the present run; returns its number. */
+static uint32_t work(fm_pool *pool, int thread) {
+    uint64_t run = atomic_load_explicit(&pool->run, memory_order_acquire);
+    for (int i = 0, lane = thread; i < pool->n_threads; i++, lane = lane + 1 < pool->n_threads ? lane + 1 : 0) {
+        int done = work_lane(pool, run, lane, thread);
+        if (done && atomic_fetch_sub_explicit(&pool->unfinished, done, memory_order_acq_rel) == done) break;
+    }
+    return (uint32_t)(run >> 32);
 }
 
 /* Waits until the run is another than seen. */
 static void await_run(fm_pool *pool, uint32_t seen) {
     for (int i = 0; i < pool->spins; i++) {
-        if (atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> 32 != seen) return;
+        if (atomic_load_explicit(&pool->run, memory_order_relaxed) >> 32 != seen) return;
         RELAX();
     }
     pthread_mutex_lock(&pool->mutex);
     atomic_fetch_add(&pool->sleepers, 1);
-    while (atomic_load(&pool->ticket) >> 32 == seen) pthread_cond_wait(&pool->wake, &pool->mutex);
+    while (atomic_load(&pool->run) >> 32 == seen) pthread_cond_wait(&pool->wake, &pool->mutex);
     atomic_fetch_sub(&pool->sleepers, 1);
     pthread_mutex_unlock(&pool->mutex);
 }
@@ -109,9 +122,9 @@ static void *worker_main(void *arg) {
     return NULL;
 }
 
-/* Publishes a run and wakes who sleeps. A worker counts itself a sleeper before it looks at the ticket for the last time, so none is missed. */
+/* Publishes a run and wakes who sleeps. A worker counts itself a sleeper before it looks at the run for the last time, so none is missed. */
 static void publish(fm_pool *pool, uint32_t run, int n_tasks) {
-    atomic_store(&pool->ticket, (uint64_t)run << 32 | (uint32_t)n_tasks);
+    atomic_store(&pool->run, (uint64_t)run << 32 | (uint32_t)n_tasks);
     if (atomic_load(&pool->sleepers) == 0) return;
     pthread_mutex_lock(&pool->mutex);
     pthread_cond_broadcast(&pool->wake);
@@ -125,9 +138,8 @@ void fm_pool_run(fm_pool *pool, int n_tasks, fm_task_fn fn, void *arg) {
     }
     atomic_store_explicit(&pool->fn, fn, memory_order_relaxed);
     atomic_store_explicit(&pool->arg, arg, memory_order_relaxed);
-    atomic_store_explicit(&pool->n_tasks, n_tasks, memory_order_relaxed);
     atomic_store_explicit(&pool->unfinished, n_tasks, memory_order_relaxed);
-    uint32_t run = (uint32_t)(atomic_load_explicit(&pool->ticket, memory_order_relaxed) >> 32) + 1;
+    uint32_t run = (uint32_t)(atomic_load_explicit(&pool->run, memory_order_relaxed) >> 32) + 1;
     publish(pool, run == STOP ? 0 : run, n_tasks);
     work(pool, 0);
     for (int i = 0; atomic_load_explicit(&pool->unfinished, memory_order_acquire); i++) {
@@ -146,7 +158,8 @@ static int start_workers(fm_pool *pool, fm_error *err) {
     int rc = 0, wanted = pool->n_threads;
     for (pool->n_threads = 1; pool->n_threads < wanted && rc == 0;) {
         worker *w = &pool->workers[pool->n_threads];
-        *w = (worker){.pool = pool, .index = pool->n_threads};
+        w->pool = pool;
+        w->index = pool->n_threads;
         rc = pthread_create(&w->id, NULL, worker_main, w);
         if (rc == 0) pool->n_threads++;
 #if defined(__linux__)

@@ -33,6 +33,27 @@ double fm_now(void) {
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+uint64_t fm_cache_bytes(void) {
+    uint64_t most = 0;
+#if defined(__APPLE__)
+    static const char *const names[] = {"hw.l2cachesize", "hw.l3cachesize", "hw.perflevel0.l2cachesize"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        uint64_t bytes = 0;
+        size_t size = sizeof bytes;
+        if (sysctlbyname(names[i], &bytes, &size, NULL, 0) == 0 && bytes > most) most = bytes;
+    }
+#else
+    for (int i = 0; i < 8; i++) {
+        char path[80], text[32], *unit;
+        snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/size", i);
+        if (!fm_cgroup_text(text, sizeof text, path)) break;
+        uint64_t bytes = strtoull(text, &unit, 10) * (*unit == 'M' ? MIB : *unit == 'K' ? 1024 : 1);
+        if (bytes > most) most = bytes;
+    }
+#endif
+    return most;
+}
+
 /* "Name:   123 kB" of a file in /proc, in bytes; 0 if it is not there. */
 static uint64_t proc_kb(const char *path, const char *name) {
     char text[8192];

@@ -26,6 +26,9 @@ uint64_t fm_pressure_poll(fm_pressure *pressure);
 int fm_pressure_open_at(fm_pressure **pressure, const char *root, fm_error *err);
 uint64_t fm_pressure_look(fm_pressure *pressure, double seconds);
 
+/* Bytes of the largest cache that the first CPU reaches; 0 where unknown. */
+uint64_t fm_cache_bytes(void);
+
 #if defined(__linux__)
 #include <sched.h>
 /* How many CPUs of a list as /sys has it ("0-7,16") are in a set; 0 for what is no list. */

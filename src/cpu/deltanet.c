@@ -6,6 +6,8 @@
 #include "base/math.h"
 #include "cpu/cpu.h"
 
+#define SHORT_TOKENS 8 /* a span: below this many, a key head is one task, with fewer steps to wait for; from here on there are more tasks */
+
 typedef struct delta_work {
     fm_device *device;
     const fm_layer_weights *w;
@@ -23,43 +25,52 @@ size_t fm_deltanet_floats(const fm_description *d, int n) {
     return (size_t)n * (2 * channels + 2 * values + 2 * (size_t)d->n_value_heads);
 }
 
-/* Convolution, norms, decay and beta of one token. */
-static void prepare_task(void *arg, int token, int thread) {
-    (void)thread;
-    const delta_work *w = arg;
+/* A run of channels: of queries, of keys or of values. */
+typedef struct channels {
+    size_t first, n;
+} channels;
+
+/* The channels of n key heads and of the value heads that they serve. */
+static void channels_of(const fm_description *d, int key_head, int n, channels c[3]) {
+    size_t dk = (size_t)d->key_dim, values = (size_t)(d->n_value_heads / d->n_key_heads) * (size_t)d->value_dim, keys = (size_t)d->n_key_heads * dk;
+    c[0] = (channels){(size_t)key_head * dk, (size_t)n * dk};
+    c[1] = (channels){keys + c[0].first, c[0].n};
+    c[2] = (channels){2 * keys + (size_t)key_head * values, (size_t)n * values};
+}
+
+/* Convolution, norms, decay and beta of one token in n key heads. */
+static void prepare(const delta_work *w, const fm_span *span, int token, int key_head, int n) {
     fm_device *dev = w->device;
     const fm_description *d = dev->d;
-    const fm_span *span = dev->batch.spans;
-    while (token >= span->first + span->n) span++;
     const fm_layer_state *state = &span->state->layers[w->layer];
     const float *taps[16];
     for (int j = 0; j < d->conv_taps; j++) {
         int back = token - span->first - (d->conv_taps - 1) + j; /* row of the span; before it, rows of the state */
         taps[j] = back >= 0 ? w->raw + (size_t)(span->first + back) * w->channels : state->conv + (size_t)(d->conv_taps - 1 + back) * w->channels;
     }
-    float *x = w->mixed + (size_t)token * w->channels;
-    dev->k->conv_silu(w->w->vector[FM_DELTA_CONV], taps, d->conv_taps, (int)w->channels, 0, (int)w->channels, x);
-    float scale = 1 / sqrtf((float)d->key_dim);
-    for (int i = 0; i < d->n_key_heads; i++) {
-        float *q = x + (size_t)i * (size_t)d->key_dim, *k = q + (size_t)d->n_key_heads * (size_t)d->key_dim;
+    float *x = w->mixed + (size_t)token * w->channels, scale = 1 / sqrtf((float)d->key_dim);
+    channels c[3];
+    channels_of(d, key_head, n, c);
+    for (int i = 0; i < 3; i++)
+        dev->k->conv_silu(w->w->vector[FM_DELTA_CONV], taps, d->conv_taps, (int)w->channels, (int)c[i].first, (int)(c[i].first + c[i].n), x);
+    for (size_t i = 0; i < c[0].n; i += (size_t)d->key_dim) {
+        float *q = x + c[0].first + i, *k = x + c[1].first + i;
         dev->k->l2_norm(q, d->key_dim, 1e-6f, scale, q);
         dev->k->l2_norm(k, d->key_dim, 1e-6f, 1, k);
     }
     float *a = w->a + (size_t)token * (size_t)d->n_value_heads, *b = w->b + (size_t)token * (size_t)d->n_value_heads;
-    for (int i = 0; i < d->n_value_heads; i++) {
+    int served = d->n_value_heads / d->n_key_heads;
+    for (int i = key_head * served; i < (key_head + n) * served; i++) {
         a[i] = fm_expf(-fm_expf(w->w->vector[FM_DELTA_A_LOG][i]) * fm_softplusf(a[i] + w->w->vector[FM_DELTA_DT_BIAS][i]));
         b[i] = fm_sigmoidf(b[i]);
     }
 }
 
 /* One value head of one span: its tokens one after the other. */
-static void head_task(void *arg, int task, int thread) {
-    (void)thread;
-    const delta_work *w = arg;
+static void value_head(const delta_work *w, const fm_span *span, int head) {
     fm_device *dev = w->device;
     const fm_description *d = dev->d;
-    const fm_span *span = &dev->batch.spans[task / d->n_value_heads];
-    int head = task % d->n_value_heads, key_head = head / (d->n_value_heads / d->n_key_heads);
+    int key_head = head / (d->n_value_heads / d->n_key_heads);
     size_t dk = (size_t)d->key_dim, dv = (size_t)d->value_dim, keys = (size_t)d->n_key_heads * dk;
     float *memory = span->state->layers[w->layer].memory + (size_t)head * dk * dv;
     size_t first = (size_t)span->first, heads = (size_t)d->n_value_heads, gate = first * heads + (size_t)head;
@@ -76,15 +87,44 @@ static void head_task(void *arg, int task, int thread) {
     }
 }
 
-/* The last raw rows stay for the next batch. Oldest first, so a row is read before it is overwritten. */
-static void keep_taps(const delta_work *w, const fm_span *span) {
+/* The last raw rows of n key heads stay for the next batch. Oldest first, so a row is read before it is overwritten. */
+static void keep_taps(const delta_work *w, const fm_span *span, int key_head, int n) {
     int rows = w->device->d->conv_taps - 1;
     float *conv = span->state->layers[w->layer].conv;
+    channels c[3];
+    channels_of(w->device->d, key_head, n, c);
     for (int j = 0; j < rows; j++) {
         int back = span->n - rows + j;
         const float *from = back >= 0 ? w->raw + (size_t)(span->first + back) * w->channels : conv + (size_t)(rows + back) * w->channels;
-        memmove(conv + (size_t)j * w->channels, from, w->channels * sizeof *conv);
+        for (int i = 0; i < 3; i++) memmove(conv + (size_t)j * w->channels + c[i].first, from + c[i].first, c[i].n * sizeof *conv);
     }
+}
+
+static void prepare_task(void *arg, int token, int thread) {
+    (void)thread;
+    const delta_work *w = arg;
+    const fm_span *span = w->device->batch.spans;
+    while (token >= span->first + span->n) span++;
+    prepare(w, span, token, 0, w->device->d->n_key_heads);
+}
+
+static void value_head_task(void *arg, int task, int thread) {
+    (void)thread;
+    const delta_work *w = arg;
+    int n = w->device->d->n_value_heads;
+    value_head(w, &w->device->batch.spans[task / n], task % n);
+}
+
+/* All that a key head of a short span needs, in one task. */
+static void key_head_task(void *arg, int task, int thread) {
+    (void)thread;
+    const delta_work *w = arg;
+    const fm_description *d = w->device->d;
+    const fm_span *span = &w->device->batch.spans[task / d->n_key_heads];
+    int key_head = task % d->n_key_heads, served = d->n_value_heads / d->n_key_heads;
+    for (int t = span->first; t < span->first + span->n; t++) prepare(w, span, t, key_head, 1);
+    for (int i = key_head * served; i < (key_head + 1) * served; i++) value_head(w, span, i);
+    keep_taps(w, span, key_head, 1);
 }
 
 void fm_deltanet(fm_device *dev, int layer) {
@@ -107,9 +147,13 @@ void fm_deltanet(fm_device *dev, int layer) {
         {.matrix = &lw->matrix[FM_DELTA_B], .input = &dev->input, .n = dev->batch.n, .y = w.b, .ldy = heads, .exact = true},
     };
     fm_multiply(dev, products, 4);
-    fm_pool_run(dev->config.pool, dev->batch.n, prepare_task, &w);
-    fm_pool_run(dev->config.pool, dev->batch.n_spans * d->n_value_heads, head_task, &w);
-    for (int i = 0; i < dev->batch.n_spans; i++) keep_taps(&w, &dev->batch.spans[i]);
+    if (dev->batch.n < SHORT_TOKENS * dev->batch.n_spans) {
+        fm_pool_run(dev->config.pool, dev->batch.n_spans * d->n_key_heads, key_head_task, &w);
+    } else {
+        fm_pool_run(dev->config.pool, dev->batch.n, prepare_task, &w);
+        fm_pool_run(dev->config.pool, dev->batch.n_spans * d->n_value_heads, value_head_task, &w);
+        for (int i = 0; i < dev->batch.n_spans; i++) keep_taps(&w, &dev->batch.spans[i], 0, d->n_key_heads);
+    }
     fm_input_set(&dev->inner, w.out, w.values, dev->batch.n, (int)w.values);
     fm_linear(dev, &lw->matrix[FM_DELTA_OUT], &dev->inner, dev->out, (size_t)d->hidden);
 }

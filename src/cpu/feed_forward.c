@@ -34,24 +34,26 @@ static void activate(fm_device *dev, float *gate, float *up, int n, int width) {
     fm_input_set(&dev->inner, gate, (size_t)width, n, width);
 }
 
-/* Rows [first, first + n) of out = down(silu(gate h) * (up h)). */
-static void gated_mlp(fm_device *dev, const fm_matrix *const m[3], int first, int n, float *out) {
+/* Rows [first, first + n) of out = down(silu(gate h) * (up h)). with, of one row (NULL: none), is multiplied in passing, in f32; its products [n] are returned. */
+static const float *gated_mlp(fm_device *dev, const fm_matrix *const m[3], const fm_matrix *with, int first, int n, float *out) {
     size_t width = (size_t)m[0]->type.rows;
-    float *gate = dev->scratch, *up = gate + (size_t)n * width;
-    fm_product products[2] = {
+    float *gate = dev->scratch, *up = gate + (size_t)n * width, *y = up + (size_t)n * width;
+    fm_product products[3] = {
         {.matrix = m[0], .input = &dev->input, .tokens = dev->iota + first, .n = n, .y = gate, .ldy = width},
         {.matrix = m[1], .input = &dev->input, .tokens = dev->iota + first, .n = n, .y = up, .ldy = width},
+        {.matrix = with, .input = &dev->input, .tokens = dev->iota + first, .n = n, .y = y, .ldy = 1, .exact = true},
     };
-    fm_multiply(dev, products, 2);
+    fm_multiply(dev, products, with ? 3 : 2);
     activate(dev, gate, up, n, (int)width);
     fm_linear(dev, m[2], &dev->inner, out + (size_t)first * (size_t)dev->d->hidden, (size_t)dev->d->hidden);
+    return y;
 }
 
 void fm_dense(fm_device *dev, int layer) {
     const fm_layer_weights *lw = &dev->config.weights->layers[layer];
     const fm_matrix *const m[3] = {&lw->matrix[FM_DENSE_GATE_PROJ], &lw->matrix[FM_DENSE_UP_PROJ], &lw->matrix[FM_DENSE_DOWN_PROJ]};
     fm_norm_input(dev, lw->vector[FM_NORM2]);
-    gated_mlp(dev, m, 0, dev->batch.n, dev->out);
+    gated_mlp(dev, m, NULL, 0, dev->batch.n, dev->out);
     fm_add_out(dev);
 }
 
@@ -59,12 +61,9 @@ void fm_dense(fm_device *dev, int layer) {
 static void shared_piece(fm_device *dev, const fm_layer_weights *lw, int first, int n) {
     const fm_matrix *const m[3] = {&lw->matrix[FM_SHARED_GATE_PROJ], &lw->matrix[FM_SHARED_UP_PROJ], &lw->matrix[FM_SHARED_DOWN_PROJ]};
     size_t hidden = (size_t)dev->d->hidden;
-    gated_mlp(dev, m, first, n, dev->shared);
-    fm_product gate = {
-        .matrix = &lw->matrix[FM_SHARED_GATE], .input = &dev->input, .tokens = dev->iota + first, .n = n, .y = dev->scratch, .ldy = 1, .exact = true};
-    fm_multiply(dev, &gate, 1);
+    const float *gate = gated_mlp(dev, m, &lw->matrix[FM_SHARED_GATE], first, n, dev->shared);
     for (int t = 0; t < n; t++) {
-        float s = fm_sigmoidf(dev->scratch[t]), *row = dev->shared + (size_t)(first + t) * hidden;
+        float s = fm_sigmoidf(gate[t]), *row = dev->shared + (size_t)(first + t) * hidden;
         for (size_t i = 0; i < hidden; i++) row[i] *= s;
     }
 }

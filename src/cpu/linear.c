@@ -8,6 +8,7 @@
 #define LEAST_BYTES ((size_t)32 << 10)
 #define MOST_BYTES ((size_t)4 << 20)
 #define PRODUCTS_A_BYTE 10 /* that are computed in the time in which a byte of weights is read, about */
+#define BYTES_A_PRODUCT 2  /* with quantised weights and f32 activations, which take longer than reading */
 
 size_t fm_input_bytes(int n_kinds, int n, int cols) {
     /* Of group 32, the finer: q, scale and sum. Each block is rounded to 64 bytes. */
@@ -90,7 +91,9 @@ static void multiply_task(void *arg, int task, int thread) {
 /* What a strip costs, in bytes of weights read or, for many tokens, in products worth as much. */
 static size_t strip_cost(const fm_product *p) {
     const fm_matrix_type *t = &p->matrix->type;
-    size_t read = fm_matrix_strip_bytes(t), rows = t->format == FM_FORMAT_R16 ? 16 : 1, computed = rows * (size_t)t->cols * (size_t)p->n / PRODUCTS_A_BYTE;
+    bool r16 = t->format == FM_FORMAT_R16;
+    size_t n = (size_t)(r16 ? 16 : 1) * (size_t)t->cols * (size_t)p->n, read = fm_matrix_strip_bytes(t);
+    size_t computed = r16 && p->exact ? n * BYTES_A_PRODUCT : n / PRODUCTS_A_BYTE;
     return read > computed ? read : computed;
 }
 

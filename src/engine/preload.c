@@ -68,9 +68,9 @@ static int list_keys(const fm_engine *e, const float *heat, int *keys) {
     int n = 0, n_keys = d->n_layers * d->n_experts, most = fm_store_n_slots(e->store) - e->plan.n_guesses;
     ranked *order = heat ? malloc((size_t)n_keys * sizeof *order) : NULL;
     for (int key = 0; key < n_keys; key++) {
-        if (!d->layers[key / d->n_experts].moe || (order && heat[key] <= 0)) continue;
+        if (!d->layers[key / d->n_experts].moe || (heat && heat[key] <= 0)) continue;
         keys[n] = key;
-        if (order) order[n] = (ranked){heat[key], key};
+        if (heat && order) order[n] = (ranked){heat[key], key};
         n++;
     }
     if (order) qsort(order, (size_t)n, sizeof *order, hotter);

@@ -1,7 +1,8 @@
 /* engine/sampler.c: from logits to a token: biases, penalties, temperature, top-k, min-p, top-p and the draw. It owns its copy of the options, the counts of
  * the tokens it was told of, and its random numbers; it knows nothing of sessions or text.
  *
- * A whole vocabulary is never sorted: top-k keeps the best k in a heap, top-p takes from a heap until it has its mass. Of equal logits the lower id is the
+ * A whole vocabulary is never sorted, and is passed over in blocks whose best logit is not good enough: top-k keeps the best k in a heap, top-p takes from a heap
+ * until it has its mass. Of equal logits the lower id is the
  * better one, so that every answer is determined. */
 #include <assert.h>
 #include <float.h>
@@ -15,6 +16,7 @@
 
 #define MAX_REPEAT_LAST (1 << 20)
 #define MAX_BIAS 1e9f /* keeps logit + bias finite */
+#define BLOCK 64      /* logits whose best one is looked at first */
 
 typedef struct candidate {
     float logit;  /* after biases and penalties */
@@ -26,6 +28,7 @@ struct fm_sampler {
     fm_sampling options; /* options.bias is a copy of our own */
     int vocab;
     candidate *candidates; /* [vocab] */
+    float *adjusted;       /* [vocab] logits with biases and penalties; NULL: there are none */
     int32_t *counts;       /* [vocab] among the tokens that the penalties look at; NULL: no penalty */
     int32_t *recent;       /* [repeat_last] ring of those tokens; NULL: all are looked at */
     int n_recent, oldest;
@@ -106,6 +109,7 @@ int fm_sampler_open(fm_sampler **out, int vocab, const fm_sampling *sampling, fm
     s->vocab = vocab;
     seed_random(s->random, sampling->seed);
     if (!(s->candidates = malloc((size_t)vocab * sizeof *s->candidates))) goto fail;
+    if ((has_penalty(sampling) || sampling->n_bias) && !(s->adjusted = malloc((size_t)vocab * sizeof *s->adjusted))) goto fail;
     if (has_penalty(sampling)) {
         if (!(s->counts = calloc((size_t)vocab, sizeof *s->counts))) goto fail;
         if (sampling->repeat_last > 0 && !(s->recent = malloc((size_t)sampling->repeat_last * sizeof *s->recent))) goto fail;
@@ -131,6 +135,7 @@ void fm_sampler_close(fm_sampler **sampler) {
     free((void *)s->options.bias);
     free(s->recent);
     free(s->counts);
+    free(s->adjusted);
     free(s->candidates);
     free(s);
     *sampler = NULL;
@@ -152,39 +157,58 @@ void fm_sampler_feed(fm_sampler *s, int32_t id) {
 
 /* ---- the logits that count ---- */
 
-/* Fills candidates with every token, biases and penalties applied. */
-static void adjust(fm_sampler *s, const float *logits /* [vocab] */) {
+/* The logits [vocab] with biases and penalties. */
+static const float *adjust(fm_sampler *s, const float *logits /* [vocab] */) {
     const fm_sampling *o = &s->options;
 
-    for (int i = 0; i < s->vocab; i++) s->candidates[i] = (candidate){.logit = logits[i], .id = i};
-    for (int i = 0; i < o->n_bias; i++) s->candidates[o->bias[i].id].logit += o->bias[i].bias;
-    if (!s->counts) return;
-    for (int i = 0; i < s->vocab; i++) {
+    if (!s->adjusted) return logits;
+    memcpy(s->adjusted, logits, (size_t)s->vocab * sizeof *logits);
+    for (int i = 0; i < o->n_bias; i++) s->adjusted[o->bias[i].id] += o->bias[i].bias;
+    for (int i = 0; i < s->vocab && s->counts; i++) {
         if (s->counts[i] == 0) continue;
-        float x = s->candidates[i].logit;
+        float x = s->adjusted[i];
         x = x > 0 ? x / o->repeat_penalty : x * o->repeat_penalty;
         x -= o->presence_penalty + (float)s->counts[i] * o->frequency_penalty;
-        s->candidates[i].logit = x < FLT_MAX ? x : FLT_MAX; /* the best one must stay finite */
+        s->adjusted[i] = x < FLT_MAX ? x : FLT_MAX; /* the best one must stay finite */
     }
+    return s->adjusted;
 }
 
 /* -inf is a ban and allowed; NaN and +inf come from a broken computation. */
 static int check_logits(const float *logits, int vocab, fm_error *err) {
-    for (int i = 0; i < vocab; i++)
+    int bad = 0;
+
+    for (int i = 0; i < vocab; i++) bad |= !(logits[i] < INFINITY);
+    for (int i = 0; i < vocab && bad; i++)
         if (!(logits[i] < INFINITY)) return fm_fail(err, FM_ENAN, "the logit of token %d is %s", i, isnan(logits[i]) ? "not a number" : "infinite");
     return 0;
+}
+
+/* The first of [from, vocab) with a logit above `bound`, as far as whole blocks without one can be skipped: a place to look from, or vocab. */
+static int skip(const float *x, int from, int vocab, float bound) {
+    while (vocab - from >= BLOCK) {
+        int above = 0;
+        for (int i = 0; i < BLOCK; i++) above |= x[from + i] > bound;
+        if (above) return from;
+        from += BLOCK;
+    }
+    return from;
 }
 
 static bool better(const candidate *a, const candidate *b) { return a->logit > b->logit || (a->logit == b->logit && a->id < b->id); }
 static bool worse(const candidate *a, const candidate *b) { return better(b, a); }
 
 /* The first of the best; -1 if all are banned. */
-static int32_t best(const candidate *c, int n) {
-    const candidate *found = c;
+static int32_t best(const float *x, int n) {
+    float most = -INFINITY;
+    int32_t found = -1;
 
-    for (int i = 1; i < n; i++)
-        if (better(&c[i], found)) found = &c[i];
-    return found->logit > -INFINITY ? found->id : -1;
+    for (int i = 0; (i = skip(x, i, n, most)) < n;) {
+        for (int end = n - i < BLOCK ? n : i + BLOCK; i < end; i++) {
+            if (x[i] > most) most = x[found = i];
+        }
+    }
+    return found;
 }
 
 /* ---- heaps: `above(a, b)` says that a stands nearer to the root than b ---- */
@@ -208,23 +232,23 @@ static void make_heap(candidate *heap, int n, above_fn *above) {
 
 /* ---- filters: each returns how many candidates are left, at the front ---- */
 
-static int keep_top_k(candidate *c, int n, int k) {
-    if (k == 0 || k >= n) return n;
+/* Fills candidates with the k best that are not banned; k 0: with all. */
+static int keep_top_k(const float *x, int vocab, int k, candidate *c) {
+    int n = 0, i = 0;
+
+    if (k == 0 || k > vocab) k = vocab;
+    for (; i < vocab && n < k; i++)
+        if (x[i] > -INFINITY) c[n++] = (candidate){.logit = x[i], .id = i};
+    if (i == vocab) return n;
     make_heap(c, k, worse); /* the worst of the best k is the one to beat */
-    for (int i = k; i < n; i++) {
-        if (!better(&c[i], &c[0])) continue;
-        c[0] = c[i];
-        sink(c, k, 0, worse);
+    while ((i = skip(x, i, vocab, c[0].logit)) < vocab) {
+        for (int end = vocab - i < BLOCK ? vocab : i + BLOCK; i < end; i++) {
+            if (!(x[i] > c[0].logit)) continue;
+            c[0] = (candidate){.logit = x[i], .id = i};
+            sink(c, k, 0, worse);
+        }
     }
     return k;
-}
-
-static int keep_allowed(candidate *c, int n) {
-    int kept = 0;
-
-    for (int i = 0; i < n; i++)
-        if (c[i].logit > -INFINITY) c[kept++] = c[i];
-    return kept;
 }
 
 /* Fills the weights; the best candidate's is 1, so min-p is a bound on them. A weight of 0 is below what a float can tell from never. */
@@ -288,13 +312,12 @@ int32_t fm_sampler_choose(fm_sampler *s, const float *logits, fm_error *err) {
     int rc, n = s->vocab;
 
     if ((rc = check_logits(logits, s->vocab, err)) < 0) return rc;
-    adjust(s, logits);
+    logits = adjust(s, logits);
     if (o->temperature == 0 || o->top_k == 1) {
-        int32_t id = best(s->candidates, n);
+        int32_t id = best(logits, n);
         return id >= 0 ? id : fm_fail(err, FM_ENAN, "the logits of all %d tokens are minus infinity", s->vocab);
     }
-    if ((n = keep_allowed(s->candidates, n)) == 0) return fm_fail(err, FM_ENAN, "the logits of all %d tokens are minus infinity", s->vocab);
-    n = keep_top_k(s->candidates, n, o->top_k);
+    if ((n = keep_top_k(logits, n, o->top_k, s->candidates)) == 0) return fm_fail(err, FM_ENAN, "the logits of all %d tokens are minus infinity", s->vocab);
     n = keep_min_p(s->candidates, n, o->temperature, o->min_p);
     n = keep_top_p(s->candidates, n, (double)o->top_p);
     return draw(s, n);

@@ -12,7 +12,8 @@
 
 #include "base/cgroup.h"
 
-#define MOST_BYTES ((uint64_t)256 << 20)
+#define ENOUGH_BYTES ((uint64_t)256 << 20) /* to read, where the caches are much smaller */
+#define CACHES 4                           /* times the largest cache otherwise */
 #define LEAST_BYTES ((uint64_t)16 << 20)
 #define TASK_BYTES ((size_t)1 << 20)
 #define PAGE 4096u
@@ -36,7 +37,7 @@ struct fm_machine {
     fm_pool *pools[FM_MAX_RATES];
     fm_region own;
     const uint8_t *memory;
-    size_t memory_bytes;
+    size_t memory_bytes, pass_bytes; /* pass: that the caches hold a small part of */
     fm_io *io;
     fm_region far;
     uint8_t *buffers; /* [n_buffers][read_bytes] that reads go to in turn: far's, or own's */
@@ -86,7 +87,7 @@ static void read_task(void *arg, int task, int thread) {
 
 /* The best pass of a burst: what others do meanwhile is not this machine's doing. */
 static void sample_memory(fm_machine *m, fm_pool *pool, fm_machine_rate *rate, double seconds) {
-    size_t n = m->memory_bytes / TASK_BYTES, most = MOST_BYTES / TASK_BYTES;
+    size_t n = m->memory_bytes / TASK_BYTES, most = m->pass_bytes / TASK_BYTES;
     const uint8_t *first = m->memory;
     double start = fm_now(), best = 0;
     if (n > most) { /* somewhere else each time */
@@ -104,9 +105,9 @@ static void sample_memory(fm_machine *m, fm_pool *pool, fm_machine_rate *rate, d
 }
 
 /* Bytes far above the caches, where there is room. */
-static uint64_t far_bytes(void) {
+static uint64_t far_bytes(const fm_machine *m) {
     uint64_t room = fm_memory_available() / 4;
-    return (room > MOST_BYTES ? MOST_BYTES : room < LEAST_BYTES ? LEAST_BYTES : room) / TASK_BYTES * TASK_BYTES;
+    return (room > m->pass_bytes ? m->pass_bytes : room < LEAST_BYTES ? LEAST_BYTES : room) / TASK_BYTES * TASK_BYTES;
 }
 
 static int open_memory(fm_machine *m, fm_error *err) {
@@ -114,8 +115,10 @@ static int open_memory(fm_machine *m, fm_error *err) {
     int rc = 0;
     m->memory = c->memory;
     m->memory_bytes = c->memory_bytes;
-    if (c->memory_bytes < MOST_BYTES) {
-        m->memory_bytes = (size_t)far_bytes();
+    m->pass_bytes = CACHES * fm_cache_bytes();
+    if (m->pass_bytes < ENOUGH_BYTES) m->pass_bytes = ENOUGH_BYTES;
+    if (c->memory_bytes < m->pass_bytes) {
+        m->memory_bytes = (size_t)far_bytes(m);
         if ((rc = fm_region_open(&m->own, m->memory_bytes, "measuring memory", err)) < 0) return rc;
         memset(m->own.data, 1, m->own.bytes);
         m->memory = m->own.data;
@@ -154,7 +157,7 @@ static int open_disk(fm_machine *m, fm_error *err) {
     for (int depth = 1; depth <= MOST_IN_FLIGHT && (depth == 1 || (uint64_t)depth <= room); depth *= 2) m->disk[m->n_disk++].level = depth;
     int depth = m->disk[m->n_disk - 1].level;
     /* Where memory is read, or as large: into buffers that stay in a cache a disk may deliver faster than into an expert cache. */
-    size_t least = (size_t)m->read_bytes * (size_t)depth, bytes = (size_t)far_bytes();
+    size_t least = (size_t)m->read_bytes * (size_t)depth, bytes = (size_t)far_bytes(m);
     int rc = 0;
     m->buffers = m->own.data;
     if (m->own.bytes < least) {

@@ -5,6 +5,7 @@
 
 #include "cpu/isa/kernels.h"
 #include "engine/engine.h"
+#include "flash_moe_tools.h"
 
 #define FM_MAX_RATES 12
 #define FM_MAX_SAMPLES 512

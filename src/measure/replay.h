@@ -3,6 +3,7 @@
 #define FM_MEASURE_REPLAY_H
 
 #include "experts/policy.h"
+#include "flash_moe_tools.h"
 #include "measure/trace.h"
 
 enum { FM_ACCESS_FORECAST = 1 << FM_REPLAY_PARTS /* of a decoded token and layer with a prediction */, FM_ACCESS_PREDICTED = 2 << FM_REPLAY_PARTS };

@@ -9,6 +9,7 @@
 #define FM_MEASURE_TRACE_H
 
 #include "base/error.h"
+#include "flash_moe_tools.h"
 
 #define FM_TRACE_MAGIC "flash-moe trace" /* 15 bytes */
 #define FM_TRACE_VERSION '1'

@@ -2,6 +2,7 @@
 #ifndef FM_PREPARE_RECIPE_H
 #define FM_PREPARE_RECIPE_H
 
+#include "flash_moe_tools.h"
 #include "formats/pack.h"
 #include "model/family.h"
 #include "prepare/random.h"

@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-#include "flash_moe.h"
+#include "flash_moe_tools.h"
 
 #define COMMON                                                                                                                                                 \
     "\"attention_bias\": false, \"full_attention_interval\": 4, \"head_dim\": 256, \"hidden_act\": \"silu\", \"linear_conv_kernel_dim\": 4, "                  \

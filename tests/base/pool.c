@@ -1,4 +1,5 @@
-/* The pool: each task once, on a thread of its own number, whatever the counts; runs close together and far apart; floating-point mode. */
+/* The pool: each task once, on a thread of its own number, whatever the counts; runs close together and far apart; floating-point mode.
+ * With --bench: what a run costs. */
 #include "base/pool.h"
 
 #include <dirent.h>
@@ -8,6 +9,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include "base/system.h"
 #include "test.h"
 
 enum { MAX_TASKS = 10000, MAX_THREADS = 16 };
@@ -130,7 +132,45 @@ static int n_named(const char *name) {
     return n;
 }
 
-int main(void) {
+/* About two microseconds of work in registers. */
+static void chain(void *arg, int i, int thread) {
+    (void)arg, (void)thread;
+    volatile double sink;
+    double x = i;
+    for (int j = 0; j < 1000; j++) x = x * 0.5 + 1;
+    sink = x;
+    (void)sink;
+}
+
+/* Microseconds a run beyond what its tasks take, by threads and tasks a thread. */
+static int bench(void) {
+    double task = 1e9;
+    for (int round = 0; round < 100; round++) {
+        double start = fm_now();
+        for (int i = 0; i < 100; i++) chain(NULL, i, 0);
+        double t = (fm_now() - start) / 100;
+        task = t < task ? t : task;
+    }
+    for (int n_threads = 2, most = fm_cpu_count(); n_threads <= most; n_threads *= 2) {
+        fm_pool *pool;
+        MUST(fm_pool_open(&pool, n_threads, err));
+        for (int per = 1; per <= 8; per *= 2) {
+            double least = 1e9;
+            for (int round = 0; round < 20; round++) {
+                double start = fm_now();
+                for (int i = 0; i < 1000; i++) fm_pool_run(pool, per * n_threads, chain, NULL);
+                double t = (fm_now() - start) / 1000 - per * task;
+                least = t < least ? t : least;
+            }
+            printf("%3d threads, %d tasks each of %.2f us: %6.2f us more\n", n_threads, per, 1e6 * task, 1e6 * least);
+        }
+        fm_pool_close(&pool);
+    }
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
     static const int threads[] = {1, 2, 3, MAX_THREADS};
     for (size_t i = 0; i < sizeof threads / sizeof *threads; i++) {
         test_once(threads[i]);

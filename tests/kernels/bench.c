@@ -8,6 +8,7 @@
 #include "kernels_test.h"
 
 #define BYTES ((size_t)600 << 20)
+#define RUN_BYTES ((size_t)4 << 20)
 #define ROUNDS 5
 
 typedef struct stream {
@@ -66,7 +67,8 @@ static double best(fm_pool *pool, stream *s, int n_strips, fm_task_fn fn) {
 static void bench_product(fm_pool *pool, const fm_kernels *k, fm_matrix_type type, const void *memory, int n, bool int8) {
     type.rows = type.format == FM_FORMAT_R16 ? 16 : 1;
     size_t strip = fm_matrix_bytes(&type);
-    int n_strips = (int)(BYTES / (n > 4 ? 16 : 1) / strip), step = (int)(((size_t)64 << 10) / strip) + 1;
+    /* What the memory gives depends on how far apart the threads read: long runs, as fm_multiply hands them out. */
+    int n_strips = (int)(BYTES / (n > 4 ? 16 : 1) / strip), step = (int)(RUN_BYTES / (n > 4 ? 16 : 1) / strip) + 1;
     n_strips -= n_strips % step;
     type.rows *= n_strips;
     stream s = {.k = k, .matrix = {.type = type, .data = memory}, .n = n, .step = step};

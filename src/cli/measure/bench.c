@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "flash_moe_tools.h"
 
 struct bench_options {
     struct engine_choices engine;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cli/cli.h"
+#include "flash_moe_tools.h"
 
 struct replay_options {
     const char *budgets, *slots;

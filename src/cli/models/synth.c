@@ -2,6 +2,7 @@
 #include <stdio.h>
 
 #include "cli/cli.h"
+#include "flash_moe_tools.h"
 
 struct synth_options {
     const char *output, *tokenizer;

@@ -48,8 +48,7 @@ static const struct cli_option sampling_table[] = {
 
 static const struct cli_option report_table[] = {
     {"heat", 0, OPTION_TEXT, AT(heat), "FILE",
-     "remembers which experts were used most, for the next start; off: nowhere\n(default: a file of the model's in the user's cache directory)", 0,
-     0},
+     "remembers which experts were used most, for the next start; off: nowhere\n(default: a file of the model's in the user's cache directory)", 0, 0},
     {"stats", 0, OPTION_FLAG, AT(stats), NULL, "also say what memory, experts, disk and CPU did", 0, 0},
     {"timing", 0, OPTION_FLAG, AT(timing), NULL, "also say where the time went", 0, 0},
     {"json", 0, OPTION_FLAG, AT(json), NULL, "one JSON object instead of the text", 0, 0},

@@ -1,0 +1,205 @@
+/* flash_moe_tools.h: the public interface's second part: models of random weights, and measuring: speed and its limits, recorded routing. Conventions are flash_moe.h's. */
+#ifndef FLASH_MOE_TOOLS_H
+#define FLASH_MOE_TOOLS_H
+
+#include "flash_moe.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- synth: a model of random weights ------------------------------------------------------------------------------ */
+
+typedef struct fm_synth_options {
+    size_t size;           /* sizeof(fm_synth_options) */
+    int n_layers;          /* 0: the config's */
+    int bits;              /* of experts and dense part: 2, 3, 4, 5, 6 or 8; 0: 4. Routers and shared experts' gates have 8, as in MLX snapshots */
+    int group;             /* 32, 64 or 128; 0: 64 */
+    int share_layers;      /* files of experts that are written; layers with experts take them in turn; 0: one for each */
+    uint64_t seed;         /* the same seed and options give the same bytes, whatever the threads and the CPU */
+    int n_threads;         /* 0: one per usable CPU and one more, as they wait for the disk */
+    const char *tokenizer; /* directory whose tokenizer and chat template files are copied; NULL: the model has none */
+    /* what is "writing the dense part" or "writing experts", in bytes. Return non-zero to cancel. NULL: none. */
+    int (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
+    void *user; /* handed to progress */
+} fm_synth_options;
+
+#define FM_SYNTH_OPTIONS_INIT                                                                                                                                  \
+    { .size = sizeof(fm_synth_options) }
+
+/* The shapes of published models that are known by name: the name of the i-th and in *summary (may be NULL) a line about it; NULL after the last. */
+FM_API const char *fm_synth_shape(int i, const char **summary);
+
+typedef struct fm_synth_plan {
+    char architecture[96];
+    int n_layers, n_moe_layers, n_experts;
+    int n_files;           /* of experts that are written */
+    uint64_t dense_bytes;  /* dense.safetensors */
+    uint64_t expert_bytes; /* one expert */
+    uint64_t file_bytes;   /* the experts of one layer */
+    uint64_t bank_bytes;   /* the experts of all layers, as the model sees them */
+    uint64_t disk_bytes;   /* what is written: dense_bytes and n_files * file_bytes */
+    uint64_t free_bytes;   /* on the file system where directory is to be; 0 without directory */
+} fm_synth_plan;
+
+/* What fm_synth would write. config: a known name, in any case of letters, or the path of a config.json or of a directory with one. directory may be NULL. */
+FM_API int fm_synth_plan_make(fm_synth_plan *out, const char *config, const char *directory, const fm_synth_options *options, fm_error *err);
+
+typedef struct fm_synth_result {
+    int n_threads;
+    uint64_t written_bytes;
+    double seconds;                         /* from begin to end */
+    double random_seconds, writing_seconds; /* of all threads together: making numbers; checksums and the disk */
+} fm_synth_result;
+
+/* Writes a packed model of random weights that runs like a real one of this shape and says nothing sensible. It appears as directory when it is whole, which must
+ * not be there before; an error leaves nothing. FM_EIO before anything is written when it does not fit the disk. result may be NULL. */
+FM_API int fm_synth(const char *config, const char *directory, const fm_synth_options *options, fm_synth_result *result, fm_error *err);
+
+/* ---- bench: this machine, this model, and which share of the limit was reached ------------------------------------- */
+
+#define FM_BENCH_PREFILLS 8
+#define FM_BENCH_RATES 12
+#define FM_BENCH_WARNINGS 8
+#define FM_BENCH_MAX_RUNS 100
+
+typedef struct fm_bench_options {
+    size_t size;
+    int n_runs;                     /* of each case; 0: 5 */
+    int n_tokens;                   /* decoded in a run; 0: 64 */
+    int n_prefill;                  /* 0: 128, 512 and 2048 tokens, as far as they fit in the context */
+    int prefill[FM_BENCH_PREFILLS]; /* lengths of prompts */
+    const char *routing; /* NULL or "model": the model's own; a preset ("uniform", "128x8" …), or the path of a trace or of a JSON file {"exponent", "reuse"} */
+} fm_bench_options;
+
+#define FM_BENCH_OPTIONS_INIT                                                                                                                                  \
+    { .size = sizeof(fm_bench_options) }
+
+typedef struct fm_spread { /* of several samples */
+    double median, least, most;
+} fm_spread;
+
+typedef struct fm_bench_rate {
+    int level; /* threads that read memory; disk reads in flight */
+    fm_spread bytes_per_second;
+} fm_bench_rate;
+
+typedef struct fm_bench_case { /* medians of its runs; sums are of one run */
+    char name[16];             /* "warm", "cold", "rotating", "prefill" */
+    int n_runs, n_tokens;
+    fm_spread tokens_per_second;
+    double hit_rate;             /* of the experts asked for; 1 if there are none */
+    double disk_bytes_per_token; /* that the disk delivered */
+    double ram_bytes_per_token;  /* weights, states and experts read, and missed experts written */
+    double stall_seconds;        /* computing thread waiting for the disk */
+    double compute_seconds;      /* computing thread at work */
+    fm_spread share_of_limit;    /* decode: the floor without prediction; prefill: max(disk, products, memory); over the time taken */
+    fm_spread share_of_ideal;    /* max(memory, disk) of all bytes, as if everything could overlap; over the time taken. Prefill: 0 */
+} fm_bench_case;
+
+typedef struct fm_bench {
+    int n_threads;
+    fm_bench_rate ram[FM_BENCH_RATES], disk[FM_BENCH_RATES]; /* plain reads by threads; reads of expert_bytes by how many are in flight */
+    int n_ram, n_disk;
+    fm_spread ram_bytes_per_second, disk_bytes_per_second; /* what the limits use: all threads; the best number in flight, between the runs. 0: no experts */
+    fm_spread operations_per_second; /* of the kernel that multiplies experts, 32 tokens at once, operands in the caches; 2 for a product */
+    uint64_t expert_bytes;           /* of one disk read */
+    bool direct;                     /* experts are read past the page cache */
+    char routing[256];               /* where the choice of experts came from */
+    fm_bench_case decode[3];         /* warm, cold, rotating */
+    fm_bench_case prefill[FM_BENCH_PREFILLS];
+    int n_prefill, n_warnings;
+    char warnings[FM_BENCH_WARNINGS][200]; /* why the numbers may not be this machine's best: sentences */
+} fm_bench;
+
+/* Measures the machine and this engine's model, in turns, with random tokens; takes a minute or more. One session is opened and closed; the cache ends up
+ * as the last run left it. Measuring takes up to a 64th of the budget (two experts at least) for disk reads, and 256 MiB or four caches of what is free if
+ * the dense weights are smaller.
+ *   warm      one text goes on, the cache as its beginning left it
+ *   rotating  another text each run, the cache kept
+ *   prefill   another prompt each run (at most 3 of a length), the cache kept
+ *   cold      the cache is emptied before each run, and the page cache too where experts are read through it
+ * FM_EINVAL: options out of range, a routing that is not there or is of another model, a context that is too small. FM_ECANCELLED. */
+FM_API int fm_bench_run(fm_bench *out, fm_engine *engine, const fm_bench_options *options, fm_error *err);
+
+/* ---- trace: recording routing, and replaying it --------------------------------------------------------------------- */
+
+typedef struct fm_trace_options {
+    size_t size;
+    int max_tokens;              /* decoded after each prompt; 0: none; -1: until the model ends or the context is full */
+    bool ignore_eos;             /* go on after the model's end-of-text token */
+    const fm_sampling *sampling; /* each prompt's seed is the one before plus 1; NULL: the model's own, seed 0 */
+    const char *name;            /* of the prompts, for the file's header; NULL: none */
+} fm_trace_options;
+
+#define FM_TRACE_OPTIONS_INIT                                                                                                                                  \
+    { .size = sizeof(fm_trace_options), .max_tokens = 128 }
+
+typedef struct fm_traced {
+    int n_sequences, n_prompt, n_decoded; /* prompts; tokens computed of prompts, and after them (the last one chosen is not computed any more) */
+    bool predicted;                       /* predictions were recorded */
+    uint64_t file_bytes;
+} fm_traced;
+
+/* Reads each prompt into an empty session, decodes, and writes to path which experts each token was routed to. The file is the same for any budget, threads and
+ * policy, and appears under its name when it is whole. out may be NULL. */
+FM_API int fm_trace_record(fm_engine *engine, const char *const *prompts, int n_prompts, const char *path, const fm_trace_options *options, fm_traced *out,
+                           fm_error *err);
+
+/* The tokens whose hits are counted apart. */
+enum { FM_REPLAY_PROMPT, FM_REPLAY_DECODED, FM_REPLAY_LATER /* decoded, in the second half of the trace */, FM_REPLAY_PARTS };
+enum { FM_REPLAY_LAGS = 5, FM_REPLAY_UNIONS = 3 };
+
+typedef struct fm_replay_options {
+    size_t size;
+    const int *slots; /* budgets in experts */
+    int n_slots;
+    const double *shares; /* and as shares of all experts, above 0 to 1; neither slots nor shares: 0.05, 0.08, 0.1, 0.15, 0.2, 0.25, 0.33, 0.5, 0.75 */
+    int n_shares;
+    int batch; /* tokens of a prompt that are computed together; 0: 4096 */
+} fm_replay_options;
+
+#define FM_REPLAY_OPTIONS_INIT                                                                                                                                 \
+    { .size = sizeof(fm_replay_options) }
+
+typedef struct fm_replay_row {       /* one policy under one budget */
+    const char *policy;              /* "belady" (the optimum of each part by itself, knowing the future) or one that engines have */
+    uint64_t hits[FM_REPLAY_PARTS];  /* experts asked for and found */
+    const uint64_t *hits_by_layer;   /* [n_layers], of decoded tokens */
+    uint64_t n_predicted_misses;     /* misses of decoded tokens that were predicted, of those with a prediction: */
+    uint64_t n_misses_with_forecast; /* 0: nothing was predicted */
+} fm_replay_row;
+
+typedef struct fm_replay_budget {
+    int n_slots;
+    double share;         /* of all experts */
+    uint64_t static_hits; /* of FM_REPLAY_LATER if the experts used most in the first half stayed for good, less room for one layer's others */
+    const fm_replay_row *rows;
+} fm_replay_budget;
+
+/* What a recorded routing says about caching. Every cache begins empty and stays as it is from one sequence to the next. */
+typedef struct fm_replay {
+    char model_type[64], architecture[96];
+    const char *how; /* it was made: JSON */
+    int n_layers, n_moe_layers, n_experts, top_k, n_experts_total;
+    int n_sequences, n_prompt, n_decoded; /* tokens */
+    uint64_t n_requests[FM_REPLAY_PARTS]; /* experts asked for; once for all tokens of a batch */
+    const uint64_t *n_requests_by_layer;  /* [n_layers], of decoded tokens */
+    int n_budgets, n_rows;                /* rows of each budget: belady, then the policies, the default first */
+    const fm_replay_budget *budgets;      /* ascending */
+    int lags[FM_REPLAY_LAGS];             /* 1, 2, 4, 8, 16 */
+    double overlaps[FM_REPLAY_LAGS];      /* share of a decoded token's experts that the token so many before had too; NAN: there is none */
+    int windows[FM_REPLAY_UNIONS];        /* 2, 4, 8 */
+    double unions[FM_REPLAY_UNIONS];      /* distinct experts of so many tokens in sequence, relative to one token's; NAN: there are none */
+    double recall;                        /* share of the experts of decoded tokens that were predicted, where there is a prediction; NAN: nowhere */
+    double recall_previous;               /* the same if the token before were the prediction: overlaps[0] over the same places; NAN: nowhere */
+} fm_replay;
+
+/* Replays the trace at path through the cache policies, as the expert store would use them. */
+FM_API int fm_replay_open(fm_replay **out, const char *path, const fm_replay_options *options, fm_error *err);
+FM_API void fm_replay_close(fm_replay **replay);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
