@@ -14,6 +14,8 @@
 
 #include "base/system.h"
 
+#define AHEAD 16 /* pages whose reading has begun before one is read: few threads keep a disk busy */
+
 void fm_directory_log(const fm_directory *d, const char *format, ...) {
     char line[700];
     va_list args;
@@ -34,6 +36,7 @@ int fm_directory_open(fm_directory **out, const fm_directory_config *config, fm_
     if (!d) return fm_fail(err, FM_ENOMEM, "no memory for a session cache");
     d->config = *config;
     d->config.path = NULL;
+    if (!d->config.write_bytes) d->config.write_bytes = FM_DIRECTORY_WRITE_BYTES;
     d->lock = -1;
     int rc = fm_identity_of(&d->identity, config->model, &config->snapshots->config.device, true, err);
     to_hex(hex, &d->identity);
@@ -158,12 +161,23 @@ static int read_page(reading *r, int page, fm_error *err) {
     return rc;
 }
 
+/* Has the system begin to read a page's file. */
+static void expect_page(const reading *r, int i) {
+    char path[FM_DIRECTORY_PATH];
+    fm_file file;
+    fm_directory_name(r->d, path, (r->first_page + i + 1) * FM_PAGE_TOKENS, &r->pages[i], "page");
+    if (fm_file_open(&file, path, false, NULL) < 0) return; /* who reads it will say so */
+    fm_file_expect(&file, 0, file.size);
+    fm_file_close(&file);
+}
+
 static void read_task(void *arg, int task, int thread) {
     reading *r = arg;
     fm_error err = {0};
     int page = task < r->n_pages ? r->first_page + task : -1, rc;
     (void)thread;
     if (atomic_load(&r->rc) < 0) return;
+    if (task + AHEAD < r->n_pages) expect_page(r, task + AHEAD);
     rc = page >= 0 ? read_page(r, page, &err) : fm_state_read_unit(&r->file, &r->meta, &r->view, task - r->n_pages, false, &err);
     if (rc < 0) failed(r, page, rc, &err);
 }
@@ -193,6 +207,7 @@ static int read_all(reading *r, int n, fm_error *err) {
         fm_snapshots_overwrite(s, t, held);
     }
     t->position = 0;
+    for (int i = 0; i < AHEAD && i < r->n_pages; i++) expect_page(r, i);
     fm_pool_run(r->d->config.pool, r->n_pages + r->n_own, read_task, r);
     if ((rc = atomic_load(&r->rc)) < 0) {
         s->config.ops->state_clear(t->state);

@@ -1,6 +1,6 @@
 /* snapshots/directory.h: snapshots as files, where a later process finds them, and several share them.
  *
- *   DIR/lock                       held (flock) by who writes or removes; reading needs no lock
+ *   DIR/lock                       held (flock) by who writes or removes; reading needs no lock. Its text counts what was written, for the limit of writing
  *   DIR/MODEL/N-HASH.snapshot      the state behind N tokens, with the rows behind its last whole page
  *   DIR/MODEL/N-HASH.page          the rows of the FM_PAGE_TOKENS tokens before N: shared, never written again
  *   DIR/MODEL/NUMBER.part          being written; left by a crash, it is removed by the next who has the lock
@@ -13,12 +13,15 @@
 
 #include "snapshots/state_file.h"
 
-/* What is written by one call of store is less than this, and the snapshot that crosses it. */
-#define FM_DIRECTORY_WRITE_BYTES ((uint64_t)1 << 30)
+/* The limit of writing, which all processes share: what they wrote, less FM_DIRECTORY_WRITE_RATE for each second since, is less than FM_DIRECTORY_WRITE_BYTES when a
+ * snapshot is begun. So no day writes more than 52 GiB and one snapshot. */
+#define FM_DIRECTORY_WRITE_BYTES ((uint64_t)4 << 30)
+#define FM_DIRECTORY_WRITE_RATE (((uint64_t)2 << 30) / 3600)
 
 typedef struct fm_directory_config {
     const char *path;
     uint64_t limit_bytes;
+    uint64_t write_bytes; /* FM_DIRECTORY_WRITE_BYTES, but for tests */
     const fm_model *model;
     fm_snapshots *snapshots;
     fm_pool *pool;
@@ -35,7 +38,8 @@ void fm_directory_close(fm_directory **directory);
 /* Makes timeline hold the longest snapshot of the first of ids, more than `more` tokens and at most n. Returns its tokens; 0: none. What the timeline held may
  * be lost in any case, but for rows: then its position is 0. */
 int fm_directory_restore(fm_directory *directory, fm_timeline *timeline, const int32_t *ids, int more, int n);
-/* Writes snapshots that are in memory alone, the latest first, until the time (fm_now) is `deadline`, waiting for the lock till then at most. Returns how many are left. */
+/* Writes snapshots that are in memory alone, the latest first, until the time (fm_now) is `deadline`, waiting for the lock till then at most, or until the limit of
+ * writing is reached. Returns how many are left. */
 int fm_directory_store(fm_directory *directory, double deadline);
 
 #endif

@@ -135,6 +135,24 @@ static int make_directory(const char *path, fm_error *err) {
     }
 }
 
+/* What was written when, less what the time since allows. A text that is none, or a clock that was set back, counts as just now. */
+static uint64_t read_wrote(int fd) {
+    char text[64] = "";
+    unsigned long long bytes = 0;
+    long long then = 0, seconds;
+    ssize_t n = pread(fd, text, sizeof text - 1, 0);
+    if (n <= 0 || sscanf(text, "%llu bytes at %lld", &bytes, &then) != 2) return 0;
+    seconds = (long long)time(NULL) - then;
+    uint64_t allowed = seconds > 0 ? (uint64_t)(seconds < 1000000 ? seconds : 1000000) * FM_DIRECTORY_WRITE_RATE : 0;
+    return bytes > allowed ? bytes - allowed : 0;
+}
+
+static void write_wrote(int fd, uint64_t bytes) {
+    char text[64];
+    int n = snprintf(text, sizeof text, "%20llu bytes at %20lld\n", (unsigned long long)bytes, (long long)time(NULL));
+    if (pwrite(fd, text, (size_t)n, 0) != n) return; /* a full disk: nothing was written to it either */
+}
+
 int fm_directory_lock(fm_directory *d, double deadline, fm_error *err) {
     char path[FM_DIRECTORY_PATH + 8];
     listing l;
@@ -157,10 +175,12 @@ int fm_directory_lock(fm_directory *d, double deadline, fm_error *err) {
     d->total_bytes = 0;
     for (size_t i = 0; i < l.n; i++) d->total_bytes += l.entries[i]->bytes;
     listing_close(&l);
+    d->wrote_bytes = d->wrote_before = read_wrote(d->lock);
     return 1;
 }
 
 void fm_directory_unlock(fm_directory *d) {
+    if (d->lock >= 0 && d->wrote_bytes != d->wrote_before) write_wrote(d->lock, d->wrote_bytes);
     if (d->lock >= 0) close(d->lock);
     d->lock = -1;
 }

@@ -13,7 +13,6 @@ typedef struct storing {
     const fm_snapshot *snapshot;
     struct timespec now;
     double deadline;
-    uint64_t written_bytes;
 } storing;
 
 /* Under another name first. */
@@ -34,7 +33,7 @@ static int write_file(storing *st, const char *path, const fm_state_view *view, 
         return rc;
     }
     d->total_bytes += bytes;
-    st->written_bytes += bytes;
+    d->wrote_bytes += bytes;
     return 0;
 }
 
@@ -98,6 +97,13 @@ static fm_snapshot *next_to_store(const fm_snapshots *s, int *left) {
     return found;
 }
 
+static bool may_write(fm_directory *d) {
+    bool may = d->wrote_bytes < d->config.write_bytes;
+    if (!may && !d->limited) fm_directory_log(d, "the session cache has been written much lately, %.1f GiB: the rest waits", (double)d->wrote_bytes / 1073741824);
+    d->limited = !may;
+    return may;
+}
+
 int fm_directory_store(fm_directory *d, double deadline) {
     fm_snapshots *s = d->config.snapshots;
     fm_error err = {0};
@@ -107,7 +113,7 @@ int fm_directory_store(fm_directory *d, double deadline) {
     if (clock_gettime(CLOCK_REALTIME, &st.now)) return left;
     if ((rc = fm_directory_lock(d, deadline, &err)) > 0) {
         fm_snapshots_tidy(s);
-        for (fm_snapshot *x; (x = next_to_store(s, &left)) && st.written_bytes < FM_DIRECTORY_WRITE_BYTES;) {
+        for (fm_snapshot *x; (x = next_to_store(s, &left)) && may_write(d);) {
             if ((rc = store_one(&st, x, &err))) break;
         }
     }

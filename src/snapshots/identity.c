@@ -43,6 +43,7 @@ static void add_numbers(XXH3_state_t *hash, const fm_model *model, const fm_devi
                               c->top_k,
                               c->kv};
     XXH3_128bits_update(hash, numbers, sizeof numbers);
+    XXH3_128bits_update(hash, d->architecture, strlen(d->architecture) + 1);
     for (int i = 0; i < d->n_layers; i++) {
         const uint8_t layer[2] = {(uint8_t)d->layers[i].mixer, d->layers[i].moe};
         XXH3_128bits_update(hash, layer, sizeof layer);

@@ -182,6 +182,15 @@ static uint64_t unit_offset(const fm_state_meta *meta, int unit) {
     return at;
 }
 
+/* Zeros from the end of a unit to the next: every bit of a file is checked. */
+static int check_gap(const fm_file *file, uint64_t from, fm_error *err) {
+    uint8_t bytes[FM_STATE_ALIGNMENT], any = 0;
+    uint64_t to = align_up(from) < file->size ? align_up(from) : file->size;
+    int rc = from < to ? fm_file_read(file, bytes, (size_t)(to - from), from, err) : 0;
+    for (uint64_t i = from; i < to && rc == 0; i++) any |= bytes[i - from];
+    return any ? fm_fail(err, FM_EFORMAT, "%s: bytes %" PRIu64 " to %" PRIu64 " lie between its parts and are not zero", file->path, from, to) : rc;
+}
+
 int fm_state_read_unit(const fm_file *file, const fm_state_meta *meta, const fm_state_view *v, int unit, bool check, fm_error *err) {
     fm_bytes *parts = malloc(((size_t)v->snapshots->n_parts + 1) * sizeof *parts);
     uint64_t at = unit_offset(meta, unit), hash = 0;
@@ -197,6 +206,7 @@ int fm_state_read_unit(const fm_file *file, const fm_state_meta *meta, const fm_
     }
     if (rc == 0 && hash != meta->units[unit].hash)
         rc = fm_fail(err, FM_EFORMAT, "%s: the hash of unit %d of %" PRIu32 " is wrong", file->path, unit, meta->h.n_units);
+    if (rc == 0) rc = check_gap(file, at, err);
     free(own);
     free(parts);
     return rc;
