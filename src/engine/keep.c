@@ -139,7 +139,6 @@ void fm_engine_open_cache(fm_engine *e) {
                                   .limit_bytes = o->session_cache_bytes ? o->session_cache_bytes : DEFAULT_CACHE_BYTES,
                                   .model = e->model,
                                   .snapshots = e->snapshots,
-                                  .pool = e->pool,
                                   .log = o->log,
                                   .user = o->user};
     if (fm_directory_open(&e->directory, &config, &err) < 0) fm_engine_log(e, FM_LOG_WARNING, "there is no session cache: %s", err.message);

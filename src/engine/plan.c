@@ -17,6 +17,7 @@
 #define MIN_BATCH FM_ROW_TOKENS
 #define MIN_PIECE (64 << 10)
 #define SNAPSHOT_OVERHEAD (16 << 10)
+#define SNAPSHOT_READING (12 * MIB)
 #define MAX_PIECE (2 << 20)
 #define MAX_GUESSES 32
 #define MAX_WINDOW_BYTES (32 * MIB) /* experts being read in place, which costs no memory: preload.c finds out what this disk wants */
@@ -188,7 +189,7 @@ static void find_budget(fm_plan *p, const fm_engine_options *o) {
 static uint64_t snapshot_share(const fm_plan *p, const fm_model *model, const fm_engine_options *o, uint64_t left, uint64_t slot) {
     fm_device_config device = fm_plan_device(p, model, o);
     uint64_t least = slot * (uint64_t)p->min_slots, all = slot * (uint64_t)p->n_experts_total;
-    uint64_t two = 2 * (fm_cpu_device.fixed_bytes(&device) + (uint64_t)p->context * sizeof(int32_t) + SNAPSHOT_OVERHEAD);
+    uint64_t two = 2 * (fm_cpu_device.fixed_bytes(&device) + (uint64_t)p->context * sizeof(int32_t) + SNAPSHOT_OVERHEAD) + SNAPSHOT_READING;
     if (left >= all) return left - all < p->budget_bytes / 8 ? left - all : p->budget_bytes / 8;
     left -= least;
     return left / 16 > two ? left / 16 : two < left / 4 ? two : left / 4;

@@ -23,28 +23,44 @@ int fm_session_save(const fm_session *s, const char *path, fm_error *err) {
 
 typedef struct loading {
     const fm_file *file;
-    const fm_state_meta *meta;
+    fm_state_meta *meta;
     const fm_state_view *view;
     bool check;
     atomic_int rc;
     fm_error error;
 } loading;
 
-static void load_task(void *arg, int unit, int thread) {
-    loading *l = arg;
-    fm_error err = {0};
-    int none = 0, rc;
-    (void)thread;
-    if (atomic_load(&l->rc) < 0 || (rc = fm_state_read_unit(l->file, l->meta, l->view, unit, l->check, &err)) == 0) return;
-    if (atomic_compare_exchange_strong(&l->rc, &none, rc)) l->error = err;
+static void failed(loading *l, int rc, const fm_error *err) {
+    int none = 0;
+    if (rc < 0 && atomic_compare_exchange_strong(&l->rc, &none, rc)) l->error = *err;
 }
 
-static int read_units(fm_session *s, loading *l, bool check, fm_error *err) {
-    l->check = check;
-    fm_pool_run(s->engine->pool, fm_state_n_units(l->view), load_task, l);
-    int rc = atomic_load(&l->rc);
-    if (rc < 0 && err) *err = l->error;
+static void load_task(void *arg, int unit, fm_window *window) {
+    loading *l = arg;
+    fm_error err = {0};
+    if (atomic_load(&l->rc) < 0) return;
+    fm_window_begin(window, l->file);
+    failed(l, fm_state_read_unit(window, l->meta, l->view, unit, l->check, &err), &err);
+}
+
+static int run(const fm_session *s, loading *l, int n, void (*task)(void *arg, int i, fm_window *window), fm_error *err) {
+    const fm_snapshots *x = s->engine->snapshots;
+    int rc = fm_readers_run(x->n_readers, fm_state_window_bytes(x), n, task, l, err);
+    if (rc == 0 && (rc = atomic_load(&l->rc)) < 0 && err) *err = l->error;
     return rc;
+}
+
+static int read_units(const fm_session *s, loading *l, bool check, fm_error *err) {
+    l->check = check;
+    return run(s, l, fm_state_n_units(l->view), load_task, err);
+}
+
+static void meta_task(void *arg, int i, fm_window *window) {
+    loading *l = arg;
+    fm_error err = {0};
+    (void)i;
+    fm_window_begin(window, l->file);
+    failed(l, fm_state_read_meta(l->meta, window, &err), &err);
 }
 
 static int check_load(const fm_session *s, const fm_state_meta *meta, const char *path, fm_error *err) {
@@ -64,7 +80,7 @@ static int check_load(const fm_session *s, const fm_state_meta *meta, const char
 }
 
 /* All is checked before anything is touched. */
-static int load_meta(fm_session *s, const fm_file *file, const fm_state_meta *meta, fm_error *err) {
+static int load_meta(fm_session *s, const fm_file *file, fm_state_meta *meta, fm_error *err) {
     fm_engine *e = s->engine;
     fm_timeline *t = &s->line;
     int n = (int)meta->h.n;
@@ -87,7 +103,7 @@ int fm_session_load(fm_session *s, const char *path, fm_error *err) {
     fm_file file = {0};
     fm_state_meta meta = {0};
     int rc = fm_file_open(&file, path, false, err);
-    if (rc == 0) rc = fm_state_read_meta(&meta, &file, err);
+    if (rc == 0) rc = run(s, &(loading){.file = &file, .meta = &meta}, 1, meta_task, err);
     if (rc == 0) rc = load_meta(s, &file, &meta, err);
     fm_state_meta_close(&meta);
     fm_file_close(&file);

@@ -14,7 +14,7 @@
 
 #include "base/system.h"
 
-#define AHEAD 16 /* pages whose reading has begun before one is read: few threads keep a disk busy */
+#define META_WINDOW ((size_t)64 << 10)
 
 void fm_directory_log(const fm_directory *d, const char *format, ...) {
     char line[700];
@@ -141,44 +141,33 @@ static int check_meta(const fm_directory *d, const fm_state_meta *meta, const in
     return 0;
 }
 
-static int read_page(reading *r, int page, fm_error *err) {
+static int read_page(reading *r, int page, fm_window *window, fm_error *err) {
     char path[FM_DIRECTORY_PATH];
     fm_file file = {0};
     fm_state_meta meta = {0};
     fm_state_view view = {.snapshots = r->d->config.snapshots, .timeline = r->timeline, .first_row = page * FM_PAGE_TOKENS, .n = (page + 1) * FM_PAGE_TOKENS};
     const fm_identity *prefix = &r->pages[page - r->first_page];
     fm_directory_name(r->d, path, view.n, prefix, "page");
-    int rc = fm_file_open(&file, path, false, err);
+    int rc = fm_file_open_untested(&file, path, err);
     if (rc < 0) return rc;
-    fm_file_expect(&file, 0, file.size);
-    rc = fm_state_read_meta(&meta, &file, err);
+    fm_window_begin(window, &file);
+    rc = fm_state_read_meta(&meta, window, err);
     if (rc == 0 && ((int)meta.h.first_token != view.first_row || (int)meta.h.n != view.n)) rc = fm_fail(err, FM_EFORMAT, "%s: it is of other tokens", path);
     if (rc == 0) rc = check_meta(r->d, &meta, r->ids, prefix, path, err);
     if (rc == 0) rc = fm_state_check(&meta, &view, path, err);
-    if (rc == 0) rc = fm_state_read_unit(&file, &meta, &view, 0, false, err);
+    if (rc == 0) rc = fm_state_read_unit(window, &meta, &view, 0, false, err);
     fm_state_meta_close(&meta);
     fm_file_close(&file);
     return rc;
 }
 
-/* Has the system begin to read a page's file. */
-static void expect_page(const reading *r, int i) {
-    char path[FM_DIRECTORY_PATH];
-    fm_file file;
-    fm_directory_name(r->d, path, (r->first_page + i + 1) * FM_PAGE_TOKENS, &r->pages[i], "page");
-    if (fm_file_open(&file, path, false, NULL) < 0) return; /* who reads it will say so */
-    fm_file_expect(&file, 0, file.size);
-    fm_file_close(&file);
-}
-
-static void read_task(void *arg, int task, int thread) {
+static void read_task(void *arg, int task, fm_window *window) {
     reading *r = arg;
     fm_error err = {0};
     int page = task < r->n_pages ? r->first_page + task : -1, rc;
-    (void)thread;
     if (atomic_load(&r->rc) < 0) return;
-    if (task + AHEAD < r->n_pages) expect_page(r, task + AHEAD);
-    rc = page >= 0 ? read_page(r, page, &err) : fm_state_read_unit(&r->file, &r->meta, &r->view, task - r->n_pages, false, &err);
+    if (page < 0) fm_window_begin(window, &r->file);
+    rc = page >= 0 ? read_page(r, page, window, &err) : fm_state_read_unit(window, &r->meta, &r->view, task - r->n_pages, false, &err);
     if (rc < 0) failed(r, page, rc, &err);
 }
 
@@ -207,11 +196,10 @@ static int read_all(reading *r, int n, fm_error *err) {
         fm_snapshots_overwrite(s, t, held);
     }
     t->position = 0;
-    for (int i = 0; i < AHEAD && i < r->n_pages; i++) expect_page(r, i);
-    fm_pool_run(r->d->config.pool, r->n_pages + r->n_own, read_task, r);
-    if ((rc = atomic_load(&r->rc)) < 0) {
+    rc = fm_readers_run(s->n_readers, fm_state_window_bytes(s), r->n_pages + r->n_own, read_task, r, err);
+    if (rc == 0 && (rc = atomic_load(&r->rc)) < 0 && err) *err = r->error;
+    if (rc < 0) {
         s->config.ops->state_clear(t->state);
-        if (err) *err = r->error;
         return rc;
     }
     memcpy(t->ids, r->ids, (size_t)n * sizeof *t->ids);
@@ -234,11 +222,25 @@ static void blame(reading *r, const char *path, int rc, const fm_error *err) {
     if (!gone) fm_directory_log(r->d, "a snapshot of the session cache is ignored: %s", err->message);
 }
 
+/* The snapshot's meta, through a window of its own. */
+static void meta_task(void *arg, int task, fm_window *window) {
+    reading *r = arg;
+    (void)task;
+    fm_window_begin(window, &r->file);
+    int rc = fm_state_read_meta(&r->meta, window, &r->error);
+    atomic_store(&r->rc, rc);
+}
+
+static int read_meta(reading *r, fm_error *err) {
+    int rc = fm_readers_run(1, META_WINDOW, 1, meta_task, r, err);
+    if (rc == 0 && (rc = atomic_load(&r->rc)) < 0 && err) *err = r->error;
+    return rc;
+}
+
 static int read_snapshot(reading *r, const char *path, int n, const fm_identity *prefix, fm_error *err) {
     fm_timeline *t = r->timeline;
-    int rc = fm_file_open(&r->file, path, false, err);
-    if (rc == 0) fm_file_expect(&r->file, 0, r->file.size);
-    if (rc == 0) rc = fm_state_read_meta(&r->meta, &r->file, err);
+    int rc = fm_file_open_untested(&r->file, path, err);
+    if (rc == 0) rc = read_meta(r, err);
     if (rc == 0 && (r->meta.h.first_token || (int)r->meta.h.n != n)) rc = fm_fail(err, FM_EFORMAT, "%s: it is of other tokens", path);
     if (rc == 0) rc = check_meta(r->d, &r->meta, r->ids, prefix, path, err);
     r->view = (fm_state_view){.snapshots = r->d->config.snapshots, .timeline = t, .n = n, .first_row = n / FM_PAGE_TOKENS * FM_PAGE_TOKENS};

@@ -24,7 +24,6 @@ typedef struct fm_directory_config {
     uint64_t write_bytes; /* FM_DIRECTORY_WRITE_BYTES, but for tests */
     const fm_model *model;
     fm_snapshots *snapshots;
-    fm_pool *pool;
     void (*log)(void *user, int level, const char *line);
     void *user;
 } fm_directory_config;

@@ -12,11 +12,11 @@ struct fm_directory {
     fm_directory_config config; /* path is not kept */
     char path[FM_DIRECTORY_PATH - 256], own[FM_DIRECTORY_PATH - 128];
     fm_identity identity;
-    int lock;             /* descriptor; -1: not held */
-    bool refused;         /* the system refused to write, and that was said */
-    bool limited;         /* the limit of writing was reached, and that was said */
-    uint64_t total_bytes; /* of all files, while the lock is held */
-    uint64_t wrote_bytes; /* what counts for the limit of writing, while the lock is held */
+    int lock;              /* descriptor; -1: not held */
+    bool refused;          /* the system refused to write, and that was said */
+    bool limited;          /* the limit of writing was reached, and that was said */
+    uint64_t total_bytes;  /* of all files, while the lock is held */
+    uint64_t wrote_bytes;  /* what counts for the limit of writing, while the lock is held */
     uint64_t wrote_before; /* the same when it was taken */
 };
 

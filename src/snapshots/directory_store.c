@@ -99,7 +99,8 @@ static fm_snapshot *next_to_store(const fm_snapshots *s, int *left) {
 
 static bool may_write(fm_directory *d) {
     bool may = d->wrote_bytes < d->config.write_bytes;
-    if (!may && !d->limited) fm_directory_log(d, "the session cache has been written much lately, %.1f GiB: the rest waits", (double)d->wrote_bytes / 1073741824);
+    if (!may && !d->limited)
+        fm_directory_log(d, "the session cache has been written much lately, %.1f GiB: the rest waits", (double)d->wrote_bytes / 1073741824);
     d->limited = !may;
     return may;
 }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "snapshots/state_file.h"
+
 int fm_common_tokens(const int32_t *a, const int32_t *b, int n) {
     int i = 0;
     while (i < n && a[i] == b[i]) i++;
@@ -12,6 +14,7 @@ int fm_common_tokens(const int32_t *a, const int32_t *b, int n) {
 }
 
 static int least(int a, int b) { return a < b ? a : b; }
+static uint64_t least_bytes(uint64_t a, uint64_t b) { return a < b ? a : b; }
 
 int fm_snapshots_open(fm_snapshots **out, const fm_snapshots_config *config, fm_error *err) {
     fm_snapshots *s = *out = calloc(1, sizeof *s);
@@ -19,9 +22,14 @@ int fm_snapshots_open(fm_snapshots **out, const fm_snapshots_config *config, fm_
     s->config = *config;
     s->fixed_bytes = config->ops->fixed_bytes(&config->device);
     s->n_parts = config->ops->n_row_parts(&config->device);
-    if ((s->parts = calloc((size_t)s->n_parts + 1, 2 * sizeof *s->parts))) return 0;
-    fm_snapshots_close(out);
-    return fm_fail(err, FM_ENOMEM, "no memory for snapshots");
+    if (!(s->parts = calloc((size_t)s->n_parts + 1, 2 * sizeof *s->parts))) {
+        fm_snapshots_close(out);
+        return fm_fail(err, FM_ENOMEM, "no memory for snapshots");
+    }
+    uint64_t window = fm_state_window_bytes(s), readers = config->limit_bytes / 8 / window;
+    s->n_readers = readers > FM_MAX_READERS ? FM_MAX_READERS : readers ? (int)readers : 1;
+    s->config.limit_bytes -= least_bytes((uint64_t)s->n_readers * window, config->limit_bytes);
+    return 0;
 }
 
 void fm_snapshots_close(fm_snapshots **snapshots) {

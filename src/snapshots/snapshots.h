@@ -48,12 +48,13 @@ typedef struct fm_snapshots_config {
 } fm_snapshots_config;
 
 typedef struct fm_snapshots {
-    fm_snapshots_config config;
-    uint64_t fixed_bytes;  /* of a state */
-    int n_parts;           /* of rows */
-    fm_bytes *parts;       /* [n_parts] */
-    fm_snapshot *first;    /* in no order */
-    fm_timeline *timeline; /* the first */
+    fm_snapshots_config config; /* limit_bytes: less what reading files takes */
+    int n_readers;              /* threads that read files of states */
+    uint64_t fixed_bytes;       /* of a state */
+    int n_parts;                /* of rows */
+    fm_bytes *parts;            /* [n_parts] */
+    fm_snapshot *first;         /* in no order */
+    fm_timeline *timeline;      /* the first */
     uint64_t used_bytes, between_bytes, stamp;
 } fm_snapshots;
 

@@ -9,6 +9,8 @@
 
 #include "base/write.h"
 
+#define MIN_WINDOW ((size_t)64 << 10)
+
 static const char magic[8] = "fm-state";
 _Static_assert(sizeof(fm_state_header) == FM_STATE_HEADER, "the header is written as it lies in memory");
 
@@ -106,18 +108,26 @@ int fm_state_decode(fm_state_meta *out, const char *path, const void *data, size
     return rc;
 }
 
-int fm_state_read_meta(fm_state_meta *out, const fm_file *file, fm_error *err) {
+int fm_state_read_meta(fm_state_meta *out, fm_window *w, fm_error *err) {
+    const fm_file *file = w->file;
+    const uint8_t *data;
     fm_state_header h;
     int rc;
     *out = (fm_state_meta){0};
     if (file->size < sizeof h) return fm_fail(err, FM_EFORMAT, "%s: %" PRIu64 " bytes are no file of a session's state", file->path, file->size);
-    if ((rc = fm_file_read(file, &h, sizeof h, 0, err)) < 0 || (rc = check_header(&h, file->path, file->size, err)) < 0) return rc;
+    if ((rc = fm_window_need(w, 0, sizeof h, file->size, &data, err)) < 0) return rc;
+    memcpy(&h, data, sizeof h);
+    if ((rc = check_header(&h, file->path, file->size, err)) < 0) return rc;
     if (h.meta_bytes > file->size) return fm_fail(err, FM_EFORMAT, "%s: it ends within its header", file->path);
-    void *data = malloc((size_t)h.meta_bytes);
-    if (!data) return fm_fail(err, FM_ENOMEM, "%s: no memory for its header", file->path);
-    rc = fm_file_read(file, data, (size_t)h.meta_bytes, 0, err);
-    if (rc == 0) rc = fm_state_decode(out, file->path, data, (size_t)h.meta_bytes, file->size, err);
-    free(data);
+    if (h.meta_bytes <= w->bytes) {
+        if ((rc = fm_window_need(w, 0, (size_t)h.meta_bytes, file->size, &data, err)) < 0) return rc;
+        return fm_state_decode(out, file->path, data, (size_t)h.meta_bytes, file->size, err);
+    }
+    uint8_t *own = malloc((size_t)h.meta_bytes);
+    if (!own) return fm_fail(err, FM_ENOMEM, "%s: no memory for its header", file->path);
+    rc = fm_file_read(file, own, (size_t)h.meta_bytes, 0, err);
+    if (rc == 0) rc = fm_state_decode(out, file->path, own, (size_t)h.meta_bytes, file->size, err);
+    free(own);
     return rc;
 }
 
@@ -182,32 +192,36 @@ static uint64_t unit_offset(const fm_state_meta *meta, int unit) {
     return at;
 }
 
-/* Zeros from the end of a unit to the next: every bit of a file is checked. */
-static int check_gap(const fm_file *file, uint64_t from, fm_error *err) {
-    uint8_t bytes[FM_STATE_ALIGNMENT], any = 0;
-    uint64_t to = align_up(from) < file->size ? align_up(from) : file->size;
-    int rc = from < to ? fm_file_read(file, bytes, (size_t)(to - from), from, err) : 0;
-    for (uint64_t i = from; i < to && rc == 0; i++) any |= bytes[i - from];
-    return any ? fm_fail(err, FM_EFORMAT, "%s: bytes %" PRIu64 " to %" PRIu64 " lie between its parts and are not zero", file->path, from, to) : rc;
+size_t fm_state_window_bytes(const fm_snapshots *s) {
+    size_t most = s->fixed_bytes < FM_UNIT_BYTES ? (size_t)s->fixed_bytes : (size_t)FM_UNIT_BYTES;
+    s->config.ops->row_sizes(&s->config.device, FM_PAGE_TOKENS, s->parts);
+    for (int i = 0; i < s->n_parts; i++) most = s->parts[i].bytes > most ? s->parts[i].bytes : most;
+    return (most > MIN_WINDOW ? most : MIN_WINDOW) + 2 * FM_WINDOW_ALIGNMENT;
 }
 
-int fm_state_read_unit(const fm_file *file, const fm_state_meta *meta, const fm_state_view *v, int unit, bool check, fm_error *err) {
+/* Zeros from the end of a unit to the next: every bit of a file is checked. */
+static int check_gap(fm_window *w, uint64_t from, fm_error *err) {
+    const uint8_t *bytes;
+    uint8_t any = 0;
+    uint64_t to = align_up(from) < w->file->size ? align_up(from) : w->file->size;
+    int rc = from < to ? fm_window_need(w, from, (size_t)(to - from), to, &bytes, err) : 0;
+    for (uint64_t i = from; i < to && rc == 0; i++) any |= bytes[i - from];
+    return any ? fm_fail(err, FM_EFORMAT, "%s: bytes %" PRIu64 " to %" PRIu64 " lie between its parts and are not zero", w->file->path, from, to) : rc;
+}
+
+int fm_state_read_unit(fm_window *w, const fm_state_meta *meta, const fm_state_view *v, int unit, bool check, fm_error *err) {
     fm_bytes *parts = malloc(((size_t)v->snapshots->n_parts + 1) * sizeof *parts);
-    uint64_t at = unit_offset(meta, unit), hash = 0;
-    uint8_t *own = NULL;
-    int n = parts ? fm_state_parts(v, unit, parts) : 0, rc = parts ? 0 : fm_fail(err, FM_ENOMEM, "%s: no memory to read it", file->path);
-    for (int i = 0; i < n && rc == 0; i++) {
-        /* All parts but a unit's first may be smaller, none is larger. */
-        if (check && !own && !(own = malloc(parts[0].bytes + 1))) rc = fm_fail(err, FM_ENOMEM, "%s: no memory to read it", file->path);
-        uint8_t *to = check ? own : parts[i].data;
-        if (rc == 0) rc = fm_file_read(file, to, parts[i].bytes, at, err);
-        if (rc == 0) hash = XXH3_64bits_withSeed(to, parts[i].bytes, hash);
-        at += parts[i].bytes;
+    uint64_t at = unit_offset(meta, unit), hash = 0, end = at + meta->units[unit].bytes;
+    const uint8_t *from;
+    int n = parts ? fm_state_parts(v, unit, parts) : 0, rc = parts ? 0 : fm_fail(err, FM_ENOMEM, "%s: no memory to read it", w->file->path);
+    for (int i = 0; i < n && rc == 0; at += parts[i++].bytes) {
+        if ((rc = fm_window_need(w, at, parts[i].bytes, end, &from, err)) < 0) break;
+        hash = XXH3_64bits_withSeed(from, parts[i].bytes, hash);
+        if (!check) memcpy(parts[i].data, from, parts[i].bytes);
     }
     if (rc == 0 && hash != meta->units[unit].hash)
-        rc = fm_fail(err, FM_EFORMAT, "%s: the hash of unit %d of %" PRIu32 " is wrong", file->path, unit, meta->h.n_units);
-    if (rc == 0) rc = check_gap(file, at, err);
-    free(own);
+        rc = fm_fail(err, FM_EFORMAT, "%s: the hash of unit %d of %" PRIu32 " is wrong", w->file->path, unit, meta->h.n_units);
+    if (rc == 0) rc = check_gap(w, at, err);
     free(parts);
     return rc;
 }

@@ -10,8 +10,8 @@
 #ifndef FM_SNAPSHOTS_STATE_FILE_H
 #define FM_SNAPSHOTS_STATE_FILE_H
 
-#include "base/file.h"
 #include "model/model.h"
+#include "snapshots/readers.h"
 #include "snapshots/snapshots.h"
 
 #define FM_STATE_VERSION 1
@@ -50,8 +50,8 @@ typedef struct fm_state_meta {
 
 /* Decodes data, the first bytes of a file of file_bytes. FM_EFORMAT: damaged; FM_EUNSUPPORTED: another version's. out->memory is a copy. path is for messages. */
 int fm_state_decode(fm_state_meta *out, const char *path, const void *data, size_t bytes, uint64_t file_bytes, fm_error *err);
-/* The same of an open file. */
-int fm_state_read_meta(fm_state_meta *out, const fm_file *file, fm_error *err);
+/* The same of an open file, through a window that has begun it. */
+int fm_state_read_meta(fm_state_meta *out, fm_window *window, fm_error *err);
 void fm_state_meta_close(fm_state_meta *meta);
 
 /* What of a state a file has: rows from first_row (a multiple of FM_PAGE_TOKENS) to n, of a timeline's, or a snapshot's. */
@@ -73,8 +73,10 @@ int fm_state_check(const fm_state_meta *meta, const fm_state_view *view, const c
 /* Writes path, which must not be there, and makes sure that it is on the disk. ids [n]: all tokens. Returns 0; *bytes is its size. What an error left is to be removed. */
 int fm_state_write(const char *path, const fm_state_view *view, const fm_identity *identity, const int32_t *ids, int first_token, uint64_t *bytes,
                    fm_error *err);
-/* Reads a unit into its place and checks its hash: FM_EFORMAT. check: only checks, through memory of its own. From any thread. */
-int fm_state_read_unit(const fm_file *file, const fm_state_meta *meta, const fm_state_view *view, int unit, bool check, fm_error *err);
+/* Room that the window of fm_state_read_unit has to have. */
+size_t fm_state_window_bytes(const fm_snapshots *snapshots);
+/* Reads a unit of the window's file into its place and checks it: FM_EFORMAT. check: only checks. From any thread. */
+int fm_state_read_unit(fm_window *window, const fm_state_meta *meta, const fm_state_view *view, int unit, bool check, fm_error *err);
 /* Size of the file that fm_state_write would write. */
 uint64_t fm_state_file_bytes(const fm_state_view *view, int first_token);
 
