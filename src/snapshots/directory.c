@@ -208,18 +208,30 @@ static int read_all(reading *r, int n, fm_error *err) {
     return 0;
 }
 
-/* What is damaged goes; a snapshot whose page is not there is of no use either. */
-static void blame(reading *r, const char *path, int rc, const fm_error *err) {
+/* A snapshot whose page is not there is of no use, unless somebody removes both just now. */
+static bool is_missing(const reading *r, const char *path, const char *page) {
+    int lock = fm_directory_share(r->d);
+    bool missing = lock >= 0 && fm_path_exists(path) && !fm_path_exists(page);
+    if (missing) (void)unlink(path);
+    if (lock >= 0) close(lock);
+    return missing;
+}
+
+/* What is damaged goes. */
+static void blame(const reading *r, const char *path, int rc, const fm_error *err) {
     char page[FM_DIRECTORY_PATH];
-    bool missing = false;
+    const char *bad = path;
     if (r->bad_page >= 0) {
         fm_directory_name(r->d, page, (r->bad_page + 1) * FM_PAGE_TOKENS, &r->pages[r->bad_page - r->first_page], "page");
-        missing = !fm_path_exists(page);
-        if (rc == FM_EFORMAT) (void)unlink(page);
+        bad = page;
     }
-    bool gone = !fm_path_exists(path); /* somebody made room just now */
-    if (rc == FM_EFORMAT || missing) (void)unlink(path);
-    if (!gone) fm_directory_log(r->d, "a snapshot of the session cache is ignored: %s", err->message);
+    if (!fm_path_exists(bad)) { /* of no account if somebody made room just now */
+        if (bad == path || !is_missing(r, path, page)) return;
+    } else if (rc == FM_EFORMAT) {
+        (void)unlink(bad);
+        (void)unlink(path);
+    }
+    fm_directory_log(r->d, "a snapshot of the session cache is ignored: %s", err->message);
 }
 
 /* The snapshot's meta, through a window of its own. */
@@ -249,12 +261,17 @@ static int read_snapshot(reading *r, const char *path, int n, const fm_identity 
     return rc == 0 ? read_all(r, n, err) : rc;
 }
 
-/* It has been used now: pages first, so that none is older than the snapshot. */
+/* It has been used now; under the lock, so that who makes room sees the times of all or none. If somebody else has it, this use does not count. */
 static void touch_all(const reading *r, const char *path, int n) {
     char page[FM_DIRECTORY_PATH];
     fm_prefix_hash *hash;
     struct timespec now;
-    if (clock_gettime(CLOCK_REALTIME, &now) || fm_prefix_hash_open(&hash, &r->d->identity, r->ids, NULL) < 0) return;
+    int lock = fm_directory_share(r->d);
+    if (lock < 0) return;
+    if (clock_gettime(CLOCK_REALTIME, &now) || fm_prefix_hash_open(&hash, &r->d->identity, r->ids, NULL) < 0) {
+        close(lock);
+        return;
+    }
     for (int end = FM_PAGE_TOKENS; end <= n; end += FM_PAGE_TOKENS) {
         fm_identity prefix = fm_prefix_hash_at(hash, end);
         fm_directory_name(r->d, page, end, &prefix, "page");
@@ -262,6 +279,7 @@ static void touch_all(const reading *r, const char *path, int n) {
     }
     fm_prefix_hash_close(&hash);
     fm_directory_touch(path, &now);
+    close(lock);
 }
 
 static bool try_one(fm_directory *d, fm_timeline *t, const int32_t *ids, const found *f) {

@@ -1,6 +1,6 @@
 /* snapshots/directory.h: snapshots as files, where a later process finds them, and several share them.
  *
- *   DIR/lock                       held (flock) by who writes or removes; reading needs no lock. Its text counts what was written, for the limit of writing
+ *   DIR/lock                       held (flock) by who writes or removes; reading needs none. Its text counts what was written, for the limit of writing
  *   DIR/MODEL/N-HASH.snapshot      the state behind N tokens, with the rows behind its last whole page
  *   DIR/MODEL/N-HASH.page          the rows of the FM_PAGE_TOKENS tokens before N: shared, never written again
  *   DIR/MODEL/NUMBER.part          being written; left by a crash, it is removed by the next who has the lock

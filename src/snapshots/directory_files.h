@@ -30,7 +30,9 @@ bool fm_directory_touch(const char *path, const struct timespec *now);
  * reads wrote_bytes, which unlock writes. FM_EIO; 0: somebody else has it; 1: it is ours. */
 int fm_directory_lock(fm_directory *directory, double deadline, fm_error *err);
 void fm_directory_unlock(fm_directory *directory);
-/* Removes the oldest files of all models until `bytes` more fit under the limit. The lock is held. */
-void fm_directory_make_room(fm_directory *directory, uint64_t bytes);
+/* The lock as who only looks has it, several at once: a descriptor to close; -1: somebody writes or removes just now. */
+int fm_directory_share(const fm_directory *directory);
+/* Removes the oldest files of all models until `bytes` more fit under the limit, but none whose time is that of *spare. The lock is held. */
+void fm_directory_make_room(fm_directory *directory, uint64_t bytes, const struct timespec *spare);
 
 #endif

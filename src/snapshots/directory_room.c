@@ -105,7 +105,7 @@ static int by_age(const void *a, const void *b) {
     return x->page != y->page ? x->page - y->page : -strcmp(x->path, y->path);
 }
 
-void fm_directory_make_room(fm_directory *d, uint64_t bytes) {
+void fm_directory_make_room(fm_directory *d, uint64_t bytes, const struct timespec *spare) {
     listing l;
     if (d->total_bytes + bytes <= d->config.limit_bytes) return;
     list_all(&l, d->path);
@@ -113,6 +113,8 @@ void fm_directory_make_room(fm_directory *d, uint64_t bytes) {
     d->total_bytes = 0;
     for (size_t i = 0; i < l.n; i++) d->total_bytes += l.entries[i]->bytes;
     for (size_t i = 0; i < l.n && d->total_bytes + bytes > d->config.limit_bytes; i++) {
+        const struct timespec *time = &l.entries[i]->time;
+        if (!before(time, spare) && !before(spare, time)) continue;
         if (unlink(l.entries[i]->path) && errno != ENOENT) continue;
         d->total_bytes -= l.entries[i]->bytes;
     }
@@ -177,6 +179,15 @@ int fm_directory_lock(fm_directory *d, double deadline, fm_error *err) {
     listing_close(&l);
     d->wrote_bytes = d->wrote_before = read_wrote(d->lock);
     return 1;
+}
+
+int fm_directory_share(const fm_directory *d) {
+    char path[FM_DIRECTORY_PATH + 8];
+    snprintf(path, sizeof path, "%s/lock", d->path);
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || flock(fd, LOCK_SH | LOCK_NB) == 0) return fd;
+    close(fd);
+    return -1;
 }
 
 void fm_directory_unlock(fm_directory *d) {

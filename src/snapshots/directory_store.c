@@ -1,6 +1,8 @@
 /* snapshots/directory_store.c: writing snapshots to a session cache. */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,12 +22,13 @@ static int write_file(storing *st, const char *path, const fm_state_view *view, 
     fm_directory *d = st->d;
     char part[FM_DIRECTORY_PATH + 32];
     uint64_t bytes = fm_state_file_bytes(view, first_token);
-    fm_directory_make_room(d, bytes);
+    fm_directory_make_room(d, bytes, &st->now);
     snprintf(part, sizeof part, "%s/%ld.part", d->own, (long)getpid());
     (void)unlink(part);
     int rc = fm_state_write(part, view, &d->identity, st->snapshot->ids, first_token, &bytes, err);
     if (rc == 0) {
-        fm_directory_touch(part, &st->now);
+        struct timespec times[2] = {st->now, st->now}; /* the same for all files of a snapshot, though it was written later */
+        (void)utimensat(AT_FDCWD, part, times, 0);
         if (rename(part, path)) rc = fm_fail(err, FM_EIO, "%s: it cannot be renamed", part);
     }
     if (rc < 0) {
@@ -44,6 +47,21 @@ static uint64_t disk_bytes(const fm_snapshots *s, const fm_snapshot *x) {
     return fm_state_file_bytes(&view, 0) + (uint64_t)(x->n / FM_PAGE_TOKENS) * fm_state_file_bytes(&page, 0);
 }
 
+/* Making room for some of a snapshot's pages may have removed others, which somebody used meanwhile, so that their time is another. */
+static bool all_there(const storing *st) {
+    fm_prefix_hash *hash;
+    char path[FM_DIRECTORY_PATH];
+    bool all = true;
+    if (fm_prefix_hash_open(&hash, &st->d->identity, st->snapshot->ids, NULL) < 0) return false;
+    for (int end = FM_PAGE_TOKENS; end <= st->snapshot->n && all; end += FM_PAGE_TOKENS) {
+        fm_identity prefix = fm_prefix_hash_at(hash, end);
+        fm_directory_name(st->d, path, end, &prefix, "page");
+        all = fm_path_exists(path);
+    }
+    fm_prefix_hash_close(&hash);
+    return all;
+}
+
 /* Its pages, then itself: each is there or is written. 0; 1: the deadline has come; FM_E…. */
 static int write_files(storing *st, fm_prefix_hash *hash, fm_error *err) {
     fm_directory *d = st->d;
@@ -58,7 +76,7 @@ static int write_files(storing *st, fm_prefix_hash *hash, fm_error *err) {
         if (fm_now() >= st->deadline) return 1;
         if ((rc = write_file(st, path, &view, view.first_row, err)) < 0) return rc;
     }
-    if (fm_now() >= st->deadline) return 1;
+    if (fm_now() >= st->deadline || !all_there(st)) return 1;
     fm_identity prefix = fm_prefix_hash_at(hash, x->n);
     fm_state_view view = {
         .snapshots = d->config.snapshots, .snapshot = x, .fixed = x->fixed.data, .n = x->n, .first_row = x->n / FM_PAGE_TOKENS * FM_PAGE_TOKENS};
@@ -111,10 +129,10 @@ int fm_directory_store(fm_directory *d, double deadline) {
     int left, rc = 1;
     if (!next_to_store(s, &left)) return 0;
     storing st = {.d = d, .deadline = deadline};
-    if (clock_gettime(CLOCK_REALTIME, &st.now)) return left;
     if ((rc = fm_directory_lock(d, deadline, &err)) > 0) {
         fm_snapshots_tidy(s);
         for (fm_snapshot *x; (x = next_to_store(s, &left)) && may_write(d);) {
+            clock_gettime(CLOCK_REALTIME, &st.now);
             if ((rc = store_one(&st, x, &err))) break;
         }
     }

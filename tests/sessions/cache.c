@@ -12,6 +12,8 @@
 #define CONTEXT 2048
 #define N_TEXT 800
 #define BORDER 700
+#define N_TEXTS 4
+#define N_KILLS 60
 
 static const char *model, *other_model;
 static char root[256];
@@ -261,15 +263,15 @@ static void check_refused(void) {
 }
 
 /* Killed while it writes: what is found then is whole or is not there, and what was begun is removed. */
-static void check_kill(void) {
+static void check_kill(uint64_t limit) {
     uint64_t random = 3;
     int found = 0, parts = 0;
     clean();
-    for (int i = 0; i < 40; i++) {
+    for (int i = 0; i < N_KILLS; i++) {
         text[0] = i;
         pid_t child = fork();
         if (child == 0) {
-            fm_engine *e = open_engine(model, FM_KV_BF16, 0);
+            fm_engine *e = open_engine(model, FM_KV_BF16, limit);
             fm_session *s;
             int border = BORDER;
             MUST(fm_session_open(&s, e, err));
@@ -289,7 +291,7 @@ static void check_kill(void) {
         char command[400];
         snprintf(command, sizeof command, "ls %s/*/*.part 2>/dev/null | grep -q .", root);
         parts += system(command) == 0;
-        fm_engine *e = open_engine(model, FM_KV_BF16, 0);
+        fm_engine *e = open_engine(model, FM_KV_BF16, limit);
         fm_synced s = sync_to(e, N_TEXT, BORDER, NULL);
         CHECK(s.n_restored == 0 || s.n_restored == BORDER || s.n_restored > BORDER - 256, "%d tokens restored", s.n_restored);
         CHECK(n_warnings == 0, "after a kill: %s", lines);
@@ -297,36 +299,59 @@ static void check_kill(void) {
         fm_engine_close(&e);
         CHECK(system(command) != 0, "a part is left");
     }
-    fprintf(stderr, "killed 40 times: %d found whole, %d in the middle of a file\n", found, parts);
-    CHECK(found < 40, "no kill came in time");
+    fprintf(stderr, "killed %d times: %d found whole, %d in the middle of a file\n", N_KILLS, found, parts);
+    CHECK(found < N_KILLS, "no kill came in time");
 }
 
-/* Two processes write and read at once. */
-static void check_two(void) {
-    clean();
-    pid_t children[2];
-    for (int c = 0; c < 2; c++) {
-        if ((children[c] = fork())) continue;
-        for (int i = 0; i < 6; i++) {
-            text[0] = i;
-            fm_engine *e = open_engine(model, FM_KV_BF16, (uint64_t)6 << 20);
-            sync_to(e, N_TEXT, BORDER, NULL);
-            fm_engine_close(&e);
-            if (n_warnings) {
-                fprintf(stderr, "%s\n", lines);
-                _exit(2);
-            }
+/* What process c does: the texts of two others and its own, in a cache that holds few of them; each answer is what it would be afresh. */
+static int write_and_read(int c, uint64_t limit, float *const *want) {
+    size_t bytes = 0;
+    int restored = 0;
+    for (int i = 0; i < 9; i++) {
+        text[0] = (i * (c + 1) + c) % N_TEXTS;
+        fm_engine *e = open_engine(model, FM_KV_BF16, limit);
+        bytes = (size_t)fm_engine_info(e)->vocab * sizeof(float);
+        float *got = malloc(bytes);
+        restored += sync_to(e, N_TEXT, BORDER, got).n_restored > 0;
+        if (memcmp(got, want[text[0]], bytes) != 0) {
+            fprintf(stderr, "process %d, text %d: other logits\n", c, (int)text[0]);
+            return 3;
         }
-        _exit(0);
+        free(got);
+        fm_engine_close(&e);
+        if (n_warnings) {
+            fprintf(stderr, "%s\n", lines);
+            return 2;
+        }
     }
-    for (int c = 0; c < 2; c++) {
+    fprintf(stderr, "process %d: %d of 9 texts were restored\n", c, restored);
+    return 0;
+}
+
+/* Three processes write, evict and read at once. */
+static void check_several(uint64_t limit) {
+    float *want[N_TEXTS];
+    pid_t children[3];
+    fm_engine *e = open_engine(model, FM_KV_BF16, 1);
+    clean();
+    for (int i = 0; i < N_TEXTS; i++) {
+        text[0] = i;
+        want[i] = malloc((size_t)fm_engine_info(e)->vocab * sizeof(float));
+        fresh(e, N_TEXT, want[i]);
+    }
+    fm_engine_close(&e);
+    for (int c = 0; c < 3; c++) {
+        if ((children[c] = fork()) == 0) _exit(write_and_read(c, limit, want));
+    }
+    for (int c = 0; c < 3; c++) {
         int status;
         waitpid(children[c], &status, 0);
         CHECK(status == 0, "process %d ended with %d", c, status);
     }
     uint64_t sum = 0;
     each_file(root, add_bytes, &sum);
-    CHECK(sum <= (uint64_t)6 << 20, "%llu bytes of files", (unsigned long long)sum);
+    CHECK(sum <= limit, "%llu bytes of files", (unsigned long long)sum);
+    for (int i = 0; i < N_TEXTS; i++) free(want[i]);
 }
 
 int main(int argc, char **argv) {
@@ -347,8 +372,13 @@ int main(int argc, char **argv) {
     check_damage();
     check_limit();
     check_refused();
-    check_kill();
-    check_two();
+    clean();
+    text[0] = 0;
+    fill(N_TEXT, BORDER);
+    uint64_t one = 0;
+    each_file(root, add_bytes, &one);
+    check_kill(one * 5 / 2);
+    check_several(one * 5 / 2);
     clean();
     char command[400];
     snprintf(command, sizeof command, "rm -rf '%s'", root);
