@@ -86,7 +86,7 @@ typedef struct fm_engine_options {
     void *user;                   /* handed to log and progress */
     int kv;                       /* FM_KV_…; F32 is the reference */
     const char *session_cache;    /* directory for snapshots of sessions; NULL: none */
-    uint64_t session_cache_bytes; /* files there are kept under this, the least recently used go first; 0: 20 GB */
+    uint64_t session_cache_bytes; /* files there are kept under this, the least recently used go first; 0: 20 GiB */
 } fm_engine_options;
 
 #define FM_ENGINE_OPTIONS_INIT                                                                                                                                 \
@@ -318,9 +318,10 @@ typedef struct fm_generated {
     int stop; /* FM_STOP_…; the context's end is LENGTH */
     int n_prompt, n_tokens;
     double prompt_seconds, first_token_seconds, decode_seconds; /* reading the prompt; from start to the first token; of the tokens after the first */
+    int n_kept;                                                 /* of n_prompt, tokens that were not computed: a snapshot had them */
 } fm_generated;
 
-/* Feeds the prompt's ids, then samples until something ends it. On FM_ECANCELLED by fm_engine_cancel, out is filled with
+/* Feeds the prompt's ids (with a session cache into an empty session by fm_session_sync), then samples until something ends it. On FM_ECANCELLED by fm_engine_cancel, out is filled with
  * what was done and stop is FM_STOP_CANCELLED, and 0 is returned. */
 FM_API int fm_session_generate(fm_session *session, const int32_t *ids, int n, fm_sampler *sampler, const fm_generation *options, fm_generated *out,
                                fm_error *err);
@@ -338,7 +339,8 @@ FM_API const int32_t *fm_session_tokens(const fm_session *session);
 FM_API int fm_session_rewind(fm_session *session, const int32_t *ids, int n, fm_error *err);
 /* Keeps a snapshot of the session as it is, in memory; it reaches the session cache when the engine is idle (fm_engine_idle) or closed. */
 FM_API int fm_session_keep(fm_session *session, fm_error *err);
-/* Writes kept snapshots to the session cache, for at most `seconds`; returns how many are left. */
+/* Writes kept snapshots to the session cache, for at most `seconds` and within the cache's limit of writing, which all processes share: 4 GiB at once and 2 GiB an hour
+ * (so at most 52 GiB a day), and the snapshot that crosses it. Returns how many are left. */
 FM_API int fm_engine_idle(fm_engine *engine, double seconds, fm_error *err);
 
 typedef struct fm_synced {
