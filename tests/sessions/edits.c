@@ -6,13 +6,6 @@
 #define CONTEXT 2048
 #define MAX_TEXT 900
 #define N_STEPS 10
-#if defined(__SANITIZE_THREAD__)
-#define SLOW 1
-#elif defined(__has_feature)
-#define SLOW __has_feature(thread_sanitizer)
-#else
-#define SLOW 0
-#endif
 
 static int vocab;
 
@@ -67,7 +60,7 @@ static int run(fm_engine *e, uint64_t seed, const char *what) {
         MUST(fm_session_open(&s[i], e, err));
         append(&c[i], &random, 200);
     }
-    for (int step = 0; step < (SLOW ? 3 : N_STEPS); step++) {
+    for (int step = 0; step < (TEST_SLOW ? 3 : N_STEPS); step++) {
         int which = (int)(test_random(&random) % 2), in = seed % 2 ? which : 0;
         fm_synced synced;
         edit(&c[which], &random);
@@ -100,7 +93,7 @@ int main(int argc, char **argv) {
     static const char *const names[] = {"bf16", "f32", "q8"};
     for (int kv = FM_KV_BF16; kv <= FM_KV_Q8; kv++) {
         for (int tight = 0; tight < 3; tight++) {
-            if (SLOW && (kv != FM_KV_Q8 || tight != 1)) continue;
+            if (TEST_SLOW && (kv != FM_KV_Q8 || tight != 1)) continue;
             if (kv && tight == 2) continue; /* a budget at the floor reads its experts again and again */
             fm_engine_options o = FM_ENGINE_OPTIONS_INIT;
             o.context = CONTEXT;
