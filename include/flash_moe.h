@@ -321,8 +321,8 @@ typedef struct fm_generated {
     int n_kept;                                                 /* of n_prompt, tokens that were not computed: a snapshot had them */
 } fm_generated;
 
-/* Feeds the prompt's ids (with a session cache into an empty session by fm_session_sync), then samples until something ends it. On FM_ECANCELLED by fm_engine_cancel, out is filled with
- * what was done and stop is FM_STOP_CANCELLED, and 0 is returned. */
+/* Feeds the prompt's ids (by fm_session_sync, if there is a session cache and the session is empty), then samples until something ends it. On FM_ECANCELLED by
+ * fm_engine_cancel, out is filled with what was done and stop is FM_STOP_CANCELLED, and 0 is returned. */
 FM_API int fm_session_generate(fm_session *session, const int32_t *ids, int n, fm_sampler *sampler, const fm_generation *options, fm_generated *out,
                                fm_error *err);
 
