@@ -83,8 +83,10 @@ typedef struct fm_engine_options {
     /* Called now and then while loading and while reading a prompt; what is "load" or "experts", in bytes, or "prompt", in tokens.
      * Return non-zero to cancel. NULL: none. */
     int (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
-    void *user; /* handed to log and progress */
-    int kv;     /* FM_KV_…; F32 is the reference */
+    void *user;                   /* handed to log and progress */
+    int kv;                       /* FM_KV_…; F32 is the reference */
+    const char *session_cache;    /* directory for snapshots of sessions; NULL: none */
+    uint64_t session_cache_bytes; /* files there are kept under this, the least recently used go first; 0: 20 GiB */
 } fm_engine_options;
 
 #define FM_ENGINE_OPTIONS_INIT                                                                                                                                 \
@@ -129,6 +131,7 @@ typedef struct fm_plan {
     bool budget_given;
     uint64_t dense_bytes;    /* dense weights in memory */
     uint64_t session_bytes;  /* KV cache and states of n_sessions sessions */
+    uint64_t snapshot_bytes; /* snapshots of sessions, at most */
     int kv;                  /* FM_KV_…: numbers of the KV cache */
     uint64_t buffer_bytes;   /* activations, staging, tables */
     uint64_t text_bytes;     /* tokenizer */
@@ -315,12 +318,47 @@ typedef struct fm_generated {
     int stop; /* FM_STOP_…; the context's end is LENGTH */
     int n_prompt, n_tokens;
     double prompt_seconds, first_token_seconds, decode_seconds; /* reading the prompt; from start to the first token; of the tokens after the first */
+    int n_kept;                                                 /* of n_prompt, tokens that were not computed: a snapshot had them */
 } fm_generated;
 
-/* Feeds the prompt's ids, then samples until something ends it. On FM_ECANCELLED by fm_engine_cancel, out is filled with
- * what was done and stop is FM_STOP_CANCELLED, and 0 is returned. */
+/* Feeds the prompt's ids (by fm_session_sync, if there is a session cache and the session is empty), then samples until something ends it. On FM_ECANCELLED by
+ * fm_engine_cancel, out is filled with what was done and stop is FM_STOP_CANCELLED, and 0 is returned. */
 FM_API int fm_session_generate(fm_session *session, const int32_t *ids, int n, fm_sampler *sampler, const fm_generation *options, fm_generated *out,
                                fm_error *err);
+
+/* ---- sessions that do not forget ----------------------------------------------------------------------------------- */
+
+/* A session knows the tokens it holds. States of delta layers cannot be rewound, so snapshots are kept: in memory within the engine's budget, and, if
+ * options.session_cache is given, as files there, where a later process finds them. A snapshot belongs to exactly these weights, number formats and tokens. */
+
+/* The tokens the session holds [fm_session_position]; borrowed until the next call that changes it. */
+FM_API const int32_t *fm_session_tokens(const fm_session *session);
+
+/* Makes the session hold the longest prefix of ids [n] that costs no computation, at most n - 1 tokens (the last one has to be computed for its logits): what it
+ * holds now, a snapshot in memory, or one of the session cache. Returns how many it holds. A snapshot that cannot be used is a warning, not an error. */
+FM_API int fm_session_rewind(fm_session *session, const int32_t *ids, int n, fm_error *err);
+/* Keeps a snapshot of the session as it is, in memory; it reaches the session cache when the engine is idle (fm_engine_idle) or closed. */
+FM_API int fm_session_keep(fm_session *session, fm_error *err);
+/* Writes kept snapshots to the session cache, for at most `seconds` and within the cache's limit of writing, which all processes share: 4 GiB at once and 2 GiB an hour
+ * (so at most 52 GiB a day), and the snapshot that crosses it. Returns how many are left. */
+FM_API int fm_engine_idle(fm_engine *engine, double seconds, fm_error *err);
+
+typedef struct fm_synced {
+    int n_kept;     /* tokens that the session held, or a snapshot in memory */
+    int n_restored; /* tokens that came from the session cache; then n_kept is 0 */
+    int n_computed; /* the rest */
+    double restore_seconds, compute_seconds;
+} fm_synced;
+
+/* fm_session_rewind, then computes what is missing, so that the session holds ids [n] and fm_session_logits is the last one's. borders [n_borders], ascending: positions
+ * where a snapshot is kept when computing comes by (before each message that a template may render otherwise next time); in long stretches there are more. out may
+ * be NULL. Errors as of fm_session_feed. */
+FM_API int fm_session_sync(fm_session *session, const int32_t *ids, int n, const int *borders, int n_borders, fm_synced *out, fm_error *err);
+
+/* One session as a file of its own: written whole or not at all. load: FM_EFORMAT for a file that is damaged, FM_EINVAL for one of another model, other settings
+ * or too long for the context, FM_EUNSUPPORTED for one of another version; the session is then as it was. */
+FM_API int fm_session_save(const fm_session *session, const char *path, fm_error *err);
+FM_API int fm_session_load(fm_session *session, const char *path, fm_error *err);
 
 #ifdef __cplusplus
 }

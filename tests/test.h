@@ -12,6 +12,15 @@
 
 static int test_failures, test_checks;
 
+/* Under the thread sanitizer, which takes some thirty times as long: long tests do less. */
+#if defined(__SANITIZE_THREAD__)
+#define TEST_SLOW 1
+#elif defined(__has_feature)
+#define TEST_SLOW __has_feature(thread_sanitizer)
+#else
+#define TEST_SLOW 0
+#endif
+
 /* CHECK(condition, "format", …): counts, and says where and what when it fails. */
 #define CHECK(condition, ...)                                                                                                                                  \
     do {                                                                                                                                                       \

@@ -26,8 +26,8 @@ static uint32_t alignment_of(int fd) {
     return DEFAULT_ALIGNMENT;
 }
 
-/* Opens path past the page cache and reads one block as a test: some file systems take the flag and refuse the read. */
-static int open_direct(const char *path, uint32_t *alignment) {
+/* Opens path past the page cache; test: and reads one block, as some file systems take the flag and refuse the read. */
+static int open_direct(const char *path, bool test, uint32_t *alignment) {
 #if defined(O_DIRECT)
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_DIRECT);
 #elif defined(F_NOCACHE)
@@ -42,8 +42,8 @@ static int open_direct(const char *path, uint32_t *alignment) {
     if (fd < 0) return -1;
     uint32_t block_bytes = alignment_of(fd);
     void *block = NULL;
-    ssize_t n = -1;
-    if (block_bytes <= MAX_ALIGNMENT && posix_memalign(&block, block_bytes, block_bytes) == 0) {
+    ssize_t n = test ? -1 : 0;
+    if (test && block_bytes <= MAX_ALIGNMENT && posix_memalign(&block, block_bytes, block_bytes) == 0) {
         do n = pread(fd, block, block_bytes, 0);
         while (n < 0 && errno == EINTR);
         free(block);
@@ -56,7 +56,7 @@ static int open_direct(const char *path, uint32_t *alignment) {
     return -1;
 }
 
-int fm_file_open(fm_file *file, const char *path, bool direct, fm_error *err) {
+static int open_file(fm_file *file, const char *path, bool direct, bool test, fm_error *err) {
     struct stat st;
     int rc = 0;
     *file = (fm_file){.fd = -1, .direct_fd = -1, .alignment = 1};
@@ -70,9 +70,12 @@ int fm_file_open(fm_file *file, const char *path, bool direct, fm_error *err) {
         return rc;
     }
     file->size = (uint64_t)st.st_size;
-    if (direct) file->direct_fd = open_direct(path, &file->alignment);
+    if (direct) file->direct_fd = open_direct(path, test, &file->alignment);
     return 0;
 }
+
+int fm_file_open(fm_file *file, const char *path, bool direct, fm_error *err) { return open_file(file, path, direct, true, err); }
+int fm_file_open_untested(fm_file *file, const char *path, fm_error *err) { return open_file(file, path, true, false, err); }
 
 void fm_file_close(fm_file *file) {
     if (!file->path) return; /* never opened: all its bytes may be 0, and 0 is the descriptor of somebody else */
@@ -95,6 +98,19 @@ int fm_file_read(const fm_file *file, void *data, size_t bytes, uint64_t offset,
         got += (size_t)n;
     }
     return 0;
+}
+
+int64_t fm_file_read_some(const fm_file *file, void *data, size_t bytes, uint64_t offset, fm_error *err) {
+    bool direct = file->direct_fd >= 0 && ((uintptr_t)data | bytes | offset) % file->alignment == 0;
+    ssize_t n;
+    do {
+        n = pread(direct ? file->direct_fd : file->fd, data, bytes < MAX_READ ? bytes : MAX_READ, (off_t)offset);
+        if (n < 0 && direct && (errno == EINVAL || errno == EOPNOTSUPP)) {
+            direct = false;
+            errno = EINTR;
+        }
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? fm_fail_errno(err, FM_EIO, errno, "%s: reading %zu bytes at %" PRIu64, file->path, bytes, offset) : n;
 }
 
 int fm_file_read_text(char **text, size_t *bytes, const char *path, size_t limit, fm_error *err) {

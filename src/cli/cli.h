@@ -31,6 +31,9 @@ const char *fm_kv_text(int kv);
 /* The file of --heat: asked itself, NULL for "off", or with NULL one of the model's in the user's cache directory, which is made (NULL if that cannot be). */
 const char *fm_heat_path(char *path, size_t size, const char *asked, const char *model);
 
+/* The directory of --session-cache, in the same way: one for all models. */
+const char *fm_session_cache_path(char *path, size_t size, const char *asked);
+
 /* Catches Ctrl-C and SIGTERM, once each: fm_cancelled says so, and fm_progress_show, while there is no engine, asks to stop. */
 void fm_catch_signals(void);
 /* Opens the engine with Ctrl-C and SIGTERM caught: they cancel what is computed, and fm_cancelled says so; the second one kills. */

@@ -64,18 +64,30 @@ static bool make_directories(char *path) {
     return true;
 }
 
+/* "DIR/flash-moe/NAME" in the user's cache directory, which is made. */
+static const char *cache_path(char *path, size_t size, const char *name) {
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    bool own = cache && cache[0] == '/';
+
+    if (!own && !(home && home[0] == '/')) return NULL;
+    int n = snprintf(path, size, "%s%s/flash-moe/%s", own ? cache : home, own ? "" : "/.cache", name);
+    return n > 0 && (size_t)n < size && make_directories(path) ? path : NULL;
+}
+
+const char *fm_session_cache_path(char *path, size_t size, const char *asked) {
+    if (asked) return strcmp(asked, "off") ? asked : NULL;
+    return cache_path(path, size, "sessions");
+}
+
 const char *fm_heat_path(char *path, size_t size, const char *asked, const char *model) {
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME"), *last;
-    char real[PATH_MAX];
+    char real[PATH_MAX], name[128];
     uint64_t hash = 14695981039346656037u; /* FNV-1a: models of one name in several places are several */
 
     if (asked) return strcmp(asked, "off") ? asked : NULL;
-    if (!realpath(model, real) || !((cache && cache[0] == '/') || (home && home[0] == '/'))) return NULL;
+    if (!realpath(model, real)) return NULL;
     for (const char *p = real; *p; p++) hash = (hash ^ (unsigned char)*p) * 1099511628211u;
-    last = strrchr(real, '/') + 1;
-    bool own = cache && cache[0] == '/';
-    int n = snprintf(path, size, "%s%s/flash-moe/%.100s-%08x.heat", own ? cache : home, own ? "" : "/.cache", last, (unsigned)(hash ^ hash >> 32));
-    return n > 0 && (size_t)n < size && make_directories(path) ? path : NULL;
+    snprintf(name, sizeof name, "%.100s-%08x.heat", strrchr(real, '/') + 1, (unsigned)(hash ^ hash >> 32));
+    return cache_path(path, size, name);
 }
 
 const char *fm_kv_text(int kv) { return kv == FM_KV_F32 ? "f32" : kv == FM_KV_Q8 ? "q8" : "bf16"; }

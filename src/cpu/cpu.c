@@ -81,18 +81,25 @@ static size_t lay_out_state(fm_state *state, const fm_device_config *c, uint8_t 
     const fm_description *d = &c->model->description;
     size_t used = 0, f = sizeof(float);
     fm_layer_state *layers = carve(base, &used, (size_t)d->n_layers * sizeof *layers);
+    size_t first = used;
     for (int i = 0; i < d->n_layers; i++) {
         fm_layer_state s = {0};
-        if (d->layers[i].mixer == FM_MIXER_ATTENTION) {
-            s.kv.k = carve(base, &used, fm_kv_value_bytes(c));
-            s.kv.v = carve(base, &used, fm_kv_value_bytes(c));
-            s.kv.k_scale = carve(base, &used, fm_kv_scale_bytes(c));
-            s.kv.v_scale = carve(base, &used, fm_kv_scale_bytes(c));
-        } else {
+        if (d->layers[i].mixer == FM_MIXER_DELTANET) {
             s.memory = carve(base, &used, (size_t)d->n_value_heads * (size_t)d->key_dim * (size_t)d->value_dim * f);
             s.conv = carve(base, &used, (size_t)(d->conv_taps - 1) * (size_t)fm_conv_channels(d) * f);
         }
         if (base) layers[i] = s;
+    }
+    state->fixed = base ? base + first : NULL;
+    state->fixed_bytes = used - first;
+    for (int i = 0; i < d->n_layers; i++) {
+        if (d->layers[i].mixer != FM_MIXER_ATTENTION) continue;
+        fm_kv kv = {0};
+        kv.k = carve(base, &used, fm_kv_value_bytes(c));
+        kv.v = carve(base, &used, fm_kv_value_bytes(c));
+        kv.k_scale = carve(base, &used, fm_kv_scale_bytes(c));
+        kv.v_scale = carve(base, &used, fm_kv_scale_bytes(c));
+        if (base) layers[i].kv = kv;
     }
     if (base) state->layers = layers;
     return used;
@@ -101,6 +108,45 @@ static size_t lay_out_state(fm_state *state, const fm_device_config *c, uint8_t 
 static uint64_t state_bytes(const fm_device_config *config) {
     fm_state counted = {0};
     return lay_out_state(&counted, config, NULL) + sizeof(fm_state);
+}
+
+static uint64_t fixed_bytes(const fm_device_config *config) {
+    fm_state counted = {0};
+    lay_out_state(&counted, config, NULL);
+    return counted.fixed_bytes;
+}
+
+static uint8_t *fixed(fm_state *state) { return state->fixed; }
+
+static int n_attention_layers(const fm_description *d) {
+    int n = 0;
+    for (int i = 0; i < d->n_layers; i++) n += d->layers[i].mixer == FM_MIXER_ATTENTION;
+    return n;
+}
+
+static int n_row_parts(const fm_device_config *c) { return n_attention_layers(&c->model->description) * fm_kv_n_parts(c); }
+
+static uint64_t row_sizes(const fm_device_config *c, int n, fm_bytes *parts) {
+    uint64_t sum = 0;
+    for (int i = 0; i < n_attention_layers(&c->model->description); i++) sum += fm_kv_part_sizes(c, n, parts ? parts + i * fm_kv_n_parts(c) : NULL);
+    return sum;
+}
+
+static void rows(fm_state *state, int from, int to, fm_bytes *parts) {
+    const fm_device *dev = state->device;
+    for (int i = 0; i < dev->d->n_layers; i++) {
+        if (dev->d->layers[i].mixer != FM_MIXER_ATTENTION) continue;
+        fm_kv_parts(dev, &state->layers[i].kv, from, to, parts);
+        parts += fm_kv_n_parts(&dev->config);
+    }
+}
+
+static void rows_clear(fm_state *state, int from) {
+    const fm_device *dev = state->device;
+    for (int i = 0; i < dev->d->n_layers; i++) {
+        if (dev->d->layers[i].mixer != FM_MIXER_ATTENTION) continue;
+        for (int position = from; position % FM_KV_TILE; position++) fm_kv_clear(dev, &state->layers[i].kv, position);
+    }
 }
 
 typedef struct rope_work {
@@ -176,15 +222,7 @@ static void close_state(fm_state **state) {
 }
 
 /* Keys and values need no clearing: positions past the session's end are never read. */
-static void clear_state(fm_state *state) {
-    const fm_description *d = state->device->d;
-    for (int i = 0; i < d->n_layers; i++) {
-        fm_layer_state *s = &state->layers[i];
-        if (!s->memory) continue;
-        memset(s->memory, 0, (size_t)d->n_value_heads * (size_t)d->key_dim * (size_t)d->value_dim * sizeof(float));
-        memset(s->conv, 0, (size_t)(d->conv_taps - 1) * (size_t)fm_conv_channels(d) * sizeof(float));
-    }
-}
+static void clear_state(fm_state *state) { memset(state->fixed, 0, state->fixed_bytes); }
 
 static void embed_task(void *arg, int i, int thread) {
     (void)thread;
@@ -226,20 +264,38 @@ static void take_piece(fm_device *dev, const fm_batch *whole, int first, int n) 
     dev->batch = (fm_batch){.ids = whole->ids + first, .n = n, .spans = dev->piece, .n_spans = n_spans};
 }
 
-/* verb for all tokens, a piece at a time. */
-static void in_pieces(fm_device *dev, int layer, void (*verb)(fm_device *, int)) {
-    fm_batch whole = dev->batch;
-    float *x = dev->x, *out = dev->out;
-    for (int first = 0; first < whole.n; first += FM_PIECE_TOKENS) {
-        size_t at = (size_t)first * (size_t)dev->d->hidden;
-        take_piece(dev, &whole, first, whole.n - first < FM_PIECE_TOKENS ? whole.n - first : FM_PIECE_TOKENS);
-        dev->x = x + at;
-        dev->out = out + at;
-        verb(dev, layer);
+/* The row of whole behind those that a capture is to have seen. */
+static int capture_row(const fm_batch *whole, const fm_capture *capture) {
+    const fm_span *span = whole->spans;
+    while (span->state != capture->state) span++;
+    return span->first + capture->position - span->position;
+}
+
+/* Tokens of the piece that begins at first: it ends where a state is to be captured. */
+static int piece_tokens(const fm_batch *whole, int first) {
+    int n = whole->n - first < FM_PIECE_TOKENS ? whole->n - first : FM_PIECE_TOKENS;
+    for (int i = 0; i < whole->n_captures; i++) {
+        int row = capture_row(whole, &whole->captures[i]);
+        if (row > first && row < first + n) n = row - first;
     }
-    dev->batch = whole;
-    dev->x = x;
-    dev->out = out;
+    return n;
+}
+
+/* The layer's part of the states that are to be captured before row `end`. */
+static void capture(const fm_batch *whole, int layer, int end) {
+    for (int i = 0; i < whole->n_captures; i++) {
+        const fm_capture *c = &whole->captures[i];
+        const uint8_t *from = (const uint8_t *)c->state->layers[layer].memory;
+        if (!from || capture_row(whole, c) != end) continue;
+        /* A layer's part ends where the next one's begins. */
+        const uint8_t *to = c->state->fixed + c->state->fixed_bytes;
+        for (int next = layer + 1; next < c->state->device->d->n_layers; next++) {
+            if (!c->state->layers[next].memory) continue;
+            to = (const uint8_t *)c->state->layers[next].memory;
+            break;
+        }
+        memcpy(c->to + (from - c->state->fixed), from, (size_t)(to - from));
+    }
 }
 
 static void mixer_piece(fm_device *dev, int layer) {
@@ -250,6 +306,23 @@ static void mixer_piece(fm_device *dev, int layer) {
         fm_deltanet(dev, layer);
     }
     fm_add_out(dev);
+}
+
+/* verb for all tokens, a piece at a time. */
+static void in_pieces(fm_device *dev, int layer, void (*verb)(fm_device *, int)) {
+    fm_batch whole = dev->batch;
+    float *x = dev->x, *out = dev->out;
+    for (int first = 0, n; first < whole.n; first += n) {
+        size_t at = (size_t)first * (size_t)dev->d->hidden;
+        take_piece(dev, &whole, first, n = piece_tokens(&whole, first));
+        dev->x = x + at;
+        dev->out = out + at;
+        verb(dev, layer);
+        if (verb == mixer_piece) capture(&whole, layer, first + n);
+    }
+    dev->batch = whole;
+    dev->x = x;
+    dev->out = out;
 }
 
 static void mixer(fm_device *dev, int layer) { in_pieces(dev, layer, mixer_piece); }
@@ -286,6 +359,12 @@ const fm_device_ops fm_cpu_device = {
     .state_open = open_state,
     .state_close = close_state,
     .state_clear = clear_state,
+    .fixed_bytes = fixed_bytes,
+    .fixed = fixed,
+    .n_row_parts = n_row_parts,
+    .row_sizes = row_sizes,
+    .rows = rows,
+    .rows_clear = rows_clear,
     .embed = embed,
     .mixer = mixer,
     .dense = dense,

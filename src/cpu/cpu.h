@@ -81,6 +81,8 @@ struct fm_state {
     fm_device *device;
     fm_arena arena;
     fm_layer_state *layers;
+    uint8_t *fixed; /* memory and conv of all layers */
+    size_t fixed_bytes;
 };
 
 /* A long batch goes through mixers and dense MLPs in pieces of so many tokens, so that what lies between two matrices stays small; through the experts it goes whole, so that
@@ -129,6 +131,11 @@ size_t fm_kv_scale_bytes(const fm_device_config *config);
 fm_kv_block fm_kv_at(const fm_device *device, const fm_kv *kv, int head, int position);
 /* Writes one position's keys and values [n_kv_heads * head_dim]. */
 void fm_kv_store(const fm_device *device, const fm_kv *kv, int position, const float *k, const float *v);
+void fm_kv_clear(const fm_device *device, const fm_kv *kv, int position); /* zeroes one position */
+/* The memory of positions [from, to), in whole tiles, from the first of one on: parts [fm_kv_n_parts], all heads of a layer. */
+int fm_kv_n_parts(const fm_device_config *config);
+uint64_t fm_kv_part_sizes(const fm_device_config *config, int n, fm_bytes *parts);
+void fm_kv_parts(const fm_device *device, const fm_kv *kv, int from, int to, fm_bytes *parts);
 
 /* ---- attention.c ---- */
 

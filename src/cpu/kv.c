@@ -31,6 +31,30 @@ fm_kv_block fm_kv_at(const fm_device *dev, const fm_kv *kv, int head, int positi
     return b;
 }
 
+int fm_kv_n_parts(const fm_device_config *c) { return c->model->description.n_kv_heads * (c->kv == FM_KV_Q8 ? 4 : 2); }
+
+uint64_t fm_kv_part_sizes(const fm_device_config *c, int n, fm_bytes *parts) {
+    const fm_description *d = &c->model->description;
+    size_t tokens = ((size_t)n + FM_KV_TILE - 1) / FM_KV_TILE * FM_KV_TILE, per_head = fm_kv_n_parts(c) ? (size_t)fm_kv_n_parts(c) / (size_t)d->n_kv_heads : 0;
+    uint64_t sum = 0;
+    for (int i = 0; i < fm_kv_n_parts(c); i++) {
+        bool scale = (size_t)i % per_head >= 2;
+        size_t bytes = tokens * (scale ? fm_kv_groups(d->head_dim) * sizeof(float) : fm_kv_columns(d->head_dim) * value_bytes(c->kv));
+        if (parts) parts[i].bytes = bytes;
+        sum += bytes;
+    }
+    return sum;
+}
+
+void fm_kv_parts(const fm_device *dev, const fm_kv *kv, int from, int to, fm_bytes *parts) {
+    fm_kv_part_sizes(&dev->config, to - from, parts);
+    for (int head = 0; head < dev->d->n_kv_heads; head++) {
+        fm_kv_block b = fm_kv_at(dev, kv, head, from);
+        const void *at[] = {b.k, b.v, b.k_scale, b.v_scale};
+        for (int i = 0; i < (b.kind == FM_KV_Q8 ? 4 : 2); i++) (parts++)->data = (uint8_t *)(uintptr_t)at[i];
+    }
+}
+
 /* Nearest even. */
 static uint16_t to_bf16(float x) {
     uint32_t u;
@@ -72,20 +96,34 @@ static void store_int8(const fm_kv_block *b, int slot, const float *k, const flo
     }
 }
 
+static void store_head(const fm_kv_block *block, size_t slot, const float *k, const float *v) {
+    fm_kv_block b = *block;
+    size_t hd = (size_t)b.head_dim, columns = fm_kv_columns(b.head_dim);
+    if (b.kind == FM_KV_F32) {
+        float *keys = (float *)(uintptr_t)b.k + slot, *values = (float *)(uintptr_t)b.v + slot * columns;
+        for (size_t i = 0; i < hd; i++) keys[i * FM_KV_TILE] = or_nan(k[i]);
+        for (size_t i = 0; i < hd; i++) values[i] = or_nan(v[i]);
+    } else if (b.kind == FM_KV_BF16) {
+        uint16_t *keys = (uint16_t *)(uintptr_t)b.k + 2 * slot, *values = (uint16_t *)(uintptr_t)b.v + slot / 2 * 2 * columns + slot % 2;
+        for (size_t i = 0; i < hd; i++) keys[i / 2 * 2 * FM_KV_TILE + i % 2] = to_bf16(k[i]);
+        for (size_t i = 0; i < hd; i++) values[2 * i] = to_bf16(v[i]);
+    } else {
+        store_int8(&b, (int)slot, k, v);
+    }
+}
+
 void fm_kv_store(const fm_device *dev, const fm_kv *kv, int position, const float *k, const float *v) {
-    size_t hd = (size_t)dev->d->head_dim, columns = fm_kv_columns(dev->d->head_dim), slot = (size_t)position % FM_KV_TILE;
+    size_t hd = (size_t)dev->d->head_dim, slot = (size_t)position % FM_KV_TILE;
     for (int head = 0; head < dev->d->n_kv_heads; head++, k += hd, v += hd) {
         fm_kv_block b = fm_kv_at(dev, kv, head, position);
-        if (b.kind == FM_KV_F32) {
-            float *keys = (float *)(uintptr_t)b.k + slot, *values = (float *)(uintptr_t)b.v + slot * columns;
-            for (size_t i = 0; i < hd; i++) keys[i * FM_KV_TILE] = or_nan(k[i]);
-            for (size_t i = 0; i < hd; i++) values[i] = or_nan(v[i]);
-        } else if (b.kind == FM_KV_BF16) {
-            uint16_t *keys = (uint16_t *)(uintptr_t)b.k + 2 * slot, *values = (uint16_t *)(uintptr_t)b.v + slot / 2 * 2 * columns + slot % 2;
-            for (size_t i = 0; i < hd; i++) keys[i / 2 * 2 * FM_KV_TILE + i % 2] = to_bf16(k[i]);
-            for (size_t i = 0; i < hd; i++) values[2 * i] = to_bf16(v[i]);
-        } else {
-            store_int8(&b, (int)slot, k, v);
-        }
+        store_head(&b, slot, k, v);
+    }
+}
+
+void fm_kv_clear(const fm_device *dev, const fm_kv *kv, int position) {
+    static const float zeros[FM_MAX_HEAD_DIM];
+    for (int head = 0; head < dev->d->n_kv_heads; head++) {
+        fm_kv_block b = fm_kv_at(dev, kv, head, position);
+        store_head(&b, (size_t)position % FM_KV_TILE, zeros, zeros);
     }
 }

@@ -120,7 +120,10 @@ static int open_parts(fm_engine *e, const char *directory, fm_error *err) {
     device.poll_user = e;
     e->top_k = device.top_k;
     if ((rc = e->ops->open(&e->device, &device, err)) < 0) return rc;
-    if ((rc = open_tables(e, err)) < 0 || (rc = open_store(e, err)) < 0) return rc;
+    if ((rc = open_tables(e, err)) < 0) return rc;
+    if ((rc = fm_snapshots_open(&e->snapshots, &(fm_snapshots_config){.ops = e->ops, .device = device, .limit_bytes = e->plan.snapshot_bytes}, err)) < 0)
+        return rc;
+    if ((rc = open_store(e, err)) < 0) return rc;
     if (e->store && (rc = fm_preload(e, err)) < 0) return rc;
     return fm_pressure_open(&e->pressure, err);
 }
@@ -143,9 +146,10 @@ int fm_engine_open_io(fm_engine **out, const char *directory, const fm_engine_op
         fm_engine_close(&e);
         return rc;
     }
+    fm_engine_open_cache(e);
     e->opened = true;
     /* Strings of the caller are not kept. */
-    e->options.heat = e->options.mirror = e->options.config_from = e->options.io = e->options.policy = e->options.cpu = NULL;
+    e->options.heat = e->options.session_cache = e->options.mirror = e->options.config_from = e->options.io = e->options.policy = e->options.cpu = NULL;
     *out = e;
     return 0;
 }
@@ -154,9 +158,12 @@ void fm_engine_close(fm_engine **engine) {
     fm_engine *e = *engine;
     if (!e) return;
     if (e->opened) fm_preload_save(e);
+    fm_engine_store(e);
+    fm_directory_close(&e->directory);
     free(e->heat_path);
     fm_pressure_close(&e->pressure);
     fm_store_close(&e->store);
+    fm_snapshots_close(&e->snapshots);
     if (e->ops) e->ops->close(&e->device);
     fm_region_close(&e->tables.region);
     fm_weights_close(&e->weights);

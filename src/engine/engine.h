@@ -7,6 +7,7 @@
 #include "base/system.h"
 #include "families/families.h"
 #include "model/device.h"
+#include "snapshots/directory.h"
 #include "text/tokenizer.h"
 
 /* One layer's chosen experts, ascending, and who goes through each. */
@@ -26,6 +27,8 @@ typedef struct fm_route_event {
     const int *predicted; /* [n][top_k]: this layer's router on the state one layer before; NULL: none */
 } fm_route_event;
 typedef void (*fm_route_hook)(void *user, const fm_route_event *event);
+
+#define FM_MAX_CAPTURES 64 /* in one batch */
 
 struct fm_engine {
     fm_engine_options options;
@@ -53,8 +56,12 @@ struct fm_engine {
     int32_t *ids; /* [batch] */
     fm_span spans[FM_MAX_SPANS];
     fm_session *sessions[FM_MAX_SPANS]; /* of the spans */
-    fm_route_hook route_hook;           /* NULL: none */
-    bool routes_drawn;                  /* the hook replaces what the routers choose, so guessing by them is no use */
+    fm_capture captures[FM_MAX_CAPTURES];
+    int n_captures;
+    fm_snapshots *snapshots;
+    fm_directory *directory;  /* NULL: no session cache */
+    fm_route_hook route_hook; /* NULL: none */
+    bool routes_drawn;        /* the hook replaces what the routers choose, so guessing by them is no use */
     void *route_user;
     int predicted_layer;  /* -1: none */
     fm_routing predicted; /* of predicted_layer, the device's */
@@ -64,10 +71,13 @@ struct fm_engine {
     double phase_seconds[FM_N_PHASES];
 };
 
+#define FM_MAX_PENDING 32
+
 struct fm_session {
     fm_engine *engine;
-    fm_state *state;
-    int position;
+    fm_timeline line;
+    fm_snapshot *pending[FM_MAX_PENDING]; /* ascending: what is kept when computing comes by */
+    int n_pending;
     bool has_logits;
     float *logits; /* [vocab] */
     fm_trace_fn trace;
@@ -101,6 +111,15 @@ int fm_forward(fm_engine *engine, int n_spans, int n, fm_error *err);
  * (a file that cannot be used is a warning). save: writes that file. */
 int fm_preload(fm_engine *engine, fm_error *err);
 void fm_preload_save(fm_engine *engine);
+
+/* session.c: FM_EINVAL unless ids [n] are in the vocabulary. */
+int fm_session_check(const fm_session *session, const int32_t *ids, int n, fm_error *err);
+/* keep.c: the pending snapshots that the session's position has passed become ready; the rest of them is dropped, if so wanted. */
+void fm_session_settle(fm_session *session, bool all);
+/* The session cache of options; one that cannot be used is a warning. store: writes what is only in memory there. */
+void fm_engine_open_cache(fm_engine *engine);
+void fm_engine_store(fm_engine *engine);
+void fm_session_give_up(fm_session *session, int i); /* drops a pending one */
 
 void fm_engine_log(const fm_engine *engine, int level, const char *format, ...) __attribute__((format(printf, 3, 4)));
 

@@ -148,7 +148,7 @@ static void trace(fm_engine *e, int n_spans, const char *name) {
 
 int fm_forward(fm_engine *e, int n_spans, int n, fm_error *err) {
     const fm_description *d = &e->model->description;
-    fm_batch batch = {.ids = e->ids, .n = n, .spans = e->spans, .n_spans = n_spans};
+    fm_batch batch = {.ids = e->ids, .n = n, .spans = e->spans, .n_spans = n_spans, .captures = e->captures, .n_captures = e->n_captures};
     double t = fm_now();
     char name[24];
     int rc = 0;

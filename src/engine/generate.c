@@ -75,11 +75,20 @@ static int decode(fm_session *s, fm_sampler *sampler, const fm_generation *o, ou
         put(out, bytes, n);
         if (out->stopped) return FM_STOP_STRING;
         if (out->refused) return FM_STOP_CANCELLED;
-        if (s->position == e->plan.context) return FM_STOP_LENGTH;
+        if (s->line.position == e->plan.context) return FM_STOP_LENGTH;
         if (o->max_tokens >= 0 && done->n_tokens >= o->max_tokens) return FM_STOP_LENGTH;
         int rc = fm_session_feed(s, &id, 1, FM_LOGITS_LAST, NULL, NULL, err);
         if (rc < 0) return rc;
     }
+}
+
+/* What the session cache has of it is not computed. */
+static int read_prompt(fm_session *s, const int32_t *ids, int n, fm_generated *done, fm_error *err) {
+    fm_synced synced;
+    if (!s->engine->directory || s->line.position) return fm_session_feed(s, ids, n, FM_LOGITS_LAST, NULL, NULL, err);
+    int rc = fm_session_sync(s, ids, n, NULL, 0, &synced, err);
+    if (rc == 0) done->n_kept = synced.n_kept + synced.n_restored;
+    return rc;
 }
 
 int fm_session_generate(fm_session *s, const int32_t *ids, int n, fm_sampler *sampler, const fm_generation *options, fm_generated *done, fm_error *err) {
@@ -91,7 +100,7 @@ int fm_session_generate(fm_session *s, const int32_t *ids, int n, fm_sampler *sa
     int rc = open_outlet(&out, &o, err);
     if (rc < 0) return rc;
     for (int i = 0; i < n; i++) fm_sampler_feed(sampler, ids[i]);
-    rc = fm_session_feed(s, ids, n, FM_LOGITS_LAST, NULL, NULL, err);
+    rc = read_prompt(s, ids, n, done, err);
     done->prompt_seconds = fm_now() - start;
     if (rc >= 0) rc = decode(s, sampler, &o, &out, done, start, err);
     if (rc == FM_ECANCELLED && atomic_load(&s->engine->cancelled)) rc = FM_STOP_CANCELLED;

@@ -16,6 +16,8 @@
 #define MAX_BATCH 4096 /* tokens whose experts are read once; the residual stream and what goes with it takes some 20 * hidden bytes for each */
 #define MIN_BATCH FM_ROW_TOKENS
 #define MIN_PIECE (64 << 10)
+#define SNAPSHOT_OVERHEAD (16 << 10)
+#define SNAPSHOT_READING (12 * MIB)
 #define MAX_PIECE (2 << 20)
 #define MAX_GUESSES 32
 #define MAX_WINDOW_BYTES (32 * MIB) /* experts being read in place, which costs no memory: preload.c finds out what this disk wants */
@@ -99,7 +101,8 @@ static uint64_t fixed_bytes(fm_plan *p, const fm_model *model, const fm_engine_o
     fm_device_config device = fm_plan_device(p, model, o);
     fm_store_config store = fm_plan_store(p, model, o);
     store.n_slots = 1;
-    p->session_bytes = (fm_cpu_device.state_bytes(&device) + (uint64_t)model->description.vocab * sizeof(float)) * (uint64_t)o->n_sessions;
+    uint64_t ids = (uint64_t)p->context * sizeof(int32_t), logits = (uint64_t)model->description.vocab * sizeof(float);
+    p->session_bytes = (fm_cpu_device.state_bytes(&device) + ids + logits) * (uint64_t)o->n_sessions;
     p->buffer_bytes = fm_cpu_device.device_bytes(&device) + fm_plan_table_bytes(model, p->batch, device.top_k);
     if (model->description.n_experts) p->buffer_bytes += fm_store_memory_bytes(&store) - model->slot_bytes;
     return p->dense_bytes + p->session_bytes + p->buffer_bytes + p->text_bytes + p->overhead_bytes;
@@ -181,6 +184,17 @@ static void find_budget(fm_plan *p, const fm_engine_options *o) {
     p->reserve_bytes = p->budget_given ? 0 : reserve;
 }
 
+/* Of the bytes that are left for experts, what snapshots of sessions may take: of a model that fits what it leaves, up to an eighth of the budget; else a 16th, and room
+ * for two if a fourth is that much. */
+static uint64_t snapshot_share(const fm_plan *p, const fm_model *model, const fm_engine_options *o, uint64_t left, uint64_t slot) {
+    fm_device_config device = fm_plan_device(p, model, o);
+    uint64_t least = slot * (uint64_t)p->min_slots, all = slot * (uint64_t)p->n_experts_total;
+    uint64_t two = 2 * (fm_cpu_device.fixed_bytes(&device) + (uint64_t)p->context * sizeof(int32_t) + SNAPSHOT_OVERHEAD) + SNAPSHOT_READING;
+    if (left >= all) return left - all < p->budget_bytes / 8 ? left - all : p->budget_bytes / 8;
+    left -= least;
+    return left / 16 > two ? left / 16 : two < left / 4 ? two : left / 4;
+}
+
 int fm_plan_compute(fm_plan *p, const fm_model *model, const fm_tokenizer *tokenizer, const fm_engine_options *o, fm_error *err) {
     const fm_description *d = &model->description;
     memset(p, 0, sizeof *p);
@@ -214,7 +228,8 @@ int fm_plan_compute(fm_plan *p, const fm_model *model, const fm_tokenizer *token
         fixed = fixed_bytes(p, model, o);
     }
     assert(fixed + slot * (uint64_t)p->min_slots <= usable(p));
-    uint64_t slots = slot ? (usable(p) - fixed) / slot : 0;
+    p->snapshot_bytes = snapshot_share(p, model, o, usable(p) - fixed, slot);
+    uint64_t slots = slot ? (usable(p) - fixed - p->snapshot_bytes) / slot : 0;
     p->resident = slots >= (uint64_t)p->n_experts_total;
     p->n_slots = p->resident ? p->n_experts_total : (int)slots;
     int spare = (p->n_slots - p->min_slots) / 8;

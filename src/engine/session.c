@@ -12,8 +12,12 @@ int fm_session_open(fm_session **out, fm_engine *e, fm_error *err) {
     s->engine = e;
     e->n_sessions++;
     s->logits = calloc((size_t)e->model->description.vocab, sizeof *s->logits);
-    int rc = s->logits ? e->ops->state_open(&s->state, e->device, err) : fm_fail(err, FM_ENOMEM, "no memory for a session's logits");
-    if (rc < 0) fm_session_close(&s);
+    s->line.ids = calloc((size_t)e->plan.context, sizeof *s->line.ids);
+    int rc = s->logits && s->line.ids ? e->ops->state_open(&s->line.state, e->device, err) : fm_fail(err, FM_ENOMEM, "no memory for a session's logits");
+    if (rc < 0)
+        fm_session_close(&s);
+    else
+        fm_snapshots_enter(e->snapshots, &s->line);
     *out = s;
     return rc;
 }
@@ -21,20 +25,24 @@ int fm_session_open(fm_session **out, fm_engine *e, fm_error *err) {
 void fm_session_close(fm_session **session) {
     fm_session *s = *session;
     if (!s) return;
+    fm_session_settle(s, true);
+    fm_engine_store(s->engine); /* while its rows are there */
+    fm_snapshots_leave(s->engine->snapshots, &s->line);
     s->engine->n_sessions--;
-    s->engine->ops->state_close(&s->state);
+    s->engine->ops->state_close(&s->line.state);
+    free(s->line.ids);
     free(s->logits);
     free(s);
     *session = NULL;
 }
 
-int fm_session_position(const fm_session *s) { return s->position; }
+int fm_session_position(const fm_session *s) { return s->line.position; }
 const float *fm_session_logits(const fm_session *s) { return s->has_logits ? s->logits : NULL; }
 
 void fm_session_clear(fm_session *s) {
-    s->position = 0;
+    s->line.position = 0;
     s->has_logits = false;
-    s->engine->ops->state_clear(s->state);
+    s->engine->ops->state_clear(s->line.state);
 }
 
 void fm_session_trace(fm_session *s, fm_trace_fn fn, void *user) {
@@ -54,8 +62,15 @@ typedef struct feed {
     void *user;
 } feed;
 
+int fm_session_check(const fm_session *s, const int32_t *ids, int n, fm_error *err) {
+    int vocab = s->engine->model->description.vocab;
+    for (int i = 0; i < n; i++) {
+        if (ids[i] < 0 || ids[i] >= vocab) return fm_fail(err, FM_EINVAL, "token id %d at place %d is outside the vocabulary of %d", (int)ids[i], i, vocab);
+    }
+    return 0;
+}
+
 static int check_pieces(const feed *f, fm_error *err) {
-    int vocab = f->e->model->description.vocab;
     if (f->n_pieces < 1 || f->n_pieces > FM_MAX_SPANS) return fm_fail(err, FM_EINVAL, "%d pieces is not between 1 and %d", f->n_pieces, FM_MAX_SPANS);
     for (int i = 0; i < f->n_pieces; i++) {
         const fm_piece *p = &f->pieces[i];
@@ -64,29 +79,48 @@ static int check_pieces(const feed *f, fm_error *err) {
         }
         if (p->session->engine != f->e) return fm_fail(err, FM_EINVAL, "the session of piece %d is another engine's", i);
         if (p->n < 1) return fm_fail(err, FM_EINVAL, "piece %d has %d tokens", i, p->n);
-        if (p->n > f->e->plan.context - p->session->position) {
-            return fm_fail(err, FM_EFULL, "%d tokens behind the %d there are do not fit in a context of %d tokens", p->n, p->session->position,
-                           f->e->plan.context);
+        int position = p->session->line.position, rc;
+        if (p->n > f->e->plan.context - position) {
+            return fm_fail(err, FM_EFULL, "%d tokens behind the %d there are do not fit in a context of %d tokens", p->n, position, f->e->plan.context);
         }
-        for (int j = 0; j < p->n; j++) {
-            if (p->ids[j] < 0 || p->ids[j] >= vocab)
-                return fm_fail(err, FM_EINVAL, "token id %d at place %d is outside the vocabulary of %d", (int)p->ids[j], j, vocab);
-        }
+        if ((rc = fm_session_check(p->session, p->ids, p->n, err)) < 0) return rc;
     }
     return 0;
+}
+
+/* Tokens that the session held before and that come again leave its rows as they are: computing them gives the same bits. Others write over them. */
+static void write_over(fm_session *s, const int32_t *ids, int n) {
+    fm_timeline *t = &s->line;
+    int behind = t->n_rows - t->position, most = n < behind ? n : behind, same = fm_common_tokens(t->ids + t->position, ids, most);
+    if (same < most) fm_snapshots_overwrite(s->engine->snapshots, t, t->position + same);
+}
+
+/* What of the session's pending snapshots is to be captured within its n tokens in the batch. */
+static void find_captures(fm_engine *e, fm_session *s, int n) {
+    const fm_timeline *t = &s->line;
+    for (int i = 0; i < s->n_pending && s->pending[i]->n <= t->position + n;) {
+        if (e->n_captures == FM_MAX_CAPTURES) {
+            fm_session_give_up(s, i);
+            continue;
+        }
+        fm_snapshot *x = s->pending[i++];
+        e->captures[e->n_captures++] = (fm_capture){.state = t->state, .position = x->n, .to = x->fixed.data};
+    }
 }
 
 /* Takes as many tokens of the pieces as fit in a batch, the short pieces (somebody's next token) first. */
 static void fill_batch(feed *f) {
     fm_engine *e = f->e;
-    f->n_spans = f->n = 0;
+    f->n_spans = f->n = e->n_captures = 0;
     for (int longs = 0; longs < 2; longs++) {
         for (int i = 0; i < f->n_pieces; i++) {
             const fm_piece *p = &f->pieces[i];
             int left = p->n - f->done[i], room = e->plan.batch - f->n, n = left < room ? left : room;
             if ((p->n > 1) != longs || n <= 0) continue;
             memcpy(e->ids + f->n, p->ids + f->done[i], (size_t)n * sizeof *e->ids);
-            e->spans[f->n_spans] = (fm_span){.state = p->session->state, .first = f->n, .n = n, .position = p->session->position};
+            e->spans[f->n_spans] = (fm_span){.state = p->session->line.state, .first = f->n, .n = n, .position = p->session->line.position};
+            write_over(p->session, p->ids + f->done[i], n);
+            find_captures(e, p->session, n);
             e->sessions[f->n_spans] = p->session;
             f->piece[f->n_spans++] = i;
             f->n += n;
@@ -127,6 +161,15 @@ static void relieve(fm_engine *e) {
     fm_engine_log(e, FM_LOG_WARNING, "memory is short: gave back %d of the expert cache's slots, %d are left", n, fm_store_n_slots(e->store));
 }
 
+/* n more tokens are in the session. */
+static void advance(fm_session *s, const int32_t *ids, int n) {
+    fm_timeline *t = &s->line;
+    memcpy(t->ids + t->position, ids, (size_t)n * sizeof *ids);
+    t->position += n;
+    if (t->n_rows < t->position) t->n_rows = t->position;
+    if (s->n_pending) fm_session_settle(s, false);
+}
+
 static int feed_batches(feed *f, fm_error *err) {
     fm_engine *e = f->e;
     uint64_t total = 0, done = 0;
@@ -139,7 +182,7 @@ static int feed_batches(feed *f, fm_error *err) {
         for (int s = 0; s < f->n_spans; s++) {
             if ((rc = give_logits(f, s, err)) < 0) return rc;
             f->done[f->piece[s]] += e->spans[s].n;
-            e->sessions[s]->position += e->spans[s].n;
+            advance(e->sessions[s], e->ids + e->spans[s].first, e->spans[s].n);
         }
         e->phase_seconds[FM_PHASE_HEAD] += fm_now() - t;
         done += (uint64_t)f->n;
@@ -162,7 +205,10 @@ int fm_engine_feed(fm_engine *e, const fm_piece *pieces, int n_pieces, fm_logits
     unsigned long mode = fm_pool_enter();
     rc = feed_batches(&f, err);
     fm_pool_leave(mode);
-    for (int i = 0; i < n_pieces && rc < 0; i++) fm_session_clear(pieces[i].session);
+    for (int i = 0; i < n_pieces; i++) {
+        fm_session_settle(pieces[i].session, true);
+        if (rc < 0) fm_session_clear(pieces[i].session);
+    }
     return rc < 0 ? rc : n;
 }
 

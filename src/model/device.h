@@ -16,12 +16,26 @@ typedef struct fm_span {
     int position; /* of the first of them in the session */
 } fm_span;
 
+/* The fixed part of a state, as it is after some of its span's tokens, is to be copied. */
+typedef struct fm_capture {
+    const fm_state *state;
+    int position; /* tokens in the session then: inside the span or at its end */
+    uint8_t *to;  /* [fixed_bytes] */
+} fm_capture;
+
 typedef struct fm_batch {
     const int32_t *ids; /* [n] */
     int n;
     const fm_span *spans;
     int n_spans;
+    const fm_capture *captures;
+    int n_captures;
 } fm_batch;
+
+typedef struct fm_bytes {
+    uint8_t *data;
+    size_t bytes;
+} fm_bytes;
 
 /* What the router chose: by token, ascending in the expert's index. */
 typedef struct fm_routing {
@@ -68,6 +82,19 @@ typedef struct fm_device_ops {
     void (*state_close)(fm_state **state);
     void (*state_clear)(fm_state *state);
 
+    /* A state as bytes, where they lie, to be copied, saved and put back between batches: the same bytes give the same results. Two parts: what is of one size
+     * whatever the tokens (recurrent states; 0 bytes if there are none), and the KV cache of positions, in whole tiles of FM_STATE_TILE. */
+    uint64_t (*fixed_bytes)(const fm_device_config *config);
+    uint8_t *(*fixed)(fm_state *state);
+    int (*n_row_parts)(const fm_device_config *config);
+    /* Sizes of the parts [n_row_parts] for n positions (NULL: not wanted), and their sum. */
+    uint64_t (*row_sizes)(const fm_device_config *config, int n, fm_bytes *parts);
+    /* parts [n_row_parts]: positions [from, to), from a multiple of FM_STATE_TILE; what lies behind `to` in its tile is among them. A part of fewer positions is the beginning
+     * of that of more. */
+    void (*rows)(fm_state *state, int from, int to, fm_bytes *parts);
+    /* Zeroes the positions from `from` to the end of its tile. */
+    void (*rows_clear)(fm_state *state, int from);
+
     /* x = embedding rows of the batch's ids. The batch stays until the next embed. */
     void (*embed)(fm_device *device, const fm_batch *batch);
     /* x += mixer(norm1(x)); adds to the spans' states. */
@@ -95,6 +122,7 @@ typedef struct fm_device_ops {
     const char *(*kernels)(const fm_device *device);
 } fm_device_ops;
 
+#define FM_STATE_TILE 16
 #define FM_HEAD_ROWS 8
 #define FM_MAX_SPANS 64 /* sessions in one batch */
 #define FM_GUESS_TOKENS 16

@@ -8,11 +8,13 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "cli/session_options.h"
 
 #define NOT_GIVEN (-2) /* of an int option; NAN of a float: the model's own value is used */
 
 struct run_options {
     struct engine_choices engine;
+    struct session_choices session;
     const char *prompt, *file;
     struct text_list stops, biases;
     uint64_t seed;
@@ -125,12 +127,13 @@ static struct rates rates_of(const struct run *r) {
 static void print_summary(const struct run *r) {
     const fm_generated *d = &r->done;
     struct rates x = rates_of(r);
-    char size[SIZE_TEXT];
+    char size[SIZE_TEXT], kept[64] = "";
 
+    if (d->n_kept) snprintf(kept, sizeof kept, ", %d of them from the session cache", d->n_kept);
     fprintf(
         stderr,
-        "%d tokens in %.2f s, %.2f tokens/s, first token after %.3f s (prompt %d tokens, %.1f tokens/s), hit rate %.1f %%, %s read per token, %.2f GB/s from disk\n",
-        d->n_tokens, x.total_seconds, x.tokens_per_second, d->first_token_seconds, d->n_prompt, x.prompt_tokens_per_second, 100 * x.hit_rate,
+        "%d tokens in %.2f s, %.2f tokens/s, first token after %.3f s (prompt %d tokens%s, %.1f tokens/s), hit rate %.1f %%, %s read per token, %.2f GB/s from disk\n",
+        d->n_tokens, x.total_seconds, x.tokens_per_second, d->first_token_seconds, d->n_prompt, kept, x.prompt_tokens_per_second, 100 * x.hit_rate,
         fm_disk_text(size, x.read_bytes_per_token), x.disk_bytes_per_second / 1e9);
 }
 
@@ -207,6 +210,7 @@ static int print_json(const struct run *r) {
                      fm_engine_n_threads(r->engine), "phase_seconds", phases);
     json_object_update(object, rest);
     json_decref(rest);
+    json_object_set_new(object, "prompt_kept", json_integer(d->n_kept));
     json_object_set_new(object, "n_guessed", json_integer((json_int_t)s->n_guessed));
     json_object_set_new(object, "n_guesses_used", json_integer((json_int_t)s->n_guesses_used));
     return fm_json_print(object);
@@ -275,7 +279,7 @@ static int generate(struct run *r, const int32_t *ids, int n, const fm_logit_bia
     return rc;
 }
 
-static int run(const char *model, const struct run_options *options, const struct text *prompt, const fm_logit_bias *bias) {
+static int run(const char *model, struct run_options *options, const struct text *prompt, const fm_logit_bias *bias) {
     struct run r = {.options = options};
     fm_engine_options engine_options;
     int32_t *ids = NULL;
@@ -286,6 +290,7 @@ static int run(const char *model, const struct run_options *options, const struc
     if (!options->raw)
         fm_progress_log(&r.progress, FM_LOG_INFO, "note: the text goes to the model as it is, without a chat template; --raw says that this is meant");
     engine_options = fm_engine_choose(&options->engine, &r.progress);
+    fm_session_choose(&options->session, &engine_options);
     engine_options.heat = fm_heat_path(heat, sizeof heat, options->heat, model);
     if (fm_open_engine(&r.engine, model, &engine_options, &r.err) < 0) goto end;
     if ((n = fm_engine_encode(r.engine, prompt->bytes, prompt->n, true, &ids, &r.err)) < 0) goto end;
@@ -337,7 +342,7 @@ static int run_main(const struct cli_command *command, int argc, char **argv) {
                                   .max_tokens = -1};
     const struct option_group groups[] = {OPTION_GROUP("Text", text_table, &options),
                                           OPTION_GROUP("Sampling (default: what the model's generation_config.json says)", sampling_table, &options),
-                                          ENGINE_GROUP(&options.engine), OPTION_GROUP("Report", report_table, &options)};
+                                          ENGINE_GROUP(&options.engine), SESSION_GROUP(&options.session), OPTION_GROUP("Report", report_table, &options)};
     struct cli_words words;
     struct text prompt = {0};
     fm_logit_bias *bias = NULL;
@@ -347,7 +352,7 @@ static int run_main(const struct cli_command *command, int argc, char **argv) {
 
     (void)argc;
     if (getentropy(&seed, sizeof seed) == 0) options.seed = seed;
-    if (fm_options_parse(command, groups, 4, 2, &words, argv, &status) != 0) goto end;
+    if (fm_options_parse(command, groups, 5, 2, &words, argv, &status) != 0) goto end;
     if (words.n == 2 && strcmp(words.words[1], "-") != 0) {
         status = fm_usage_error("'%s' is one word too many; the text to continue follows -p, in quotes", words.words[1]);
         goto end;
