@@ -1,11 +1,13 @@
 """What a chat template gives in Python: jinja2 set up as transformers' apply_chat_template does it, with a fixed clock."""
 import datetime
 import json
+import warnings
 
 import jinja2
 import jinja2.ext
 import jinja2.sandbox
 
+warnings.simplefilter("ignore", SyntaxWarning)  # of the Python that jinja2 compiles templates to
 NOW = 1_772_359_509  # 2026-03-01 10:05:09 UTC, so that days and hours have one digit
 
 
