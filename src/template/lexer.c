@@ -1,4 +1,6 @@
 /* template/lexer.c: a template's text into tokens, with jinja2's rules of white space (trim_blocks, lstrip_blocks, no last newline). See syntax.h. */
+#include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <utf8proc.h>
 

@@ -269,7 +269,7 @@ typedef struct fm_json_style {
 void fm_write_json(fm_writer *writer, fm_value value, const fm_json_style *style);
 const fm_text *fm_escape(fm_run *run, fm_value value); /* HTML's */
 
-/* ---- printf and str.format (format.c) */
+/* ---- printf and str.format (library/format.c) */
 fm_value fm_percent(fm_run *run, const fm_text *format, fm_value arguments);
 fm_value fm_format_text(fm_run *run, const fm_text *format, const fm_arguments *arguments);
 void fm_format_real(fm_writer *writer, double real, char kind, int precision, bool alternate);

@@ -1,4 +1,4 @@
-/* template/value/format.c: Python's % of text, str.format, and the numbers that both write. See value.h. */
+/* template/library/format.c: Python's % of text, str.format, and the numbers that both write. See value.h. */
 #include <limits.h>
 #include <math.h>
 #include <stdio.h>
