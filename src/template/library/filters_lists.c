@@ -138,7 +138,7 @@ FILTER(filter_reverse) {
     (void)given, (void)rest;
     if (self.type == FM_STRING) {
         fm_value bounds[3] = {fm_none(), fm_none(), fm_int(-1)};
-        return fm_marked(run, fm_slice(run, self, bounds).text, self.text->markup);
+        return fm_slice(run, self, bounds);
     }
     const fm_list *items = fm_items(run, self);
     fm_list *reversed = fm_list_new(run, items->n);

@@ -175,6 +175,25 @@ static void write_real(fm_writer *writer, const spec *s, double real) {
     write_number(writer, s, prefix, text.data, n, text.data + n, text.n - n);
 }
 
+static void write_character(fm_writer *writer, int64_t point) {
+    if (point < 0 || point > 0x10ffff) fm_refuse(writer->run, FM_EFORMAT, "%%c arg not in range(0x110000)");
+    if (point >= 0xd800 && point < 0xe000) fm_refuse(writer->run, FM_EUNSUPPORTED, "half of a surrogate pair");
+    fm_write_point(writer, (int32_t)point);
+}
+
+/* repr() with escapes for what is not ASCII. */
+static void write_ascii(fm_writer *writer, fm_value value) {
+    fm_writer plain = {.run = writer->run};
+    char escape[12];
+    fm_write_repr(&plain, value);
+    for (size_t at = 0, n; at < plain.n; at += n) {
+        unsigned point = (unsigned)fm_point(plain.data + at, plain.n - at, &n);
+        snprintf(escape, sizeof escape, point < 0x100 ? "\\x%02x" : point < 0x10000 ? "\\u%04x" : "\\U%08x", point);
+        if (point < 0x80) fm_write(writer, plain.data + at, 1);
+        if (point >= 0x80) fm_write_literal(writer, escape);
+    }
+}
+
 /* ---- % */
 
 typedef struct percent {
@@ -242,19 +261,14 @@ static void percent_key(percent *p) {
 
 static void percent_text(percent *p, fm_writer *writer, const spec *s, fm_value value) {
     fm_writer text = {.run = p->run};
-    if (s->kind == 'a') fm_refuse(p->run, FM_EUNSUPPORTED, "%%a in a format");
     if (s->kind == 'c') {
-        int64_t point;
         if (value.type == FM_STRING && value.text->points != 1) fm_refuse(p->run, FM_EFORMAT, "%%c requires int or char");
-        if (value.type == FM_STRING) {
-            fm_write_text(&text, value.text);
-        } else {
-            point = fm_whole(p->run, value, "%c");
-            if (point < 0 || point > 0x10ffff || (point >= 0xd800 && point < 0xe000)) fm_refuse(p->run, FM_EFORMAT, "%%c arg not in range(0x110000)");
-            fm_write_point(&text, (int32_t)point);
-        }
+        if (value.type == FM_STRING) fm_write_text(&text, value.text);
+        if (value.type != FM_STRING) write_character(&text, fm_whole(p->run, value, "%c"));
     } else if (s->kind == 'r') {
         fm_write_repr(&text, value);
+    } else if (s->kind == 'a') {
+        write_ascii(&text, value);
     } else {
         fm_write_str(&text, value);
     }
@@ -309,6 +323,10 @@ fm_value fm_percent(fm_run *run, const fm_text *format, fm_value arguments) {
         fm_charge(run, 0);
         spec s = {.precision = -1};
         char c = next_char(&p);
+        if (c == '%') {
+            fm_write_literal(&writer, "%");
+            continue;
+        }
         if (c == '(') {
             if (p.mapping) p.arguments = arguments;
             percent_key(&p);
@@ -334,10 +352,6 @@ fm_value fm_percent(fm_run *run, const fm_text *format, fm_value arguments) {
         }
         if (c == 'h' || c == 'l' || c == 'L') c = next_char(&p);
         s.kind = c;
-        if (c == '%') {
-            fm_write_literal(&writer, "%");
-            continue;
-        }
         if (!c || !strchr("sradiuoxXeEfFgGc", c)) fm_refuse(run, FM_EFORMAT, "unsupported format character '%c'", (unsigned char)c < 0x80 && c ? c : '?');
         percent_field(&p, &writer, &s, next_argument(&p));
     }
@@ -417,7 +431,13 @@ static void format_number(fm_writer *writer, spec *s, fm_value value) {
     }
     if (s->precision >= 0) fm_refuse(run, FM_EFORMAT, "Precision not allowed in integer format specifier");
     if (s->no_negative_zero) fm_refuse(run, FM_EFORMAT, "Negative zero coercion (z) not allowed in format specifier with integer");
-    if (s->kind == 'c') fm_refuse(run, FM_EUNSUPPORTED, "'c' in a format of a number");
+    if (s->kind == 'c') {
+        fm_writer text = {.run = run};
+        if (s->sign || s->alternate) fm_refuse(run, FM_EFORMAT, "Sign or alternate form not allowed with integer format specifier 'c'");
+        write_character(&text, whole);
+        write_padded(writer, s, text.data, text.n, 0);
+        return;
+    }
     write_whole(writer, s, whole);
 }
 
@@ -512,10 +532,10 @@ static void format_field(fields *f, fm_writer *writer, const fm_text *format, si
         fm_writer text = {.run = f->run};
         char conversion = end + 1 < to ? data[end + 1] : 0;
         if (end + 2 < to && data[end + 2] != ':') fm_refuse(f->run, FM_EFORMAT, "expected ':' after conversion specifier");
-        if (conversion == 'a') fm_refuse(f->run, FM_EUNSUPPORTED, "!a in a format");
-        if (conversion != 's' && conversion != 'r') fm_refuse(f->run, FM_EFORMAT, "Unknown conversion specifier in a format");
+        if (conversion != 's' && conversion != 'r' && conversion != 'a') fm_refuse(f->run, FM_EFORMAT, "Unknown conversion specifier in a format");
         if (conversion == 'r') fm_write_repr(&text, value);
         if (conversion == 's') fm_write_str(&text, value);
+        if (conversion == 'a') write_ascii(&text, value);
         value = fm_written_string(&text);
         end += 2;
     }

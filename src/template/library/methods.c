@@ -262,8 +262,8 @@ METHOD(text_join) {
 static fm_value pad(fm_run *run, fm_value self, fm_value fill, int64_t left, int64_t right) {
     fm_writer writer = {.run = run};
     const fm_text *character = fill.type == FM_MISSING ? fm_text_borrow(run, " ", 1) : fm_text_of(run, fill, "the fill character");
-    if (character->points != 1) fm_refuse(run, FM_EFORMAT, "The fill character must be exactly one character long");
     if (self.text->markup) character = fm_escape(run, fm_string(character));
+    if (character->points != 1) fm_refuse(run, FM_EFORMAT, "The fill character must be exactly one character long");
     if (left > 0) fm_write_many(&writer, character->data, character->bytes, (size_t)left);
     fm_write_text(&writer, self.text);
     if (right > 0) fm_write_many(&writer, character->data, character->bytes, (size_t)right);
