@@ -188,11 +188,16 @@ static fm_node *parse_name(fm_parser *p, bool members) {
     return node;
 }
 
+static fm_node *parse_number(fm_parser *p) {
+    const fm_token *token = p->token++;
+    return constant(p, token->line, token->value);
+}
+
 static fm_node *parse_strings(fm_parser *p) {
     int line = p->token->line;
-    fm_value value = p->token->value;
-    for (p->token++; p->token->kind == FM_TOKEN_STRING; p->token++) value = fm_string(fm_concat(p->run, value.text, p->token->value.text));
-    return constant(p, line, value);
+    const fm_text *text = p->token->value.text;
+    for (p->token++; p->token->kind == FM_TOKEN_STRING; p->token++) text = fm_concat(p->run, text, p->token->value.text);
+    return constant(p, line, fm_string(fm_text_borrow(p->run, text->data, text->bytes))); /* not its buffer: no rendering may append to it */
 }
 
 static fm_node *parse_primary(fm_parser *p, bool members) {
@@ -200,7 +205,7 @@ static fm_node *parse_primary(fm_parser *p, bool members) {
     switch (p->token->kind) {
     case FM_TOKEN_NAME: return parse_name(p, members);
     case FM_TOKEN_STRING: return parse_strings(p);
-    case FM_TOKEN_NUMBER: return constant(p, p->token->line, p->token++->value);
+    case FM_TOKEN_NUMBER: return parse_number(p);
     default: break;
     }
     fm_deeper(p);
@@ -270,7 +275,7 @@ static fm_node *parse_subscript(fm_parser *p, fm_node *of) {
             return node;
         }
         if (p->token->kind != FM_TOKEN_NUMBER || p->token->value.type != FM_INT) fm_refuse(p->run, FM_EFORMAT, "expected name or number");
-        return two(p, FM_NODE_ITEM, line, of, constant(p, line, p->token++->value));
+        return two(p, FM_NODE_ITEM, line, of, parse_number(p));
     }
     fm_expect_operator(p, "[");
     fm_node *first = NULL, *tuple = NULL;

@@ -199,8 +199,11 @@ bool fm_contains(fm_run *run, fm_value container, fm_value item) {
     return false;
 }
 
-static fm_list *points_of(fm_run *run, const fm_text *text) {
+/* The characters of text. Those of what is safe are plain text, as Python has it. */
+static fm_list *points_of(fm_run *run, const fm_text *safe) {
+    fm_text plain = *safe, *text = &plain;
     fm_list *list = fm_list_new(run, text->points);
+    text->markup = false;
     for (size_t at = 0, n; at < text->bytes; at += n) {
         fm_point(text->data + at, text->bytes - at, &n);
         fm_list_add(run, list, fm_string(fm_text_part(run, text, at, n)));
@@ -277,6 +280,10 @@ fm_value fm_slice(fm_run *run, fm_value container, const fm_value *bounds) {
     int64_t step = 1;
     if (bounds[2].type != FM_MISSING && bounds[2].type != FM_NONE) step = fm_whole(run, bounds[2], "a slice's step");
     if (step == 0) fm_refuse(run, FM_EFORMAT, "slice step cannot be zero");
+    if (container.type == FM_UNDEFINED) fm_refuse_use(run, container);
+    if (container.type != FM_STRING && container.type != FM_LIST && container.type != FM_TUPLE && container.type != FM_RANGE) {
+        fm_refuse(run, FM_EFORMAT, "a slice of a value of type %s", fm_type_name(container));
+    }
     fm_has_length(container, &length);
     int64_t n = (int64_t)length, range[2] = {step < 0 ? -1 : 0, step < 0 ? n - 1 : n};
     int64_t from = bound(run, bounds[0], n, range, step < 0 ? n - 1 : 0), to = bound(run, bounds[1], n, range, step < 0 ? -1 : n);
@@ -299,7 +306,10 @@ fm_value fm_slice(fm_run *run, fm_value container, const fm_value *bounds) {
     if (container.type != FM_STRING) return fm_of_list(container.type, list);
     fm_writer writer = {.run = run};
     for (size_t i = 0; i < count; i++) fm_write_text(&writer, list->items[i].text);
-    return fm_written_string(&writer);
+    fm_text *text = fm_take(run, sizeof *text);
+    *text = *fm_written(&writer);
+    text->markup = container.text->markup;
+    return fm_string(text);
 }
 
 void fm_sort(fm_run *run, fm_list *list, const fm_list *keys, bool reverse) {

@@ -36,7 +36,12 @@ bool fm_parse_real(const char *data, size_t bytes, double *real) {
         memcpy(text + n, ".0", 2);
         n += 2;
     }
-    json_t *json = json_loadb(text, n, JSON_DECODE_ANY, NULL);
+    json_error_t error;
+    json_t *json = json_loadb(text, n, JSON_DECODE_ANY, &error);
+    if (!json && json_error_code(&error) == json_error_numeric_overflow) {
+        *real = negative ? -INFINITY : INFINITY;
+        return true;
+    }
     bool ok = json_is_real(json);
     if (ok) *real = json_real_value(json);
     json_decref(json);
