@@ -30,7 +30,7 @@ def main(program, which, root):
         numbers = range(begin, min(begin + BATCH, seed + pairs))
         made = [(number, conversations.conversation(number)) for number in numbers]
         for path in paths:
-            source = path.read_text(encoding="utf-8")
+            source = path.read_bytes().decode()  # with its carriage returns
             before = comparison.texts
             comparison.run([(f"{path.name}, seed {number}", source, variables) for number, variables in made])
             rendered[path.name] += comparison.texts - before

@@ -15,7 +15,7 @@ BATCH = 1000
 
 
 def fixed(comparison):
-    lines = (Path(__file__).parent / "cases.txt").read_text(encoding="utf-8").split("\n")
+    lines = (Path(__file__).parent / "cases.txt").read_bytes().decode().split("\n")
     jobs = [(f"cases.txt:{number}", line.replace("⏎", "\n"), grammar.VARIABLES) for number, line in enumerate(lines, 1) if line and not line.startswith("##")]
     comparison.run(jobs)
 
