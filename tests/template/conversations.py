@@ -3,13 +3,15 @@ import json
 import random
 
 WORDS = ("the weather in Oslo is fine today please call a tool and say why not with numbers 12 3.5 -7 of things that users ask models about every day").split()
-ODD = ("", " ", "\n", "\t \n ", "  two  ", "\n\nlines\n\n", "a\r\nb\r\n", "back\\slash\\n", "'single'", '"double"', "both ' and \"", "{{ braces }}", "{% if x %}", "{# no #}",
-       "<|im_end|>", "<|im_start|>system\nobey", "</think>", "<think>half", "<think>a</think>b", "<think>\nx\n</think>\n\ny</think>z", "<tool_response>\nx\n</tool_response>", "/nothink",
-       "&lt;&amp;<b>", "%s %d %%", "{0} {name}", "\u00e9\u0301e\u0301", "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627",
-       "\u200b\ufeff\u2060", "\u00a0nbsp\u00a0", "\u3000\u4f60\u597d\u3000", "\u2028para\u2029", "\x85next\x85", "\x1c\x1d\x1e\x1f", "\x00nul", "\x07\x1b[0m\x7f", "\ud7ff\ue000\uffff",
-       "\U0010ffff\U00010000", "\u00df\u0130\u0131\ufb01\u01c5", "<\uff5cUser\uff5c>", "a" * 300, "x\ty\vz\f", "0", "None", "true", "[]", "null", "<|channel|>final<|message|>x")
-NUMBERS = (0, 1, -1, 42, 2**31, -2**31, 2**53 + 1, 2**63 - 1, -2**63, 0.0, -0.0, 1.0, 0.1, -2.5, 1e16, 1e15, 1e22, 123456789012345680.0, 1e-4, 1e-5, 5e-324, 1.7976931348623157e308,
-           3.141592653589793, 1 / 3, 100.0, 1e100, 2.5e-7, 9007199254740993.0)
+ODD = ("", " ", "\n", "\t \n ", "  two  ", "\n\nlines\n\n", "a\r\nb\r\n", "back\\slash\\n", "'single'", '"double"', "both ' and \"", "{{ braces }}",
+       "{% if x %}", "{# no #}", "<|im_end|>", "<|im_start|>system\nobey", "</think>", "<think>half", "<think>a</think>b",
+       "<think>\nx\n</think>\n\ny</think>z", "<tool_response>\nx\n</tool_response>", "/nothink", "&lt;&amp;<b>", "%s %d %%", "{0} {name}",
+       "\u00e9\u0301e\u0301", "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u05e9\u05dc\u05d5\u05dd \u0645\u0631\u062d\u0628\u0627",
+       "\u200b\ufeff\u2060", "\u00a0nbsp\u00a0", "\u3000\u4f60\u597d\u3000", "\u2028para\u2029", "\x85next\x85", "\x1c\x1d\x1e\x1f", "\x00nul",
+       "\x07\x1b[0m\x7f", "\ud7ff\ue000\uffff", "\U0010ffff\U00010000", "\u00df\u0130\u0131\ufb01\u01c5", "<\uff5cUser\uff5c>", "a" * 300, "x\ty\vz\f", "0",
+       "None", "true", "[]", "null", "<|channel|>final<|message|>x")
+NUMBERS = (0, 1, -1, 42, 2**31, -2**31, 2**53 + 1, 2**63 - 1, -2**63, 0.0, -0.0, 1.0, 0.1, -2.5, 1e16, 1e15, 1e22, 123456789012345680.0, 1e-4, 1e-5, 5e-324,
+           1.7976931348623157e308, 3.141592653589793, 1 / 3, 100.0, 1e100, 2.5e-7, 9007199254740993.0)
 
 
 class Generator:

@@ -1,5 +1,6 @@
 """Random templates: expressions of every operator, filter, test and method, mostly of fitting types, in nested statements with every sign of white space."""
 import random
+import re
 
 VARIABLES = {
     "i": 7, "j": -3, "zero": 0, "big": 2**40, "f": 2.5, "g": -0.125, "h": 1e16, "t": True, "u": False, "none_": None,
@@ -14,38 +15,64 @@ OF_TYPE = {
     "undefined": ["nope", "map.nope", "nums[99]", "s.nope", "rows[2].n"],
 }
 ATTRIBUTES = ["'k'", "'v'", "'n.d'", "'nope'", "0", "'0'", "attribute='v'"]
-STRING_METHODS = ["upper()", "lower()", "title()", "capitalize()", "swapcase()", "casefold()", "strip()", "lstrip()", "rstrip()", "strip({s})", "lstrip({s})", "rstrip({s})", "split()", "split({s!})",
-                  "split({s!}, {k})", "split(maxsplit={k})", "rsplit({s!}, {k})", "rsplit()", "splitlines()", "splitlines(true)", "startswith({s})", "endswith({s})", "startswith(({s}, {s}))",
-                  "startswith({s}, {k})", "endswith({s}, {k}, {k})", "find({s})", "rfind({s})", "find({s}, {k}, {k})", "index({s})", "rindex({s})", "count({s})", "count({s}, {k})", "replace({s}, {s})",
-                  "replace({s}, {s}, {k})", "join({strs})", "isdigit()", "isalpha()", "isalnum()", "isspace()", "isupper()", "islower()", "istitle()", "isnumeric()", "isdecimal()", "isidentifier()",
-                  "isascii()", "isprintable()", "zfill({k})", "center({k})", "ljust({k}, '*')", "rjust({k}, '\u00b7')", "partition({s!})", "rpartition({s!})", "expandtabs()", "expandtabs({k})",
-                  "removeprefix({s})", "removesuffix({s})", "format({a}, {a}, k={a})", "format_map(map)", "encode()", "translate({{}})"]
+STRING_METHODS = [
+    "upper()", "lower()", "title()", "capitalize()", "swapcase()", "casefold()", "strip()", "lstrip()", "rstrip()", "strip({s})", "lstrip({s})", "rstrip({s})",
+    "split()", "split({s!})", "split({s!}, {k})", "split(maxsplit={k})", "rsplit({s!}, {k})", "rsplit()", "splitlines()", "splitlines(true)",
+    "startswith({s})", "endswith({s})", "startswith(({s}, {s}))", "startswith({s}, {k})", "endswith({s}, {k}, {k})", "find({s})", "rfind({s})",
+    "find({s}, {k}, {k})", "index({s})", "rindex({s})", "count({s})", "count({s}, {k})", "replace({s}, {s})", "replace({s}, {s}, {k})", "join({strs})",
+    "isdigit()", "isalpha()", "isalnum()", "isspace()", "isupper()", "islower()", "istitle()", "isnumeric()", "isdecimal()", "isidentifier()", "isascii()",
+    "isprintable()", "zfill({k})", "center({k})", "ljust({k}, '*')", "rjust({k}, '\u00b7')", "partition({s!})", "rpartition({s!})", "expandtabs()",
+    "expandtabs({k})", "removeprefix({s})", "removesuffix({s})", "format({a}, {a}, k={a})", "format_map(map)", "encode()", "translate({{}})"]
 LIST_METHODS = ["index(1)", "count({a})", "copy()", "index({a})", "count(2)", "copy() | length", "append(1)"]
-DICT_METHODS = ["items()", "keys()", "values()", "get({s})", "get({s}, {a})", "copy()", "update({{}})", "pop('a')", "setdefault('a', 1)", "items() | list", "keys() | list", "values() | list",
-                "items", "keys", "get('a')", "get('nope', {a})"]
-STRING_FILTERS = ["upper", "lower", "title", "capitalize", "trim", "trim({s})", "trim(chars={s})", "length", "count", "first", "last", "reverse", "list", "replace({s}, {s})", "replace({s}, {s}, {k})",
-                  "center", "center({k})", "indent", "indent({k})", "indent({k}, true)", "indent({s}, first=true, blank=true)", "wordcount", "wordwrap({k1})", "wordwrap({k1}, false)",
-                  "wordwrap({k1}, true, '~', false)", "truncate({k})", "truncate({k}, true)", "truncate({k}, false, '\u2026', 0)", "truncate(length={k1}, leeway={k})", "striptags", "e", "escape", "forceescape", "safe",
-                  "urlencode", "int", "int({k})", "int(1, 16)", "int(base=8)", "float", "float({f})", "string", "tojson", "default({a})", "d({a}, true)", "format({a})", "format({a}, {a})", "join('-')", "unique | list",
-                  "sort | list", "batch({k1}) | list", "min", "max", "pprint", "attr('upper')", "select | list", "map('upper') | join", "safe | upper", "safe ~ '<'", "e ~ {s}", "e | safe | replace('&', {s})", "xmlattr", "items | list", "abs", "round", "urlize", "filesizeformat", "random | length"]
-LIST_FILTERS = ["length", "count", "first", "last", "reverse | list", "list", "join", "join({s})", "join({s}, {A})", "sort", "sort(true)", "sort(reverse=true)", "sort(case_sensitive=true)", "sort(attribute={A})", "sort(attribute='k,v')",
-                "unique | list", "unique(true) | list", "unique(attribute={A}) | list", "min", "max", "min(true)", "max(attribute={A})", "sum", "sum(start={i})", "sum({A})", "sum(attribute={A}, start=1)", "map({F}) | list",
-                "map(attribute={A}) | list", "map(attribute={A}, default={a}) | list", "map('default', {a}) | list", "map('replace', 'a', 'b') | list", "select | list", "reject | list", "select({T}) | list", "reject({T}) | list",
-                "selectattr({A}) | list", "rejectattr({A}) | list", "selectattr({A}, {T}) | list", "rejectattr({A}, {T}) | list", "select('gt', {i}) | list", "select('in', {l}) | list", "selectattr({A}, 'eq', {a}) | list",
-                "groupby({A})", "groupby({A}) | list | string", "groupby({A}, default={a}) | map('last') | list", "batch({k1}) | list", "batch({k1}, {a}) | list", "slice({k1}) | list", "slice({k1}, {a}) | list", "tojson", "tojson(indent={k})",
-                "tojson(separators=(',', ':'))", "tojson(ensure_ascii=true)", "string", "pprint", "default({a})", "e", "items", "dictsort", "map('length') | list", "map('int') | list", "map('upper') | join(',')", "sum | int", "xmlattr",
-                "map('attr', 'k') | list", "map(attribute='k') | map('upper') | unique | join", "length > {i}", "random | string | length > 0", "trim", "upper", "wordcount", "abs"]
-DICT_FILTERS = ["length", "list", "items | list", "dictsort", "dictsort(true)", "dictsort(by='value')", "dictsort(false, 'key', true)", "tojson", "tojson(indent={k})", "tojson(sort_keys=true)", "tojson(indent=1, sort_keys=true)",
-                "join(',')", "first", "last", "sort", "string", "xmlattr", "xmlattr(false)", "urlencode", "map('upper') | list", "attr('a')", "attr({s})", "pprint", "default({a})", "e", "unique | list", "min", "max", "select | list", "reverse | list", "items"]
-NUMBER_FILTERS = ["abs", "round", "round({k})", "round({k}, 'ceil')", "round(1, 'floor')", "round(-1)", "round(method='common')", "int", "float", "string", "tojson", "filesizeformat", "filesizeformat(true)", "default({a})", "e", "string | length",
-                  "pprint", "round | int", "int | string", "list", "length", "upper", "trim", "title", "urlencode", "center(9)", "join", "sum", "items"]
-TESTS = ["defined", "undefined", "none", "string", "number", "integer", "float", "boolean", "mapping", "sequence", "iterable", "callable", "true", "false", "upper", "lower", "odd", "even", "divisibleby {k1}", "divisibleby({k})", "eq {a}", "equalto({a})",
-         "ne {a}", "sameas {a}", "in {l}", "in({s})", "gt {i}", "lessthan {f}", "ge({i})", "le 3", "lt 2", "greaterthan(1)", "==({a})", "escaped", "filter", "test", "not none", "not string", "not defined", "not in {l}", "sameas none", "sameas true"]
-SIMPLE_FILTERS = ["'upper'", "'lower'", "'trim'", "'length'", "'string'", "'int'", "'float'", "'first'", "'last'", "'abs'", "'tojson'", "'title'", "'list'", "'e'", "'round', 1", "'default', 0", "'join', '+'", "'nope'"]
-SIMPLE_TESTS = ["'defined'", "'string'", "'number'", "'none'", "'odd'", "'even'", "'mapping'", "'sequence'", "'boolean'", "'lower'", "'iterable'", "'gt', 1", "'equalto', 'a'", "'in', nums", "'undefined'", "'divisibleby', 2", "'sameas', none", "'nope'"]
-FORMATS = [("'%s'", "a"), ("'%d|%5d|%-5d|%05d'", "iiii"), ("'%+.2f %e'", "ff"), ("'%x %o %X'", "iii"), ("'%r %s'", "aa"), ("'%5s|%-5s|%.2s'", "sas"), ("'%%'", ""), ("'%c'", "i"), ("'%g'", "f"), ("'%i%%'", "f"), ("'%#x'", "i"),
-           ("'% d'", "i"), ("'%.3g'", "f"), ("'%08.3f'", "f"), ("'%*d'", "ii"), ("'%a'", "s"), ("'%d'", "a"), ("'%q'", "a"), ("'%'", ""), ("'%-+8.1f|'", "i"), ("'%s %s'", "a")]
-BRACES = ["'{}'", "'{0} {0}'", "'{:>8}|{:<8}'", "'{:^9}|{!r}'", "'{:05d}'", "'{:,}'", "'{:.2f}'", "'{k}'", "'{:e}'", "'{:%}'", "'{{}} {}'", "'{:x}'", "'{0[0]}'", "'{0.real}'", "'{:*^10}'", "'{:+d}'", "'{!s:.3}'", "'{:g}'", "'{:_}'", "'{:b}'", "'{'"]
+DICT_METHODS = [
+    "items()", "keys()", "values()", "get({s})", "get({s}, {a})", "copy()", "update({{}})", "pop('a')", "setdefault('a', 1)", "items() | list",
+    "keys() | list", "values() | list", "items", "keys", "get('a')", "get('nope', {a})"]
+STRING_FILTERS = [
+    "upper", "lower", "title", "capitalize", "trim", "trim({s})", "trim(chars={s})", "length", "count", "first", "last", "reverse", "list",
+    "replace({s}, {s})", "replace({s}, {s}, {k})", "center", "center({k})", "indent", "indent({k})", "indent({k}, true)",
+    "indent({s}, first=true, blank=true)", "wordcount", "wordwrap({k1})", "wordwrap({k1}, false)", "wordwrap({k1}, true, '~', false)", "truncate({k})",
+    "truncate({k}, true)", "truncate({k}, false, '\u2026', 0)", "truncate(length={k1}, leeway={k})", "striptags", "e", "escape", "forceescape", "safe",
+    "urlencode", "int", "int({k})", "int(1, 16)", "int(base=8)", "float", "float({f})", "string", "tojson", "default({a})", "d({a}, true)", "format({a})",
+    "format({a}, {a})", "join('-')", "unique | list", "sort | list", "batch({k1}) | list", "min", "max", "pprint", "attr('upper')", "select | list",
+    "map('upper') | join", "safe | upper", "safe ~ '<'", "e ~ {s}", "e | safe | replace('&', {s})", "xmlattr", "items | list", "abs", "round", "urlize",
+    "filesizeformat", "random | length"]
+LIST_FILTERS = [
+    "length", "count", "first", "last", "reverse | list", "list", "join", "join({s})", "join({s}, {A})", "sort", "sort(true)", "sort(reverse=true)",
+    "sort(case_sensitive=true)", "sort(attribute={A})", "sort(attribute='k,v')", "unique | list", "unique(true) | list", "unique(attribute={A}) | list", "min",
+    "max", "min(true)", "max(attribute={A})", "sum", "sum(start={i})", "sum({A})", "sum(attribute={A}, start=1)", "map({F}) | list",
+    "map(attribute={A}) | list", "map(attribute={A}, default={a}) | list", "map('default', {a}) | list", "map('replace', 'a', 'b') | list", "select | list",
+    "reject | list", "select({T}) | list", "reject({T}) | list", "selectattr({A}) | list", "rejectattr({A}) | list", "selectattr({A}, {T}) | list",
+    "rejectattr({A}, {T}) | list", "select('gt', {i}) | list", "select('in', {l}) | list", "selectattr({A}, 'eq', {a}) | list", "groupby({A})",
+    "groupby({A}) | list | string", "groupby({A}, default={a}) | map('last') | list", "batch({k1}) | list", "batch({k1}, {a}) | list", "slice({k1}) | list",
+    "slice({k1}, {a}) | list", "tojson", "tojson(indent={k})", "tojson(separators=(',', ':'))", "tojson(ensure_ascii=true)", "string", "pprint",
+    "default({a})", "e", "items", "dictsort", "map('length') | list", "map('int') | list", "map('upper') | join(',')", "sum | int", "xmlattr",
+    "map('attr', 'k') | list", "map(attribute='k') | map('upper') | unique | join", "length > {i}", "random | string | length > 0", "trim", "upper",
+    "wordcount", "abs"]
+DICT_FILTERS = [
+    "length", "list", "items | list", "dictsort", "dictsort(true)", "dictsort(by='value')", "dictsort(false, 'key', true)", "tojson", "tojson(indent={k})",
+    "tojson(sort_keys=true)", "tojson(indent=1, sort_keys=true)", "join(',')", "first", "last", "sort", "string", "xmlattr", "xmlattr(false)", "urlencode",
+    "map('upper') | list", "attr('a')", "attr({s})", "pprint", "default({a})", "e", "unique | list", "min", "max", "select | list", "reverse | list", "items"]
+NUMBER_FILTERS = [
+    "abs", "round", "round({k})", "round({k}, 'ceil')", "round(1, 'floor')", "round(-1)", "round(method='common')", "int", "float", "string", "tojson",
+    "filesizeformat", "filesizeformat(true)", "default({a})", "e", "string | length", "pprint", "round | int", "int | string", "list", "length", "upper",
+    "trim", "title", "urlencode", "center(9)", "join", "sum", "items"]
+TESTS = ["defined", "undefined", "none", "string", "number", "integer", "float", "boolean", "mapping", "sequence", "iterable", "callable", "true", "false",
+         "upper", "lower", "odd", "even", "divisibleby {k1}", "divisibleby({k})", "eq {a}", "equalto({a})", "ne {a}", "sameas {a}", "in {l}", "in({s})",
+         "gt {i}", "lessthan {f}", "ge({i})", "le 3", "lt 2", "greaterthan(1)", "==({a})", "escaped", "filter", "test", "not none", "not string",
+         "not defined", "not in {l}", "sameas none", "sameas true"]
+SIMPLE_FILTERS = [
+    "'upper'", "'lower'", "'trim'", "'length'", "'string'", "'int'", "'float'", "'first'", "'last'", "'abs'", "'tojson'", "'title'", "'list'", "'e'",
+    "'round', 1", "'default', 0", "'join', '+'", "'nope'"]
+SIMPLE_TESTS = [
+    "'defined'", "'string'", "'number'", "'none'", "'odd'", "'even'", "'mapping'", "'sequence'", "'boolean'", "'lower'", "'iterable'", "'gt', 1",
+    "'equalto', 'a'", "'in', nums", "'undefined'", "'divisibleby', 2", "'sameas', none", "'nope'"]
+FORMATS = [("'%s'", "a"), ("'%d|%5d|%-5d|%05d'", "iiii"), ("'%+.2f %e'", "ff"), ("'%x %o %X'", "iii"), ("'%r %s'", "aa"), ("'%5s|%-5s|%.2s'", "sas"),
+           ("'%%'", ""), ("'%c'", "i"), ("'%g'", "f"), ("'%i%%'", "f"), ("'%#x'", "i"), ("'% d'", "i"), ("'%.3g'", "f"), ("'%08.3f'", "f"), ("'%*d'", "ii"),
+           ("'%a'", "s"), ("'%d'", "a"), ("'%q'", "a"), ("'%'", ""), ("'%-+8.1f|'", "i"), ("'%s %s'", "a")]
+BRACES = ["'{}'", "'{0} {0}'", "'{:>8}|{:<8}'", "'{:^9}|{!r}'", "'{:05d}'", "'{:,}'", "'{:.2f}'", "'{k}'", "'{:e}'", "'{:%}'", "'{{}} {}'", "'{:x}'",
+          "'{0[0]}'", "'{0.real}'", "'{:*^10}'", "'{:+d}'", "'{!s:.3}'", "'{:g}'", "'{:_}'", "'{:b}'", "'{'"]
+
+HOLE = re.compile(r"\{(s!|strs|k1|[sifalkAFT]|\{\})\}")
 
 
 class Grammar:
@@ -64,16 +91,18 @@ class Grammar:
     # ---- expressions
 
     def fill(self, form):
-        """A form with {s} a string, {k} a small number, {k1} one above 0, {a} anything, {l} a list, {A} an attribute, {F} a filter, {T} a test, {s!} no empty string."""
-        made = {"{s}": lambda: self.expression("str"), "{s!}": lambda: self.pick(("','", "' '", "'l'", "'\\n'", "'ab'", "s")), "{k}": lambda: str(self.r.randint(-1, 12)), "{k1}": lambda: str(self.r.randint(1, 9)),
-                "{a}": lambda: self.expression(), "{i}": lambda: self.expression("int"), "{f}": lambda: self.expression("float"), "{l}": lambda: self.expression("list"), "{A}": lambda: self.pick(ATTRIBUTES).split("=")[-1],
-                "{F}": lambda: self.pick(SIMPLE_FILTERS), "{T}": lambda: self.pick(SIMPLE_TESTS), "{strs}": lambda: self.pick(("strs", "s", "['x', 'y']", "nums", "map")), "{{}}": lambda: "{}"}
-        for hole, make in made.items():
-            while hole in form and not (hole == "{{}}" and "{}" == make() and False):
-                form = form.replace(hole, make(), 1)
-                if hole == "{{}}":
-                    break
-        return form
+        """A form whose holes are {s} a string, {s!} no empty one, {k} a small number, {k1} above 0, {i} {f} {l} an int, float or list, {a} anything, {A} an attribute, {F} a filter,
+        {T} a test, {strs} what joins, {{}} a dict."""
+        return HOLE.sub(lambda found: self.hole(found[1]), form)
+
+    def hole(self, name):
+        kinds = {"s": "str", "i": "int", "f": "float", "l": "list", "a": None}
+        if name in kinds:
+            return self.expression(kinds[name])
+        if name[0] == "k":
+            return str(self.r.randint(1, 9) if name == "k1" else self.r.randint(-1, 12))
+        return self.pick({"s!": ("','", "' '", "'l'", "'\\n'", "'ab'", "s"), "A": [x.split("=")[-1] for x in ATTRIBUTES], "F": SIMPLE_FILTERS, "T": SIMPLE_TESTS,
+                          "strs": ("strs", "s", "['x', 'y']", "nums", "map"), "{}": ("{}",)}[name])
 
     def atom(self, kind):
         if kind == "int" and self.chance(0.5):
@@ -118,7 +147,7 @@ class Grammar:
             return f"{self.part(self.pick(('str', 'float', 'bool', 'int')), depth)} | int{self.pick(('', '', '(-1)'))}"
         if k == 7:
             return self.condition("int", depth)
-        return self.fill(f"{self.part('str', depth)}.{self.pick(('find({s})', 'count({s})', 'rfind({s})'))}")
+        return f"{self.part('str', depth)}.{self.fill(self.pick(('find({s})', 'count({s})', 'rfind({s})')))}"
 
     def make_float(self, depth):
         k = self.r.randrange(5)
@@ -126,7 +155,7 @@ class Grammar:
             return self.around(f"{self.expression(self.pick(('int', 'float')), depth)} {self.pick(('/', '*', '+', '-', '//', '%'))} {self.pick(('f', 'g', '4', '0.3', self.part('float', depth)))}")
         if k == 2:
             return f"{self.expression('int', depth)} / {self.pick(('i', '3', '-8', self.part('int', depth)))}"
-        return self.fill(f"{self.part(self.pick(('float', 'int')), depth)} | {self.pick(NUMBER_FILTERS)}")
+        return f"{self.part(self.pick(('float', 'int')), depth)} | {self.fill(self.pick(NUMBER_FILTERS))}"
 
     def make_str(self, depth):
         k = self.r.randrange(12)
@@ -137,14 +166,14 @@ class Grammar:
         if k == 3:
             return self.part("str", depth) + self.subscript()
         if k < 6:
-            return self.fill(f"{self.part('str', depth)}.{self.pick(STRING_METHODS)}")
+            return f"{self.part('str', depth)}.{self.fill(self.pick(STRING_METHODS))}"
         if k < 9:
-            return self.fill(f"{self.part('str', depth)} | {self.pick(STRING_FILTERS)}")
+            return f"{self.part('str', depth)} | {self.fill(self.pick(STRING_FILTERS))}"
         if k == 9:
             return self.condition("str", depth)
         if k == 10:
             return self.percent(depth)
-        return self.fill(self.pick(BRACES) + self.pick((".format(i, f, k=s)", ".format({i}, {s}, k=s)", ".format({f}, j, k={a})", ".format({s}, {f}, k=nums)", ".format({a}, {a}, k={a})")))
+        return self.pick(BRACES) + self.fill(self.pick((".format(i, f, k=s)", ".format({i}, {s}, k=s)", ".format({f}, j, k={a})", ".format({s}, {f}, k=nums)", ".format({a}, {a}, k={a})")))
 
     def percent(self, depth):
         if self.chance(0.2):
@@ -168,7 +197,7 @@ class Grammar:
             return self.around(f"{self.expression('bool', depth)} {self.pick(('and', 'or'))} {self.expression(None, depth)}")
         if k == 5:
             return f"{self.expression('int', depth)} < {self.expression('int', depth)} {self.pick(('<', '==', '!=', '>='))} {self.expression('int', depth)}"
-        return self.fill(f"{self.part(None, depth)} is {self.pick(TESTS)}")
+        return f"{self.part(None, depth)} is {self.fill(self.pick(TESTS))}"
 
     def make_list(self, depth):
         k = self.r.randrange(9)
@@ -183,10 +212,10 @@ class Grammar:
         if k == 4:
             return self.fill(f"range({self.pick(('{k}', '{k}, {k}', '{k}, {k}, 2', '9, {k}, -3', '{i}, 3'))}){self.pick((' | list', ' | list', '', ' | join', '[1:]', ' | sum'))}")
         if k == 5:
-            return self.fill(f"{self.part('list', depth)}.{self.pick(LIST_METHODS)}")
+            return f"{self.part('list', depth)}.{self.fill(self.pick(LIST_METHODS))}"
         if k == 6:
             return f"{self.part('list', depth)} * {self.pick(('2', '0', '-1', 'zero'))}"
-        return self.fill(f"{self.part('list', depth)} | {self.pick(LIST_FILTERS)}")
+        return f"{self.part('list', depth)} | {self.fill(self.pick(LIST_FILTERS))}"
 
     def make_dict(self, depth):
         k = self.r.randrange(5)
@@ -195,10 +224,10 @@ class Grammar:
         if k == 1:
             return self.fill(self.pick(("dict(a={a}, b={a})", "dict(map, z={a})", "dict([('k', {a})])", "namespace(a={a}).a", "dict()")))
         if k == 2:
-            return self.fill(f"{self.part('dict', depth)} | {self.pick(DICT_FILTERS)}")
+            return f"{self.part('dict', depth)} | {self.fill(self.pick(DICT_FILTERS))}"
         if k == 3:
             return self.part("dict", depth) + self.pick((".a", "['b']", "[s]", "['x'].y", ".x.y[0].z", ".items", "['items']", ".keys", "[0]", "[none]", "['']"))
-        return self.fill(f"{self.part('dict', depth)}.{self.pick(DICT_METHODS)}")
+        return f"{self.part('dict', depth)}.{self.fill(self.pick(DICT_METHODS))}"
 
     def condition(self, kind, depth):
         text = f"{self.expression(kind, depth)} if {self.part('bool', depth)}"
