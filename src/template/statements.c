@@ -218,7 +218,10 @@ static fm_flow run_if(fm_run *run, fm_frame *frame, const fm_node *node) {
 
 static fm_value new_macro(fm_run *run, fm_frame *frame, const fm_node *node) {
     fm_macro *macro = fm_take(run, sizeof *macro);
-    *macro = (fm_macro){.name = node->name, .node = node, .scope = frame};
+    *macro = (fm_macro){
+        .name = node->name, .parameters = node->names, .n_parameters = node->n_names, .varargs = node->varargs, .kwargs = node->kwargs, .caller = node->caller};
+    macro->node = node;
+    macro->scope = frame;
     return (fm_value){.type = FM_MACRO, .macro = macro};
 }
 
