@@ -34,7 +34,7 @@ static void count_lines(fm_lexer *l, size_t from, size_t to) {
 
 static size_t skip_space(const fm_lexer *l, size_t at) {
     size_t n;
-    while (at < l->n && fm_is_space(fm_point(l->text + at, l->n - at, &n))) at += n;
+    while (at < l->n && fm_point_is_space(fm_point(l->text + at, l->n - at, &n))) at += n;
     return at;
 }
 
@@ -57,10 +57,10 @@ static size_t close_tag(const fm_lexer *l, size_t at, const char *close, bool tr
 static void add_data(fm_lexer *l, size_t from, size_t to, char sign, bool variable) {
     size_t end = to, n;
     if (sign == '-') {
-        while (end > from && fm_is_space(fm_point_before(l->text, end, &n))) end -= n;
+        while (end > from && fm_point_is_space(fm_point_before(l->text, end, &n))) end -= n;
     } else if (sign != '+' && !variable) {
         size_t begin = to;
-        while (begin > from && fm_is_space(fm_point_before(l->text, begin, &n)) && l->text[begin - 1] != '\n') begin -= n;
+        while (begin > from && fm_point_is_space(fm_point_before(l->text, begin, &n)) && l->text[begin - 1] != '\n') begin -= n;
         if (begin > from ? l->text[begin - 1] == '\n' : l->line_starting) end = begin;
     }
     if (end > from) add_token(l, FM_TOKEN_DATA, l->text + from, end - from);
@@ -290,7 +290,7 @@ static void lex_inside(fm_lexer *l, bool variable) {
             return;
         }
         int32_t c = fm_point(l->text + l->at, l->n - l->at, &n);
-        if (fm_is_space(c)) {
+        if (fm_point_is_space(c)) {
             end = skip_space(l, l->at);
             count_lines(l, l->at, end);
             l->at = end;

@@ -27,7 +27,7 @@ FILTER(filter_trim) {
     return fm_string(fm_strip(run, fm_str(run, self), fm_given(given[0]) ? fm_text_of(run, given[0], "what is trimmed") : NULL, 3));
 }
 
-static bool splits_words(int32_t point) { return fm_is_space(point) || (point < 0x80 && point && strchr("-({[<", point) != NULL); }
+static bool splits_words(int32_t point) { return fm_point_is_space(point) || (point < 0x80 && point && strchr("-({[<", point) != NULL); }
 
 FILTER(filter_title) {
     (void)given, (void)rest;
@@ -112,7 +112,7 @@ FILTER(filter_wordcount) {
     bool in_word = false;
     fm_charge(run, text->bytes * 4);
     for (size_t at = 0, n; at < text->bytes; at += n) {
-        bool word = fm_is_word(fm_point(text->data + at, text->bytes - at, &n));
+        bool word = fm_point_is_word(fm_point(text->data + at, text->bytes - at, &n));
         words += word && !in_word;
         in_word = word;
     }

@@ -20,7 +20,7 @@ int32_t fm_point_before(const char *data, size_t end, size_t *length) {
     return fm_point(data + at, end - at, length);
 }
 
-bool fm_is_space(int32_t c) {
+bool fm_point_is_space(int32_t c) {
     if (c < 0x80) return c == ' ' || (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x1f);
     return c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
@@ -58,7 +58,7 @@ static bool is_digit(int32_t c) {
            (c >= 0x11052 && c <= 0x1105a) || (c >= 0x1f100 && c <= 0x1f10a);
 }
 
-bool fm_is_word(int32_t c) { return c == '_' || is_alpha(c) || is_numeric(c); }
+bool fm_point_is_word(int32_t c) { return c == '_' || is_alpha(c) || is_numeric(c); }
 
 static bool is_upper(int32_t c) {
     return utf8proc_category(c) == UTF8PROC_CATEGORY_LU || (c >= 0x2160 && c <= 0x216f) || (c >= 0x24b6 && c <= 0x24cf) || (c >= 0x1f130 && c <= 0x1f149) ||
@@ -182,7 +182,7 @@ bool fm_text_all(const fm_text *text, const char *kind) {
         bool ok = (letters || both) && is_alpha(c);
         ok |= !ok && (both || numeric) && is_numeric(c);
         ok |= decimal && utf8proc_category(c) == UTF8PROC_CATEGORY_ND;
-        ok |= (digit && is_digit(c)) || (space && fm_is_space(c));
+        ok |= (digit && is_digit(c)) || (space && fm_point_is_space(c));
         if (!ok) return false;
     }
     return text->bytes > 0;
@@ -191,7 +191,7 @@ bool fm_text_all(const fm_text *text, const char *kind) {
 /* ---- strip, find, replace */
 
 static bool among(int32_t c, const fm_text *chars) {
-    if (!chars) return fm_is_space(c);
+    if (!chars) return fm_point_is_space(c);
     for (size_t at = 0, n; at < chars->bytes; at += n) {
         if (fm_point(chars->data + at, chars->bytes - at, &n) == c) return true;
     }
@@ -259,11 +259,11 @@ static void reverse_list(fm_list *list) {
 static void split_at_spaces(fm_run *run, fm_list *list, const fm_text *text, int64_t most) {
     size_t at = 0, n;
     for (;; most--) {
-        while (at < text->bytes && fm_is_space(fm_point(text->data + at, text->bytes - at, &n))) at += n;
+        while (at < text->bytes && fm_point_is_space(fm_point(text->data + at, text->bytes - at, &n))) at += n;
         if (at == text->bytes) return;
         if (most == 0) break;
         size_t from = at;
-        while (at < text->bytes && !fm_is_space(fm_point(text->data + at, text->bytes - at, &n))) at += n;
+        while (at < text->bytes && !fm_point_is_space(fm_point(text->data + at, text->bytes - at, &n))) at += n;
         add_part(run, list, text, from, at);
     }
     add_part(run, list, text, at, text->bytes); /* the rest as it is, to its last space */
@@ -272,11 +272,11 @@ static void split_at_spaces(fm_run *run, fm_list *list, const fm_text *text, int
 static void split_at_spaces_from_right(fm_run *run, fm_list *list, const fm_text *text, int64_t most) {
     size_t end = text->bytes, n;
     for (;; most--) {
-        while (end > 0 && fm_is_space(fm_point_before(text->data, end, &n))) end -= n;
+        while (end > 0 && fm_point_is_space(fm_point_before(text->data, end, &n))) end -= n;
         if (end == 0) return;
         if (most == 0) break;
         size_t to = end;
-        while (end > 0 && !fm_is_space(fm_point_before(text->data, end, &n))) end -= n;
+        while (end > 0 && !fm_point_is_space(fm_point_before(text->data, end, &n))) end -= n;
         add_part(run, list, text, end, to);
     }
     add_part(run, list, text, 0, end);

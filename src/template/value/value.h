@@ -275,8 +275,8 @@ fm_value fm_format_text(fm_run *run, const fm_text *format, const fm_arguments *
 void fm_format_real(fm_writer *writer, double real, char kind, int precision, bool alternate);
 
 /* ---- Unicode (text.c) */
-bool fm_is_space(int32_t point);
-bool fm_is_word(int32_t point); /* \w of a regular expression */
+bool fm_point_is_space(int32_t point);
+bool fm_point_is_word(int32_t point); /* \w of a regular expression */
 int32_t fm_point(const char *data, size_t bytes, size_t *length);
 int32_t fm_point_before(const char *data, size_t end, size_t *length);
 const fm_text *fm_upper(fm_run *run, const fm_text *text);
