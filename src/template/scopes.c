@@ -273,7 +273,7 @@ static uint32_t declare_special(fm_resolver *r, fm_symbols *symbols, const char 
 static int deeper(int a, int b) { return a > b ? a : b; }
 
 static void place_name(fm_resolver *r, fm_symbols *symbols, fm_node *node) {
-    const fm_symbols *where;
+    const fm_symbols *where = symbols;
     load(r, symbols, node->name); /* a name that nothing announced: of the filters of a set block */
     const fm_variable *variable = find(r, symbols, node->name, &where);
     node->up = symbols->function->depth - where->function->depth;
