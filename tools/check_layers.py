@@ -20,6 +20,7 @@ MAY_INCLUDE = {
     "template": "base template/value template/library",
     "template/value": "base",
     "template/library": "base template/value",
+    "template/filters": "base template/value template/library",
     "chat": "base text template engine",
     "prepare": "base text formats experts model families",
     "measure": "base text formats experts model families cpu cpu/isa engine",

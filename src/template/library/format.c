@@ -435,6 +435,7 @@ static void format_number(fm_writer *writer, spec *s, fm_value value) {
         fm_writer text = {.run = run};
         if (s->sign || s->alternate) fm_refuse(run, FM_EFORMAT, "Sign or alternate form not allowed with integer format specifier 'c'");
         write_character(&text, whole);
+        if (!s->align) s->align = '>';
         write_padded(writer, s, text.data, text.n, 0);
         return;
     }

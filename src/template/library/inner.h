@@ -1,4 +1,4 @@
-/* template/library/inner.h: what the library's own files share. */
+/* template/library/inner.h: what the library's own files and the filters share. */
 #ifndef FM_TEMPLATE_LIBRARY_INNER_H
 #define FM_TEMPLATE_LIBRARY_INNER_H
 
@@ -13,11 +13,6 @@ typedef struct fm_table {
 /* methods.c, containers.c: of text and of containers; n 0: the type has none. */
 fm_table fm_text_methods(void);
 fm_table fm_container_methods(fm_type type);
-/* filters_lists.c, filters_text.c, filters_numbers.c */
-fm_table fm_list_filters(void);
-fm_table fm_text_filters(void);
-fm_table fm_number_filters(void);
-
 /* globals.c: what `dict` makes of its arguments. */
 fm_dict *fm_make_dict(fm_run *run, const fm_arguments *arguments);
 extern const fm_function fm_dict_from_keys;

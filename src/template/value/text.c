@@ -30,9 +30,23 @@ static bool is_alpha(int32_t c) {
     return k >= UTF8PROC_CATEGORY_LU && k <= UTF8PROC_CATEGORY_LO;
 }
 
+/* Letters that are numbers: of Chinese. */
+static bool is_numeral(int32_t c) {
+    static const int32_t numerals[] = {
+        0x3405,  0x3483,  0x382a,  0x3b4d,  0x4e00,  0x4e03,  0x4e07,  0x4e09,  0x4e5d,  0x4e8c,  0x4e94,  0x4e96,  0x4ebf, 0x4ec0, 0x4edf,  0x4ee8,  0x4f0d,
+        0x4f70,  0x5104,  0x5146,  0x5169,  0x516b,  0x516d,  0x5341,  0x5343,  0x5344,  0x5345,  0x534c,  0x53c1,  0x53c2, 0x53c3, 0x53c4,  0x56db,  0x58f1,
+        0x58f9,  0x5e7a,  0x5efe,  0x5eff,  0x5f0c,  0x5f0d,  0x5f0e,  0x5f10,  0x62fe,  0x634c,  0x67d2,  0x6f06,  0x7396, 0x767e, 0x8086,  0x842c,  0x8cae,
+        0x8cb3,  0x8d30,  0x9621,  0x9646,  0x964c,  0x9678,  0x96f6,  0xf96b,  0xf973,  0xf978,  0xf9b2,  0xf9d1,  0xf9d3, 0xf9fd, 0x20001, 0x20064, 0x200e2,
+        0x20121, 0x2092a, 0x20983, 0x2098c, 0x2099c, 0x20aea, 0x20afd, 0x20b19, 0x22390, 0x22998, 0x23b1b, 0x2626d, 0x2f890};
+    for (size_t i = 0; i < sizeof numerals / sizeof *numerals; i++) {
+        if (c == numerals[i]) return true;
+    }
+    return false;
+}
+
 static bool is_numeric(int32_t c) {
     utf8proc_category_t k = utf8proc_category(c);
-    return k >= UTF8PROC_CATEGORY_ND && k <= UTF8PROC_CATEGORY_NO;
+    return (k >= UTF8PROC_CATEGORY_ND && k <= UTF8PROC_CATEGORY_NO) || (k == UTF8PROC_CATEGORY_LO && is_numeral(c));
 }
 
 /* Superscripts and the like: digits, though not decimal. */
@@ -46,7 +60,10 @@ static bool is_digit(int32_t c) {
 
 bool fm_point_is_word(int32_t c) { return c == '_' || is_alpha(c) || is_numeric(c); }
 
-static bool is_upper(int32_t c) { return utf8proc_category(c) == UTF8PROC_CATEGORY_LU || (c >= 0x2160 && c <= 0x216f) || (c >= 0x24b6 && c <= 0x24cf) || (c >= 0x1f130 && c <= 0x1f149) || (c >= 0x1f150 && c <= 0x1f169) || (c >= 0x1f170 && c <= 0x1f189); }
+static bool is_upper(int32_t c) {
+    return utf8proc_category(c) == UTF8PROC_CATEGORY_LU || (c >= 0x2160 && c <= 0x216f) || (c >= 0x24b6 && c <= 0x24cf) || (c >= 0x1f130 && c <= 0x1f149) ||
+           (c >= 0x1f150 && c <= 0x1f169) || (c >= 0x1f170 && c <= 0x1f189);
+}
 static bool is_title(int32_t c) { return utf8proc_category(c) == UTF8PROC_CATEGORY_LT; }
 static bool is_lower(int32_t c) { return utf8proc_islower(c) || c == 0xaa || c == 0xba; }
 static bool is_cased(int32_t c) { return is_upper(c) || is_lower(c) || is_title(c); }
@@ -62,12 +79,18 @@ static bool is_ignorable(int32_t c) {
 static void write_capital(fm_writer *writer, int32_t c, bool title) {
     int32_t simple = title ? utf8proc_totitle(c) : utf8proc_toupper(c), folded[8];
     int n = 1;
-    if (c >= 0x80 && (simple == c || !title) && !is_upper(c)) n = (int)utf8proc_decompose_char(c, folded, 8, UTF8PROC_CASEFOLD, NULL);
+    if (title && c == 0x149) { /* the one whose title form has its capital in the second place */
+        fm_write_literal(writer, "\xca\xbcN");
+        return;
+    }
+    if (c >= 0x80 && (simple == c || !title || c == 0xdf) && !is_upper(c) && !(title && is_title(c)))
+        n = (int)utf8proc_decompose_char(c, folded, 8, UTF8PROC_CASEFOLD, NULL);
     if (n < 2 || n > 8) {
         fm_write_point(writer, simple);
         return;
     }
-    for (int i = 0; i < n; i++) fm_write_point(writer, i && title ? folded[i] : utf8proc_toupper(folded[i]));
+    bool greek = title && c >= 0x1f80 && c < 0x2000; /* its small iota goes below the capital */
+    for (int i = 0; i < n; i++) fm_write_point(writer, greek && i && folded[i] == 0x3b9 ? 0x345 : i && title ? folded[i] : utf8proc_toupper(folded[i]));
 }
 
 /* A capital sigma is a final one behind a letter and before none. */
@@ -157,7 +180,7 @@ bool fm_text_all(const fm_text *text, const char *kind) {
     for (size_t at = 0, n; at < text->bytes; at += n) {
         int32_t c = fm_point(text->data + at, text->bytes - at, &n);
         bool ok = (letters || both) && is_alpha(c);
-        ok |= (both || numeric) && is_numeric(c);
+        ok |= !ok && (both || numeric) && is_numeric(c);
         ok |= decimal && utf8proc_category(c) == UTF8PROC_CATEGORY_ND;
         ok |= (digit && is_digit(c)) || (space && fm_point_is_space(c));
         if (!ok) return false;

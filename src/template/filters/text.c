@@ -1,7 +1,7 @@
-/* template/library/filters_text.c: filters of text. See library.h. */
+/* template/filters/text.c: filters of text. See library.h. */
 #include <string.h>
 
-#include "template/library/inner.h"
+#include "template/filters/filters.h"
 
 #define FILTER(name) static fm_value name(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest)
 

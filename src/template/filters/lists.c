@@ -1,7 +1,7 @@
-/* template/library/filters_lists.c: filters of sequences and mappings. What is lazy in jinja2 is worked out at once here and then gone through once. See library.h. */
+/* template/filters/lists.c: filters of sequences and mappings. What is lazy in jinja2 is worked out at once here and then gone through once. See library.h. */
 #include <string.h>
 
-#include "template/library/inner.h"
+#include "template/filters/filters.h"
 
 #define FILTER(name) static fm_value name(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest)
 

@@ -1,5 +1,5 @@
-/* template/library/filters.c: finds a filter by its name, and the filters of any value. See library.h. */
-#include "template/library/inner.h"
+/* template/filters/filters.c: finds a filter by its name, and the filters of any value. See library.h. */
+#include "template/filters/filters.h"
 
 #define FILTER(name) static fm_value name(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest)
 
@@ -82,12 +82,13 @@ static const fm_function filters[] = {
     {"e", filter_escape, "/"},
     {"forceescape", filter_forceescape, ""},
     {"attr", filter_attr, "name"},
+    {"pprint", fm_pretty, ""},
     {"random", refuse_random, "*"},
     {"urlize", refuse_urlize, "*"},
 };
 
 const fm_function *fm_filter(const fm_text *name) {
-    const fm_table tables[] = {{filters, sizeof filters / sizeof *filters}, fm_text_filters(), fm_list_filters(), fm_number_filters()};
+    const fm_table tables[] = {{filters, sizeof filters / sizeof *filters}, fm_text_filters(), fm_list_filters(), fm_number_filters(), fm_word_filters()};
     const fm_function *found = NULL;
     for (size_t i = 0; !found && i < sizeof tables / sizeof *tables; i++) found = fm_find_function(tables[i].functions, tables[i].n, name);
     return found;

@@ -1,9 +1,9 @@
-/* template/library/filters_numbers.c: filters that make or change numbers. See library.h. */
+/* template/filters/numbers.c: filters that make or change numbers. See library.h. */
 #include <math.h>
 #include <string.h>
 #include <utf8proc.h>
 
-#include "template/library/inner.h"
+#include "template/filters/filters.h"
 
 #define FILTER(name) static fm_value name(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest)
 
@@ -110,15 +110,15 @@ FILTER(filter_abs) {
     return fm_negative(run, self, self.type == FM_INT && self.whole < 0);
 }
 
-/* To a multiple of 10^places, half to even. */
-static fm_value round_whole(fm_run *run, int64_t whole, int64_t places) {
+/* To a multiple of 10^places, half to even; `more`: a fraction was cut off, so half is more than half. */
+static fm_value round_whole(fm_run *run, int64_t whole, int64_t places, bool more) {
     int64_t unit = 1;
     for (; places > 0; places--) {
         if (__builtin_mul_overflow(unit, 10, &unit)) return fm_int(0); /* more than two times what 64 bits hold, or a refusal below */
     }
     int64_t down = whole / unit * unit, rest = whole - down; /* towards 0 */
     uint64_t size = rest < 0 ? -(uint64_t)rest : (uint64_t)rest, half = (uint64_t)unit / 2;
-    bool up = unit > 1 && (size > half || (size == half && (whole / unit) % 2 != 0));
+    bool up = unit > 1 && (size > half || (size == half && (more || (whole / unit) % 2 != 0)));
     if (up && __builtin_add_overflow(down, rest < 0 ? -unit : unit, &down)) fm_refuse(run, FM_EFORMAT, "a whole number of more than 64 bits");
     return fm_int(down);
 }
@@ -128,7 +128,9 @@ static fm_value round_real(fm_run *run, double real, int64_t places) {
     if (!isfinite(real) || places > 323) return fm_float(real);
     if (places < 0) {
         if (places < -308) return fm_float(copysign(0, real));
-        fm_refuse(run, FM_EUNSUPPORTED, "a float rounded to tens");
+        if (fabs(real) >= 0x1p62) fm_refuse(run, FM_EUNSUPPORTED, "a float that is so large rounded to tens");
+        double rounded = fm_to_double(round_whole(run, (int64_t)real, places < -30 ? 30 : -places, real != trunc(real)));
+        return fm_float(copysign(rounded, real));
     }
     fm_format_real(&writer, real, 'f', (int)places, false);
     const fm_text *text = fm_written(&writer);
@@ -148,7 +150,7 @@ FILTER(filter_round) {
     if (!method || fm_text_is(method, "common")) {
         if (self.type == FM_FLOAT) return round_real(run, self.real, places);
         fm_as_whole(self, &whole);
-        return places >= 0 ? fm_int(whole) : round_whole(run, whole, places < -30 ? 30 : -places);
+        return places >= 0 ? fm_int(whole) : round_whole(run, whole, places < -30 ? 30 : -places, false);
     }
     fm_value unit = fm_arithmetic(run, '^', fm_int(10), fm_int(places)), scaled = fm_arithmetic(run, '*', self, unit);
     if (scaled.type == FM_FLOAT) {
