@@ -76,7 +76,7 @@ bool fm_same(fm_value a, fm_value b) {
 
 /* a < b, a == b, a > b as -1, 0, 1; 2 with a NaN. Exact, also where an int is no double. */
 static int compare_numbers(fm_value a, fm_value b) {
-    int64_t x, y;
+    int64_t x = 0, y;
     if (a.type == FM_FLOAT && b.type == FM_FLOAT) return isnan(a.real) || isnan(b.real) ? 2 : (a.real > b.real) - (a.real < b.real);
     if (a.type == FM_FLOAT) {
         int c = compare_numbers(b, a);
