@@ -363,9 +363,7 @@ static fm_node *parse_postfix(fm_parser *p, fm_node *node) {
 /* Names of filters and tests may have dots. */
 static const fm_text *dotted_name(fm_parser *p) {
     const fm_text *name = fm_expect_name(p);
-    while (fm_skip_operator(p, ".")) {
-        name = fm_concat(p->run, fm_concat(p->run, name, fm_text_borrow(p->run, ".", 1)), fm_expect_name(p));
-    }
+    while (fm_skip_operator(p, ".")) { name = fm_concat(p->run, fm_concat(p->run, name, fm_text_borrow(p->run, ".", 1)), fm_expect_name(p)); }
     return name;
 }
 

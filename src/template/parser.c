@@ -179,7 +179,6 @@ static fm_node *parse_for(fm_parser *p, int line) {
         p->token++;
     }
     p->soft = soft;
-    if (outer && node->caller && 0) outer->caller = true;
     return node;
 }
 
@@ -234,6 +233,11 @@ static void parse_macro_body(fm_parser *p, fm_node *macro, const char *end) {
     macro->body = parse_hard_block_to(p, end);
     p->macro = outer;
     p->loops = loops;
+    if (outer) { /* what a macro within it uses, it uses too */
+        outer->caller |= macro->caller;
+        outer->varargs |= macro->varargs;
+        outer->kwargs |= macro->kwargs;
+    }
     for (size_t i = 0; i < macro->n_names; i++) {
         bool has_default = i + macro->n >= macro->n_names;
         if (fm_text_is(macro->names[i], "caller")) {
@@ -298,8 +302,11 @@ static fm_node *parse_simple(fm_parser *p, int line, const fm_text *name) {
         return node;
     }
     if (fm_text_is(name, "generation")) { /* transformers': what stands in it is only printed here */
+        int loops = p->loops;
+        p->loops = 0; /* a function in jinja2: no loop goes on from in there */
         node = parse_hard_block_to(p, "endgeneration");
         node->flag = true;
+        p->loops = loops;
         return node;
     }
     if (fm_text_is(name, "break") || fm_text_is(name, "continue")) {
@@ -356,14 +363,14 @@ static fm_node *parse_body(fm_parser *p, const char *const *ends) {
     return body;
 }
 
-fm_node *fm_parse(fm_run *run, const char *source, size_t bytes) {
+void fm_parse(fm_run *run, fm_tree *tree, const char *source, size_t bytes) {
     fm_parser p = {.run = run, .token = fm_lex(run, source, bytes), .names = fm_dict_new(run)};
-    fm_node *body = parse_body(&p, NULL);
+    tree->body = parse_body(&p, NULL);
+    tree->names = p.names;
     if (p.n_unknown) {
         const fm_node *node = p.unknown[0];
         run->line = node->line;
-        fm_refuse(run, FM_EUNSUPPORTED, "no %s named '%.*s'", node->kind == FM_NODE_FILTER ? "filter" : "test", node->name->bytes < 100 ? (int)node->name->bytes : 100,
-                  node->name->data);
+        fm_refuse(run, FM_EUNSUPPORTED, "no %s named '%.*s'", node->kind == FM_NODE_FILTER ? "filter" : "test",
+                  node->name->bytes < 100 ? (int)node->name->bytes : 100, node->name->data);
     }
-    return body;
 }

@@ -50,14 +50,14 @@ typedef enum fm_node_kind {
     FM_NODE_CONDITION,  /* b if a else c */
     FM_NODE_MEMBER,     /* name.value.text, as the target of a set */
     /* statements */
-    FM_NODE_DATA,   /* value */
-    FM_NODE_OUTPUT, /* a */
-    FM_NODE_IF,     /* items: test, body, test, body, …, [else] */
-    FM_NODE_FOR,    /* a target, b sequence, c test or NULL; body, other */
-    FM_NODE_SET,    /* a target, b value */
-    FM_NODE_SET_BLOCK, /* a target, b filters or NULL; body */
-    FM_NODE_MACRO,     /* name, items: defaults of the last parameters; body */
-    FM_NODE_CALL_BLOCK, /* a the call, b its macro */
+    FM_NODE_DATA,         /* value */
+    FM_NODE_OUTPUT,       /* a */
+    FM_NODE_IF,           /* items: test, body, test, body, …, [else] */
+    FM_NODE_FOR,          /* a target, b sequence, c test or NULL; body, other */
+    FM_NODE_SET,          /* a target, b value */
+    FM_NODE_SET_BLOCK,    /* a target, b filters or NULL; body */
+    FM_NODE_MACRO,        /* name, items: defaults of the last parameters; body */
+    FM_NODE_CALL_BLOCK,   /* a the call, b its macro */
     FM_NODE_FILTER_BLOCK, /* a filters; body */
     FM_NODE_WITH,         /* items: target, value, …; body */
     FM_NODE_BODY,         /* items, in a scope of their own or not (`flag`) */
@@ -72,6 +72,25 @@ typedef enum fm_node_kind {
 #define FM_IN 'i'
 #define FM_NOT_IN 'n'
 
+/* How a variable begins where its scope does. */
+typedef struct fm_load {
+    enum { FM_LOAD_NOTHING, FM_LOAD_GLOBAL, FM_LOAD_OUTER } kind; /* OUTER: as the variable of this name around it */
+    uint32_t slot;                                                /* in its function's frame */
+    uint32_t up, from;                                            /* GLOBAL: from that number; OUTER: slot `from` of the function `up` levels out */
+} fm_load;
+
+/* The variables of a loop's body, a block, a function. A function (the template, a macro, a recursive loop) has the slots of all scopes within it in one frame, as Python has
+ * locals: a variable's place is known before anything runs. */
+typedef struct fm_scope {
+    fm_load *loads;
+    size_t n_loads;
+    uint32_t *slots; /* of its own variables: they are gone where it ends */
+    size_t n_slots;
+    uint32_t frame_slots;                   /* of a function */
+    uint32_t *parameters;                   /* of a macro */
+    uint32_t caller, varargs, kwargs, loop; /* slots of what a macro or loop declares */
+} fm_scope;
+
 typedef struct fm_node fm_node;
 struct fm_node {
     fm_node_kind kind;
@@ -79,10 +98,12 @@ struct fm_node {
     int depth; /* 1 + that of its deepest part */
     char operator;
     char *operators;
-    bool flag; /* FOR: recursive; BODY: scope; SET: in a soft place */
+    bool flag;                    /* FOR: recursive; BODY: scope; SET: in a soft place */
     bool caller, varargs, kwargs; /* MACRO: which it uses; FOR: caller says that `loop` is used */
     const fm_text *name;
-    fm_value value;
+    fm_value value;        /* NAME: the undefined value that it is if it has none */
+    uint32_t up, slot;     /* NAME, MEMBER, MACRO: where the variable is */
+    const fm_scope *scope; /* BODY: of what it is the body of, if that has one; FOR: of its filter; CALL_BLOCK, FILTER: of the block */
     fm_node *a, *b, *c, *body, *other;
     fm_node **items;
     size_t n, cap;
@@ -101,18 +122,29 @@ typedef struct fm_parser {
     fm_token *token;
     fm_dict *names; /* one fm_text for each name: scopes compare pointers */
     int nesting;
-    int loops;             /* around this place, within its macro */
-    bool soft;             /* an unknown filter is refused only when it runs, as jinja2 has it right within an if */
-    fm_node **unknown;     /* nodes of unknown filters and tests outside of soft places */
+    int loops;         /* around this place, within its macro */
+    bool soft;         /* an unknown filter is refused only when it runs, as jinja2 has it right within an if */
+    fm_node **unknown; /* nodes of unknown filters and tests outside of soft places */
     size_t n_unknown, cap_unknown;
     fm_node *macro; /* around this place, or NULL */
     fm_node *loop;
 } fm_parser;
 
-/* parser.c */
-fm_node *fm_parse(fm_run *run, const char *source, size_t bytes);
+/* What rendering needs of a template: nothing of it changes any more. */
+typedef struct fm_tree {
+    fm_node *body;
+    fm_dict *names;          /* one fm_text for each name: scopes compare pointers */
+    const fm_text **globals; /* names that are looked up in the variables, 0-terminated */
+    size_t n_globals;
+} fm_tree;
+
+/* scopes.c: gives every name of the tree its place, by jinja2's rules, and every node its depth. */
+void fm_resolve(fm_run *run, fm_tree *tree);
+
+/* parser.c: sets body and names of tree. */
+void fm_parse(fm_run *run, fm_tree *tree, const char *source, size_t bytes);
 fm_node *fm_node_new(fm_parser *parser, fm_node_kind kind, int line);
-void fm_node_add(fm_parser *parser, fm_node *node, fm_node *item); /* item may be NULL */
+void fm_node_add(fm_parser *parser, fm_node *node, fm_node *item);        /* item may be NULL */
 void fm_node_part(fm_parser *parser, fm_node *node, const fm_node *part); /* depth; refuses what is too deep */
 const fm_text *fm_intern(fm_parser *parser, const char *name, size_t bytes);
 bool fm_at_operator(const fm_parser *parser, const char *operator);

@@ -9,6 +9,12 @@
 
 typedef struct fm_template fm_template;
 
+/* What a parse or a rendering may take: so much that a conversation of 8 MB renders. Beyond it: FM_EFULL. */
+#define FM_TEMPLATE_STEPS ((int64_t)1000000000) /* operations, and bytes moved / 32: some ten seconds */
+#define FM_TEMPLATE_MEMORY ((size_t)1 << 30)    /* bytes of all values together */
+#define FM_TEMPLATE_OUTPUT ((size_t)256 << 20)  /* bytes of text */
+#define FM_TEMPLATE_DEPTH 4000                  /* parts of the template, and values, within each other: through macros too */
+
 /* source is UTF-8 and copied. name stands before messages ("chat_template.jinja"). FM_EFORMAT: a mistake in it, with its line; FM_EUNSUPPORTED: something that this interpreter does not know,
  * by name, with its line. */
 int fm_template_open(fm_template **out, const char *source, size_t bytes, const char *name, fm_error *err);

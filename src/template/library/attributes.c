@@ -132,7 +132,7 @@ static const char *unknown_names(fm_value value) {
     case FM_ITEMS: return "isdisjoint mapping";
     case FM_VALUES: return "mapping";
     case FM_ITERATOR: return "close send throw gi_code gi_frame gi_running gi_suspended gi_yieldfrom";
-    case FM_MACRO: return "arguments caller catch_kwargs catch_varargs explicit_caller";
+    case FM_MACRO: return "explicit_caller";
     default: return "";
     }
 }
@@ -142,6 +142,21 @@ static fm_table methods_of(fm_type type) {
     if (type == FM_LOOP) return (fm_table){loop_methods, 2};
     if (type == FM_CYCLER) return (fm_table){cycler_methods, 2};
     return fm_container_methods(type);
+}
+
+static bool macro_member(fm_run *run, const fm_macro *macro, const fm_text *name, fm_value *member) {
+    if (fm_text_is(name, "name")) {
+        *member = macro->name ? fm_string(macro->name) : fm_none();
+    } else if (fm_text_is(name, "arguments")) {
+        fm_list *names = fm_list_new(run, macro->n_parameters);
+        for (size_t i = 0; i < macro->n_parameters; i++) fm_list_add(run, names, fm_string(macro->parameters[i]));
+        *member = fm_of_list(FM_TUPLE, names);
+    } else if (among(name, "catch_kwargs catch_varargs caller")) {
+        *member = fm_bool(fm_text_is(name, "caller") ? macro->caller : fm_text_is(name, "catch_kwargs") ? macro->kwargs : macro->varargs);
+    } else {
+        return false;
+    }
+    return true;
 }
 
 /* Members that are no methods. */
@@ -172,9 +187,7 @@ static bool plain_member(fm_run *run, fm_value value, const fm_text *name, fm_va
         *member = fm_int(name->bytes == 5 ? value.range->start : fm_text_is(name, "stop") ? value.range->stop : value.range->step);
         return true;
     case FM_MACRO:
-        if (!fm_text_is(name, "name")) return false;
-        *member = value.macro->name ? fm_string(value.macro->name) : fm_none();
-        return true;
+        return macro_member(run, value.macro, name, member);
     default: return false;
     }
 }

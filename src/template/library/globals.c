@@ -158,7 +158,7 @@ bool fm_global(const fm_text *name, fm_value *value) {
     return function != NULL;
 }
 
-fm_value fm_call_value(fm_run *run, fm_value callee, const fm_arguments *arguments) {
+fm_value fm_call_object(fm_run *run, fm_value callee, const fm_arguments *arguments) {
     fm_charge(run, 0);
     switch (callee.type) {
     case FM_UNDEFINED: fm_refuse_use(run, callee);

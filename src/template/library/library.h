@@ -17,6 +17,6 @@ fm_value fm_attribute(fm_run *run, fm_value value, const fm_text *name);
 fm_value fm_item(fm_run *run, fm_value value, fm_value key);
 
 /* Calls what is callable by value: functions, methods, cycler.next, joiner. Macros and recursive loops are the interpreter's (fm_call in interpreter.h comes here for the rest). Refuses what is not callable. */
-fm_value fm_call_value(fm_run *run, fm_value callee, const fm_arguments *arguments);
+fm_value fm_call_object(fm_run *run, fm_value callee, const fm_arguments *arguments);
 
 #endif

@@ -139,7 +139,10 @@ struct fm_span {
 
 struct fm_macro {
     const fm_text *name; /* NULL: a call block's */
-    const void *node;    /* the interpreter's */
+    const fm_text *const *parameters;
+    size_t n_parameters;
+    bool varargs, kwargs, caller; /* which it takes */
+    const void *node;             /* the interpreter's */
     void *scope;
 };
 
