@@ -148,6 +148,8 @@ FILTER(filter_reverse) {
     return fm_of_list(self.type == FM_ITERATOR ? FM_LIST : FM_ITERATOR, reversed);
 }
 
+static bool reversed(fm_run *run, fm_value value) { return value.type != FM_MISSING && fm_whole(run, value, "'reverse'") != 0; }
+
 FILTER(filter_sort) {
     (void)rest;
     fm_list *items = copy_of(run, fm_items(run, self)), *keys = fm_list_new(run, items->n), *paths = fm_list_new(run, 0);
@@ -164,7 +166,7 @@ FILTER(filter_sort) {
         }
         fm_list_add(run, keys, fm_of_list(FM_LIST, key));
     }
-    fm_sort(run, items, keys, fm_flag(given[0]));
+    fm_sort(run, items, keys, reversed(run, given[0]));
     return fm_of_list(FM_LIST, items);
 }
 
@@ -178,7 +180,7 @@ FILTER(filter_dictsort) {
     if (self.type != FM_DICT) fm_refuse(run, FM_EFORMAT, "dictsort takes a mapping, not a value of type %s", fm_type_name(self));
     fm_list *items = fm_items(run, fm_of_dict(FM_ITEMS, self.dict)), *path = fm_list_new(run, 1);
     fm_list_add(run, path, fm_int(by_value));
-    fm_sort(run, items, keys_of(run, items, path, fm_none(), fm_flag(given[0])), fm_flag(given[2]));
+    fm_sort(run, items, keys_of(run, items, path, fm_none(), fm_flag(given[0])), reversed(run, given[2]));
     return fm_of_list(FM_LIST, items);
 }
 

@@ -77,7 +77,7 @@ static fm_value truncated(fm_run *run, double real) {
 FILTER(filter_int) {
     (void)rest;
     fm_value otherwise = given[0].type == FM_MISSING ? fm_int(0) : given[0];
-    int64_t base = given[1].type == FM_MISSING ? 10 : fm_whole(run, given[1], "a base"), whole;
+    int64_t base = 10, whole;
     double real;
     if (self.type == FM_UNDEFINED) fm_refuse_use(run, self);
     if (fm_as_whole(self, &whole)) return fm_int(whole);
@@ -86,6 +86,8 @@ FILTER(filter_int) {
         return isnan(self.real) ? otherwise : truncated(run, self.real);
     }
     if (self.type != FM_STRING) return otherwise;
+    if (given[1].type == FM_UNDEFINED) fm_refuse_use(run, given[1]);
+    if (given[1].type != FM_MISSING && !fm_as_whole(given[1], &base)) base = 1; /* none that int() knows */
     if (fm_parse_whole(run, self.text, base, &whole)) return fm_int(whole);
     if (!read_real(run, self.text, &real) || !isfinite(real)) return otherwise;
     return truncated(run, real);
@@ -140,7 +142,8 @@ static fm_value round_real(fm_run *run, double real, int64_t places) {
 
 FILTER(filter_round) {
     (void)rest;
-    int64_t places = given[0].type == FM_MISSING ? 0 : fm_whole(run, given[0], "a precision"), whole;
+    bool to_int = given[0].type == FM_NONE;
+    int64_t places = given[0].type == FM_MISSING || to_int ? 0 : fm_whole(run, given[0], "a precision"), whole;
     const fm_text *method = given[1].type == FM_MISSING ? NULL : fm_text_of(run, given[1], "a method of rounding");
     if (method && !fm_text_is(method, "common") && !fm_text_is(method, "ceil") && !fm_text_is(method, "floor")) {
         fm_refuse(run, FM_EFORMAT, "method must be common, ceil or floor");
@@ -148,10 +151,12 @@ FILTER(filter_round) {
     if (self.type == FM_UNDEFINED) fm_refuse_use(run, self);
     if (!fm_is_number(self)) fm_refuse(run, FM_EFORMAT, "type %s doesn't define __round__ method", fm_type_name(self));
     if (!method || fm_text_is(method, "common")) {
-        if (self.type == FM_FLOAT) return round_real(run, self.real, places);
+        if (self.type == FM_FLOAT && to_int && !isfinite(self.real)) fm_refuse(run, FM_EFORMAT, "cannot convert a float that is not finite to integer");
+        if (self.type == FM_FLOAT) return to_int ? truncated(run, round_real(run, self.real, 0).real) : round_real(run, self.real, places);
         fm_as_whole(self, &whole);
         return places >= 0 ? fm_int(whole) : round_whole(run, whole, places < -30 ? 30 : -places, false);
     }
+    if (to_int) fm_refuse(run, FM_EFORMAT, "this method of rounding needs a precision");
     fm_value unit = fm_arithmetic(run, '^', fm_int(10), fm_int(places)), scaled = fm_arithmetic(run, '*', self, unit);
     if (scaled.type == FM_FLOAT) {
         if (!isfinite(scaled.real)) fm_refuse(run, FM_EFORMAT, "%s of a number that is not finite", method->data[0] == 'c' ? "ceil" : "floor");

@@ -218,7 +218,7 @@ METHOD(text_rsplit) {
 
 METHOD(text_splitlines) {
     (void)rest;
-    return fm_of_list(FM_LIST, fm_split_lines(run, self.text, fm_flag(given[0])));
+    return fm_of_list(FM_LIST, fm_split_lines(run, self.text, given[0].type != FM_MISSING && fm_whole(run, given[0], "'keepends'")));
 }
 
 static fm_value partition(fm_run *run, fm_value self, fm_value separator, bool last) {
