@@ -7,6 +7,7 @@ import tempfile
 
 import reference
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # which an error's message shows as ?
 AT_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # Python prints where an object lies; nothing can equal that
 
 
@@ -43,7 +44,7 @@ class Comparison:
             self.compare(job, want, got)
         if status or len(answers) != len(jobs):
             label, source, variables = jobs[min(len(answers), len(jobs) - 1)]
-            self.differences.append(f"{label}: the program ended with status {status}\n  template {source!r}\n  variables {json.dumps(variables)}")
+            self.differences.append(f"{label}: the program ended with status {status}\n  template {source[:2000]!r}\n  variables {json.dumps(variables)[:2000]}")
 
     def compare(self, job, want, got):
         label, source, variables = job
@@ -58,7 +59,7 @@ class Comparison:
                 return
             what = where_different(text, got["text"]) if kind == "text" else f"jinja2 {kind}: {text}\n  we give {got['text'][:300]!r}"
         else:
-            if kind == "raised" and got["error"] == "FM_EINVAL" and got["message"].endswith(text[:400]):
+            if kind == "raised" and got["error"] == "FM_EINVAL" and got["message"].endswith(CONTROL.sub("?", text)[:400]):
                 self.raised += 1
                 return
             if kind == "refused" and got["error"] != "FM_EINVAL":

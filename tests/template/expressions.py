@@ -10,7 +10,8 @@ import driver
 import grammar
 
 # What this interpreter names and refuses where jinja2 goes on.
-UNSUPPORTED = (r"beyond 64 bits",)
+UNSUPPORTED = (r"a whole number of more than 64 bits", r"a complex number", r"\\N in a string", r"'\w+' of '(int|float|bool)' is not known", r"'(encode|maketrans|translate)' of 'str'",
+               r"the filter '(random|urlize)'", r"the character reference", r"a \w+ has no text of its own", r"the variable 'self'", r"the tag '(block|autoescape)'")
 BATCH = 1000
 
 

@@ -45,7 +45,7 @@ LIST_FILTERS = [
     "rejectattr({A}, {T}) | list", "select('gt', {i}) | list", "select('in', {l}) | list", "selectattr({A}, 'eq', {a}) | list", "groupby({A})",
     "groupby({A}) | list | string", "groupby({A}, default={a}) | map('last') | list", "batch({k1}) | list", "batch({k1}, {a}) | list", "slice({k1}) | list",
     "slice({k1}, {a}) | list", "tojson", "tojson(indent={k})", "tojson(separators=(',', ':'))", "tojson(ensure_ascii=true)", "string", "pprint",
-    "default({a})", "e", "items", "dictsort", "map('length') | list", "map('int') | list", "map('upper') | join(',')", "sum | int", "xmlattr",
+    "default({a})", "e", "items | list", "map('length') | list", "map('int') | list", "map('upper') | join(',')", "sum | int", "xmlattr",
     "map('attr', 'k') | list", "map(attribute='k') | map('upper') | unique | join", "length > {i}", "random | string | length > 0", "trim", "upper",
     "wordcount", "abs"]
 DICT_FILTERS = [
@@ -55,7 +55,7 @@ DICT_FILTERS = [
 NUMBER_FILTERS = [
     "abs", "round", "round({k})", "round({k}, 'ceil')", "round(1, 'floor')", "round(-1)", "round(method='common')", "int", "float", "string", "tojson",
     "filesizeformat", "filesizeformat(true)", "default({a})", "e", "string | length", "pprint", "round | int", "int | string", "list", "length", "upper",
-    "trim", "title", "urlencode", "center(9)", "join", "sum", "items"]
+    "trim", "title", "urlencode", "center(9)", "join", "sum"]
 TESTS = ["defined", "undefined", "none", "string", "number", "integer", "float", "boolean", "mapping", "sequence", "iterable", "callable", "true", "false",
          "upper", "lower", "odd", "even", "divisibleby {k1}", "divisibleby({k})", "eq {a}", "equalto({a})", "ne {a}", "sameas {a}", "in {l}", "in({s})",
          "gt {i}", "lessthan {f}", "ge({i})", "le 3", "lt 2", "greaterthan(1)", "==({a})", "escaped", "filter", "test", "not none", "not string",
