@@ -15,6 +15,20 @@ static size_t print_digits(char *out, size_t size, int precision, double real) {
     return (size_t)n;
 }
 
+/* Digits of print_digits with the last one a step further: no power of two is as far from its neighbour above as from the one below, so that nearest may be too far below. */
+static void next_digits(char *e) {
+    char *c = strchr(e, 'e') - 1;
+    for (; c > e && (*c == '9' || *c == '.'); c--) {
+        if (*c == '9') *c = '0';
+    }
+    ++*c;
+}
+
+static bool gives(const char *e, size_t length, double real) {
+    double back;
+    return fm_parse_real(e, length, &back) && back == real;
+}
+
 /* The shortest digits that give `real` again, as Python's repr. */
 void fm_write_real(fm_writer *writer, double real) {
     char e[40], digits[20];
@@ -29,9 +43,11 @@ void fm_write_real(fm_writer *writer, double real) {
         return;
     }
     for (int precision = real < 0x1p-1022 ? 0 : 14; precision <= 16; precision++) { /* a subnormal number has fewer digits */
-        double back;
         size_t length = print_digits(e, sizeof e, precision, real);
-        if (fm_parse_real(e, length, &back) && back == real) break;
+        if (gives(e, length, real)) break;
+        if (precision < 15) continue;
+        next_digits(e);
+        if (gives(e, length, real)) break;
     }
     int n = 0, exponent = atoi(strchr(e, 'e') + 1);
     for (const char *c = e; *c != 'e'; c++) {
