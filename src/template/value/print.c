@@ -28,7 +28,7 @@ void fm_write_real(fm_writer *writer, double real) {
         fm_write_literal(writer, "inf");
         return;
     }
-    for (int precision = 14; precision <= 16; precision++) {
+    for (int precision = real < 0x1p-1022 ? 0 : 14; precision <= 16; precision++) { /* the smallest have fewer digits */
         double back;
         size_t length = print_digits(e, sizeof e, precision, real);
         if (fm_parse_real(e, length, &back) && back == real) break;
