@@ -12,7 +12,7 @@ static int render(const char *source, const char *variables, char **text, size_t
     *text = NULL;
     int rc = fm_template_open(&t, source, strlen(source), "chat.jinja", err);
     if (rc >= 0) rc = fm_template_render(t, json, 1700000000, text, bytes, err);
-    if (rc >= 0) fm_template_close(&t);
+    fm_template_close(&t);
     json_decref(json);
     return rc;
 }
