@@ -301,12 +301,10 @@ static fm_node *parse_simple(fm_parser *p, int line, const fm_text *name) {
         node->body = parse_hard_block_to(p, "endfilter");
         return node;
     }
-    if (fm_text_is(name, "generation")) { /* transformers': what stands in it is only printed here */
-        int loops = p->loops;
-        p->loops = 0; /* a function in jinja2: no loop goes on from in there */
-        node = parse_hard_block_to(p, "endgeneration");
-        node->flag = true;
-        p->loops = loops;
+    if (fm_text_is(name, "generation")) { /* transformers': a call block whose text is only printed here */
+        node = fm_node_new(p, FM_NODE_CALL_BLOCK, line);
+        node->b = fm_node_new(p, FM_NODE_MACRO, line);
+        parse_macro_body(p, node->b, "endgeneration");
         return node;
     }
     if (fm_text_is(name, "break") || fm_text_is(name, "continue")) {

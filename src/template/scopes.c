@@ -239,9 +239,7 @@ static void visit(fm_resolver *r, fm_symbols *symbols, const fm_node *node) {
     fm_charge(r->run, 0);
     switch (node->kind) {
     case FM_NODE_NAME: load(r, symbols, node->name); break;
-    case FM_NODE_BODY:
-        if (!node->flag) visit_items(r, symbols, node);
-        break;
+    case FM_NODE_BODY: visit_items(r, symbols, node); break;
     case FM_NODE_IF: visit_if(r, symbols, node->items, node->n); break;
     case FM_NODE_FOR: visit(r, symbols, node->b); break;
     case FM_NODE_SET:
@@ -382,7 +380,6 @@ static int place(fm_resolver *r, fm_symbols *symbols, fm_node *node) {
     switch (node->kind) {
     case FM_NODE_NAME:
     case FM_NODE_MEMBER: place_name(r, symbols, node); break;
-    case FM_NODE_BODY: depth = node->flag ? place_block(r, symbols, node, NULL) : place_items(r, symbols, node, 0, 1); break;
     case FM_NODE_FOR: depth = place_for(r, symbols, node); break;
     case FM_NODE_SET_BLOCK:
         depth = place_block(r, symbols, node->body, node->b);

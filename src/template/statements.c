@@ -227,7 +227,7 @@ static fm_value new_macro(fm_run *run, fm_frame *frame, const fm_node *node) {
 
 static void run_call_block(fm_run *run, fm_frame *frame, const fm_node *node) {
     fm_value caller = new_macro(run, frame, node->b);
-    emit(run, frame, fm_evaluate_call(run, frame, node->a, &caller));
+    emit(run, frame, node->a ? fm_evaluate_call(run, frame, node->a, &caller) : fm_call(run, caller, &(fm_arguments){0}));
 }
 
 static fm_flow run_with(fm_run *run, fm_frame *frame, const fm_node *node) {
@@ -239,14 +239,6 @@ static fm_flow run_with(fm_run *run, fm_frame *frame, const fm_node *node) {
     }
     fm_flow flow = run_items(run, frame, node->body);
     fm_scope_leave(frame, node->body->scope);
-    return flow;
-}
-
-static fm_flow run_body(fm_run *run, fm_frame *frame, const fm_node *node) {
-    if (!node->flag) return run_items(run, frame, node);
-    fm_scope_enter(run, frame, node->scope);
-    fm_flow flow = run_items(run, frame, node);
-    fm_scope_leave(frame, node->scope);
     return flow;
 }
 
@@ -278,7 +270,7 @@ fm_flow fm_execute(fm_run *run, fm_frame *frame, const fm_node *node) {
     case FM_NODE_CALL_BLOCK: run_call_block(run, frame, node); break;
     case FM_NODE_BREAK: return FM_FLOW_BREAK;
     case FM_NODE_CONTINUE: return FM_FLOW_CONTINUE;
-    default: return run_body(run, frame, node);
+    default: return run_items(run, frame, node);
     }
     return FM_FLOW_ON;
 }

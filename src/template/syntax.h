@@ -57,10 +57,10 @@ typedef enum fm_node_kind {
     FM_NODE_SET,          /* a target, b value */
     FM_NODE_SET_BLOCK,    /* a target, b filters or NULL; body */
     FM_NODE_MACRO,        /* name, items: defaults of the last parameters; body */
-    FM_NODE_CALL_BLOCK,   /* a the call, b its macro */
+    FM_NODE_CALL_BLOCK,   /* a the call, b its macro; a NULL: only the macro (`generation`) */
     FM_NODE_FILTER_BLOCK, /* a filters; body */
     FM_NODE_WITH,         /* items: target, value, …; body */
-    FM_NODE_BODY,         /* items, in a scope of their own or not (`flag`) */
+    FM_NODE_BODY,         /* items */
     FM_NODE_BREAK,
     FM_NODE_CONTINUE,
 } fm_node_kind;
@@ -98,12 +98,12 @@ struct fm_node {
     int depth; /* 1 + that of its deepest part */
     char operator;
     char *operators;
-    bool flag;                    /* FOR: recursive; BODY: scope; SET: in a soft place */
+    bool flag;                    /* FOR: recursive */
     bool caller, varargs, kwargs; /* MACRO: which it uses; FOR: caller says that `loop` is used */
     const fm_text *name;
     fm_value value;        /* NAME: the undefined value that it is if it has none */
     uint32_t up, slot;     /* NAME, MEMBER, MACRO: where the variable is */
-    const fm_scope *scope; /* BODY: of what it is the body of, if that has one; FOR: of its filter; CALL_BLOCK, FILTER: of the block */
+    const fm_scope *scope; /* BODY: of what it is the body of, if that has one; FOR: of its filter */
     fm_node *a, *b, *c, *body, *other;
     fm_node **items;
     size_t n, cap;

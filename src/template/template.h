@@ -1,5 +1,12 @@
-/* template/template.h: Jinja as chat templates use it: a template is parsed once and rendered with variables. Written for text that comes from outside: steps, depth and
- * output are limited. Semantics are those of Python's jinja2 with the settings that transformers uses (trim_blocks, lstrip_blocks, loop controls, ImmutableSandboxedEnvironment). */
+/* template/template.h: Jinja as chat templates use it: a template is parsed once and rendered with variables. Written for text that comes from outside: steps, memory, depth and
+ * output are limited. Semantics are those of Python's jinja2 3.1 with the settings that transformers uses: trim_blocks, lstrip_blocks, loop controls, `generation`,
+ * ImmutableSandboxedEnvironment, `tojson` as json.dumps, `raise_exception`, `strftime_now`.
+ *
+ * Left out, and refused by name and line (FM_EUNSUPPORTED): the tags include, import, from, extends, block and autoescape (there is one template and no loader), trans and debug; the
+ * variable `self`; \N{NAME} and halves of surrogate pairs in strings; slices among several subscripts (a[1:2, 3]); filters and methods that library/ and filters/ name so (random, urlize,
+ * encode, …); whole numbers beyond 64 bits, complex numbers; the text of a value whose Python text has an address in it.
+ * Different: what jinja2 gives for a loop variable that a macro reads after its loop ("missing", by an oversight) is undefined here; a block set of a mapping's member is refused, as the
+ * plain set is; generators are lists that are made at once, so what is wrong in one is refused even where nothing reads it. */
 #ifndef FM_TEMPLATE_TEMPLATE_H
 #define FM_TEMPLATE_TEMPLATE_H
 
