@@ -40,7 +40,7 @@ class Comparison:
                     expected.append(reference.render(template, copy.deepcopy(variables)))
                 status = process.wait()
             stdout.seek(0)
-            answers = [json.loads(line) for line in stdout.read().split(b"\n") if line]
+            answers = [json.loads(line) for line in stdout.read().split(b"\n")[:-1]]
         for job, want, got in zip(jobs, expected, answers):
             self.compare(job, want, got)
         if status or len(answers) != len(jobs):

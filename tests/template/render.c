@@ -38,6 +38,7 @@ int main(void) {
     char *line = NULL;
     size_t cap = 0;
     fm_template *t = NULL;
+    setvbuf(stdout, NULL, _IOLBF, 1 << 16); /* so that what was answered before a crash is seen */
     for (long n = 1; getline(&line, &cap, stdin) > 0; n++) {
         json_error_t error;
         json_t *job = json_loads(line, JSON_ALLOW_NUL, &error), *out = json_is_object(job) ? answer(&t, job) : NULL;

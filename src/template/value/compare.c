@@ -218,7 +218,7 @@ fm_list *fm_items(fm_run *run, fm_value value) {
     case FM_TUPLE: return value.list;
     case FM_ITERATOR:
         list = fm_list_new(run, 0);
-        list->items = value.list->items + value.list->at;
+        if (value.list->at < value.list->n) list->items = value.list->items + value.list->at;
         list->n = list->cap = value.list->n - value.list->at;
         value.list->at = value.list->n;
         return list;

@@ -23,6 +23,7 @@ bool fm_parse_real(const char *data, size_t bytes, double *real) {
         at++;
         digits--;
     }
+    if (!digits && (at == bytes || data[at] != '.')) return false;
     if (negative) text[n++] = '-';
     if (!digits) text[n++] = '0';
     for (; at < bytes; at++) {

@@ -124,7 +124,7 @@ fm_value fm_call_function(fm_run *run, const fm_function *function, fm_value sel
     }
     fm_arguments rest = *arguments;
     size_t taken = n < rest.n ? n : rest.n;
-    rest.values += rest.n ? taken : 0;
+    if (taken) rest.values += taken;
     rest.n -= taken;
     return function->call(run, self, given, &rest);
 }
