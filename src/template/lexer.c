@@ -235,7 +235,7 @@ static void lex_number(fm_lexer *l) {
         for (size_t i = 0; i < n; i++) {
             int digit = plain[i] <= '9' ? plain[i] - '0' : (plain[i] | 32) - 'a' + 10;
             if (__builtin_mul_overflow(value, base, &value) || __builtin_add_overflow(value, digit, &value)) {
-                fm_refuse(l->run, FM_EFORMAT, "a whole number of more than 64 bits");
+                fm_refuse(l->run, FM_EUNSUPPORTED, "a whole number beyond 64 bits");
             }
         }
         token->value = fm_int(value);

@@ -59,7 +59,7 @@ bool fm_parse_whole(fm_run *run, const fm_text *text, int64_t base, int64_t *who
         if (digit >= base || (decides && i == at + 1 && plain->data[at] == '0' && strspn(plain->data + at, "0") < plain->bytes - at)) return false;
         too_large |= __builtin_mul_overflow(sum, (uint64_t)base, &sum) || __builtin_add_overflow(sum, (uint64_t)digit, &sum);
     }
-    if (too_large || sum > (uint64_t)INT64_MAX + negative) fm_refuse(run, FM_EFORMAT, "a whole number of more than 64 bits");
+    if (too_large || sum > (uint64_t)INT64_MAX + negative) fm_refuse(run, FM_EUNSUPPORTED, "a whole number beyond 64 bits");
     *whole = negative ? (int64_t)-sum : (int64_t)sum;
     return true;
 }
@@ -70,7 +70,7 @@ static bool read_real(fm_run *run, const fm_text *text, double *real) {
 }
 
 static fm_value truncated(fm_run *run, double real) {
-    if (real >= 0x1p63 || real < -0x1p63) fm_refuse(run, FM_EFORMAT, "a whole number of more than 64 bits");
+    if (real >= 0x1p63 || real < -0x1p63) fm_refuse(run, FM_EUNSUPPORTED, "a whole number beyond 64 bits");
     return fm_int((int64_t)real);
 }
 
@@ -121,7 +121,7 @@ static fm_value round_whole(fm_run *run, int64_t whole, int64_t places, bool mor
     int64_t down = whole / unit * unit, rest = whole - down; /* towards 0 */
     uint64_t size = rest < 0 ? -(uint64_t)rest : (uint64_t)rest, half = (uint64_t)unit / 2;
     bool up = unit > 1 && (size > half || (size == half && (more || (whole / unit) % 2 != 0)));
-    if (up && __builtin_add_overflow(down, rest < 0 ? -unit : unit, &down)) fm_refuse(run, FM_EFORMAT, "a whole number of more than 64 bits");
+    if (up && __builtin_add_overflow(down, rest < 0 ? -unit : unit, &down)) fm_refuse(run, FM_EUNSUPPORTED, "a whole number beyond 64 bits");
     return fm_int(down);
 }
 

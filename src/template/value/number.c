@@ -48,7 +48,7 @@ bool fm_parse_real(const char *data, size_t bytes, double *real) {
     return ok;
 }
 
-static _Noreturn void overflow(fm_run *run) { fm_refuse(run, FM_EFORMAT, "a whole number of more than 64 bits"); }
+static _Noreturn void overflow(fm_run *run) { fm_refuse(run, FM_EUNSUPPORTED, "a whole number beyond 64 bits"); }
 
 static _Noreturn void refuse_types(fm_run *run, const char *operator, fm_value a, fm_value b) {
     if (a.type == FM_UNDEFINED || b.type == FM_UNDEFINED) fm_refuse_use(run, a.type == FM_UNDEFINED ? a : b);
