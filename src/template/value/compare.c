@@ -302,7 +302,7 @@ static fm_value slice_of_range(fm_run *run, const fm_span *range, const int64_t 
     for (int i = 0; i < 2; i++) {
         too_large |= __builtin_mul_overflow(indices[i], range->step, &bounds[i]) || __builtin_add_overflow(range->start, bounds[i], &bounds[i]);
     }
-    if (too_large) fm_refuse(run, FM_EFORMAT, "a whole number of more than 64 bits");
+    if (too_large) fm_refuse(run, FM_EUNSUPPORTED, "a whole number beyond 64 bits");
     span->start = bounds[0];
     span->stop = bounds[1];
     span->n = count;
