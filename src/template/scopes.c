@@ -7,9 +7,16 @@
 
 #include "template/syntax.h"
 
+/* The places of a function: scopes of one level within it share that of a name, as they are one local in jinja2's Python. Macros that outlive their scope see it. */
+typedef struct fm_place {
+    const fm_text *name;
+    uint32_t level;
+} fm_place;
+
 typedef struct fm_function_scope {
-    struct fm_function_scope *outer;
-    uint32_t depth, n_slots;
+    uint32_t depth;
+    fm_place *places; /* by slot */
+    uint32_t n, cap;
 } fm_function_scope;
 
 typedef struct fm_variable {
@@ -18,17 +25,10 @@ typedef struct fm_variable {
     bool parameter, stored;
 } fm_variable;
 
-/* The variables of a scope: copies of it, for the branches of an if, share their places. */
-typedef struct fm_places {
-    const fm_text **names;
-    uint32_t *slots;
-    size_t n, cap;
-} fm_places;
-
 typedef struct fm_symbols {
     struct fm_symbols *parent;
     fm_function_scope *function;
-    fm_places *places;
+    uint32_t level;
     fm_variable *variables;
     size_t n, cap;
 } fm_symbols;
@@ -46,13 +46,12 @@ static fm_symbols *inner(fm_resolver *r, fm_symbols *parent, fm_function_scope *
     fm_symbols *symbols = fm_take_zeroed(r->run, sizeof *symbols);
     symbols->parent = parent;
     symbols->function = function;
-    symbols->places = fm_take_zeroed(r->run, sizeof *symbols->places);
+    symbols->level = parent ? parent->level + 1 : 0;
     return symbols;
 }
 
 static fm_function_scope *new_function(fm_resolver *r, fm_function_scope *outer) {
     fm_function_scope *function = fm_take_zeroed(r->run, sizeof *function);
-    function->outer = outer;
     function->depth = outer ? outer->depth + 1 : 0;
     return function;
 }
@@ -83,19 +82,18 @@ static fm_variable *find(fm_resolver *r, const fm_symbols *symbols, const fm_tex
 }
 
 static uint32_t slot_of(fm_resolver *r, fm_symbols *symbols, const fm_text *name) {
-    fm_places *places = symbols->places;
-    fm_charge(r->run, places->n);
-    for (size_t i = 0; i < places->n; i++) {
-        if (places->names[i] == name) return places->slots[i];
+    fm_function_scope *function = symbols->function;
+    fm_charge(r->run, function->n);
+    for (uint32_t i = 0; i < function->n; i++) {
+        if (function->places[i].name == name && function->places[i].level == symbols->level) return i;
     }
-    if (places->n == places->cap) {
-        size_t cap = places->cap ? 2 * places->cap : 8;
-        places->names = fm_take_more(r->run, places->names, places->n * sizeof *places->names, cap * sizeof *places->names);
-        places->slots = fm_take_more(r->run, places->slots, places->n * sizeof *places->slots, cap * sizeof *places->slots);
-        places->cap = cap;
+    if (function->n == function->cap) {
+        uint32_t cap = function->cap ? 2 * function->cap : 8;
+        function->places = fm_take_more(r->run, function->places, function->n * sizeof *function->places, cap * sizeof *function->places);
+        function->cap = cap;
     }
-    places->names[places->n] = name;
-    return places->slots[places->n++] = symbols->function->n_slots++;
+    function->places[function->n] = (fm_place){name, symbols->level};
+    return function->n++;
 }
 
 static fm_variable *add(fm_resolver *r, fm_symbols *symbols, fm_variable variable) {
@@ -295,9 +293,10 @@ static fm_scope *finish(fm_resolver *r, fm_symbols *symbols) {
     for (size_t i = 0; i < symbols->n; i++) {
         if (!symbols->variables[i].parameter) scope->loads[scope->n_loads++] = symbols->variables[i].load;
     }
-    scope->slots = symbols->places->slots;
-    scope->n_slots = symbols->places->n;
-    scope->frame_slots = symbols->function->n_slots;
+    scope->slots = fm_take(r->run, symbols->n * sizeof *scope->slots);
+    scope->n_slots = symbols->n;
+    for (size_t i = 0; i < symbols->n; i++) scope->slots[i] = symbols->variables[i].load.slot;
+    scope->frame_slots = symbols->function->n;
     return scope;
 }
 
@@ -305,7 +304,6 @@ static int place_for(fm_resolver *r, fm_symbols *symbols, fm_node *node) {
     fm_function_scope *function = node->flag ? new_function(r, symbols->function) : symbols->function;
     fm_symbols *body = inner(r, symbols, function), *other = inner(r, symbols, function), *test = inner(r, symbols, function);
     uint32_t loop = 0;
-    test->places = body->places; /* the filter and the body have one target */
     if (node->flag || node->caller) loop = declare_special(r, body, "loop");
     visit_target(r, body, node->a, true);
     visit_target(r, test, node->a, true);
@@ -322,7 +320,7 @@ static int place_for(fm_resolver *r, fm_symbols *symbols, fm_node *node) {
     node->body->scope = scope;
     node->scope = finish(r, test);
     if (node->other) node->other->scope = finish(r, other);
-    scope->frame_slots = function->n_slots;
+    scope->frame_slots = function->n; /* with those of the else */
     return depth;
 }
 

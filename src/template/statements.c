@@ -157,7 +157,7 @@ static fm_flow run_loop(fm_run *run, fm_frame *frame, const fm_node *node, fm_lo
         if (flow == FM_FLOW_BREAK) break;
         if (flow == FM_FLOW_ON) none = false;
     }
-    fm_scope_leave(frame, scope);
+    if (!node->flag || node->other) fm_scope_leave(frame, scope); /* a function's variables stay with the macros that it made */
     if (!none || !node->other) return FM_FLOW_ON;
     fm_scope_enter(run, frame, node->other->scope);
     fm_flow flow = fm_execute(run, frame, node->other);
@@ -238,7 +238,7 @@ static fm_flow run_with(fm_run *run, fm_frame *frame, const fm_node *node) {
         assign(run, frame, node->items[i], value);
     }
     fm_flow flow = run_items(run, frame, node->body);
-    fm_scope_leave(frame, node->body->scope);
+    if (flow == FM_FLOW_ON) fm_scope_leave(frame, node->body->scope);
     return flow;
 }
 

@@ -1,4 +1,5 @@
 /* template/library/attributes.c: value.name and value[key]: methods and members of every type, and what the sandbox keeps away. See library.h. */
+#include <math.h>
 #include <string.h>
 
 #include "template/library/inner.h"
@@ -108,6 +109,50 @@ static fm_value cycler_reset(fm_run *run, fm_value self, const fm_value *given, 
 
 static const fm_function cycler_methods[] = {{"next", cycler_next, ""}, {"reset", cycler_reset, ""}};
 
+/* ---- numbers */
+
+static fm_value as_number(fm_value value) { return value.type == FM_BOOL ? fm_int(value.truth) : value; }
+
+static fm_value number_itself(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest) {
+    (void)run, (void)given, (void)rest;
+    return as_number(self);
+}
+
+static fm_value whole_bits(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest) {
+    (void)run, (void)given, (void)rest;
+    int64_t whole = as_number(self).whole;
+    uint64_t size = whole < 0 ? -(uint64_t)whole : (uint64_t)whole;
+    return fm_int(size ? 64 - __builtin_clzll(size) : 0);
+}
+
+static fm_value whole_ones(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest) {
+    (void)run, (void)given, (void)rest;
+    int64_t whole = as_number(self).whole;
+    return fm_int(__builtin_popcountll(whole < 0 ? -(uint64_t)whole : (uint64_t)whole));
+}
+
+static fm_value real_is_whole(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest) {
+    (void)run, (void)given, (void)rest;
+    return fm_bool(isfinite(self.real) && floor(self.real) == self.real);
+}
+
+static const fm_function whole_methods[] = {{"conjugate", number_itself, ""}, {"bit_length", whole_bits, ""}, {"bit_count", whole_ones, ""}};
+static const fm_function real_methods[] = {{"conjugate", number_itself, ""}, {"is_integer", real_is_whole, ""}};
+
+static bool number_member(fm_value value, const fm_text *name, fm_value *member) {
+    bool whole = value.type != FM_FLOAT;
+    if (fm_text_is(name, "real") || (whole && fm_text_is(name, "numerator"))) {
+        *member = as_number(value);
+    } else if (fm_text_is(name, "imag")) {
+        *member = whole ? fm_int(0) : fm_float(0);
+    } else if (whole && fm_text_is(name, "denominator")) {
+        *member = fm_int(1);
+    } else {
+        return false;
+    }
+    return true;
+}
+
 /* ---- all types */
 
 static const char object_names[] =
@@ -126,8 +171,8 @@ static const char *unknown_names(fm_value value) {
     switch (value.type) {
     case FM_STRING: return value.text->markup ? "encode translate maketrans escape unescape striptags" : "encode translate maketrans";
     case FM_BOOL:
-    case FM_INT: return "as_integer_ratio bit_count bit_length conjugate denominator from_bytes imag numerator real to_bytes";
-    case FM_FLOAT: return "as_integer_ratio conjugate fromhex hex imag is_integer real";
+    case FM_INT: return "as_integer_ratio from_bytes to_bytes";
+    case FM_FLOAT: return "as_integer_ratio fromhex hex";
     case FM_KEYS:
     case FM_ITEMS: return "isdisjoint mapping";
     case FM_VALUES: return "mapping";
@@ -138,6 +183,8 @@ static const char *unknown_names(fm_value value) {
 }
 
 static fm_table methods_of(fm_type type) {
+    if (type == FM_INT || type == FM_BOOL) return (fm_table){whole_methods, sizeof whole_methods / sizeof *whole_methods};
+    if (type == FM_FLOAT) return (fm_table){real_methods, sizeof real_methods / sizeof *real_methods};
     if (type == FM_STRING) return fm_text_methods();
     if (type == FM_LOOP) return (fm_table){loop_methods, 2};
     if (type == FM_CYCLER) return (fm_table){cycler_methods, 2};
@@ -163,6 +210,9 @@ static bool macro_member(fm_run *run, const fm_macro *macro, const fm_text *name
 static bool plain_member(fm_run *run, fm_value value, const fm_text *name, fm_value *member) {
     switch (value.type) {
     case FM_LOOP: return loop_member(run, value.loop, name, member);
+    case FM_BOOL:
+    case FM_INT:
+    case FM_FLOAT: return number_member(value, name, member);
     case FM_TUPLE:
         if (!value.list->group || !among(name, "grouper list")) return false;
         *member = value.list->items[fm_text_is(name, "list")];
@@ -186,8 +236,7 @@ static bool plain_member(fm_run *run, fm_value value, const fm_text *name, fm_va
         if (!among(name, "start stop step")) return false;
         *member = fm_int(name->bytes == 5 ? value.range->start : fm_text_is(name, "stop") ? value.range->stop : value.range->step);
         return true;
-    case FM_MACRO:
-        return macro_member(run, value.macro, name, member);
+    case FM_MACRO: return macro_member(run, value.macro, name, member);
     default: return false;
     }
 }

@@ -66,7 +66,13 @@ FUNCTION(make_dict) {
 
 FUNCTION(make_namespace) {
     (void)self, (void)given;
-    return fm_of_dict(FM_NAMESPACE, fm_make_dict(run, rest));
+    fm_dict *dict = fm_make_dict(run, rest);
+    for (size_t i = 0; i < dict->n; i++) {
+        fm_value name = dict->pairs[i].key;
+        if (name.type == FM_STRING && name.text->bytes && name.text->data[0] == '_')
+            fm_refuse(run, FM_EFORMAT, "a namespace stores no name that begins with an underscore");
+    }
+    return fm_of_dict(FM_NAMESPACE, dict);
 }
 
 /* ---- cycler, joiner */

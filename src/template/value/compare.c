@@ -5,9 +5,28 @@
 #include "template/value/value.h"
 
 const char *fm_type_name(fm_value value) {
-    static const char *const names[] = {
-        "missing",   "Undefined",  "NoneType", "bool",      "int",   "float",         "str",        "list",  "tuple",      "dict",   "range",
-        "dict_keys", "dict_values", "dict_items", "generator", "Namespace", "builtin_function_or_method", "function", "Macro", "LoopContext", "Cycler", "Joiner"};
+    static const char *const names[] = {"missing",
+                                        "Undefined",
+                                        "NoneType",
+                                        "bool",
+                                        "int",
+                                        "float",
+                                        "str",
+                                        "list",
+                                        "tuple",
+                                        "dict",
+                                        "range",
+                                        "dict_keys",
+                                        "dict_values",
+                                        "dict_items",
+                                        "generator",
+                                        "Namespace",
+                                        "builtin_function_or_method",
+                                        "function",
+                                        "Macro",
+                                        "LoopContext",
+                                        "Cycler",
+                                        "Joiner"};
     return names[value.type];
 }
 
@@ -275,6 +294,21 @@ static int64_t bound(fm_run *run, fm_value value, int64_t n, const int64_t range
     return i < range[0] ? range[0] : i > range[1] ? range[1] : i;
 }
 
+/* Indices from, to and step of a range's items, as a range of count items. */
+static fm_value slice_of_range(fm_run *run, const fm_span *range, const int64_t *indices, size_t count) {
+    fm_span *span = fm_take(run, sizeof *span);
+    int64_t bounds[2];
+    bool too_large = __builtin_mul_overflow(range->step, indices[2], &span->step);
+    for (int i = 0; i < 2; i++) {
+        too_large |= __builtin_mul_overflow(indices[i], range->step, &bounds[i]) || __builtin_add_overflow(range->start, bounds[i], &bounds[i]);
+    }
+    if (too_large) fm_refuse(run, FM_EUNSUPPORTED, "a whole number beyond 64 bits");
+    span->start = bounds[0];
+    span->stop = bounds[1];
+    span->n = count;
+    return (fm_value){.type = FM_RANGE, .range = span};
+}
+
 fm_value fm_slice(fm_run *run, fm_value container, const fm_value *bounds) {
     size_t length = 0;
     int64_t step = 1;
@@ -287,14 +321,10 @@ fm_value fm_slice(fm_run *run, fm_value container, const fm_value *bounds) {
     fm_has_length(container, &length);
     int64_t n = (int64_t)length, range[2] = {step < 0 ? -1 : 0, step < 0 ? n - 1 : n};
     int64_t from = bound(run, bounds[0], n, range, step < 0 ? n - 1 : 0), to = bound(run, bounds[1], n, range, step < 0 ? -1 : n);
-    size_t count = step > 0 ? (to > from ? (size_t)((to - from - 1) / step + 1) : 0) : (from > to ? (size_t)((from - to - 1) / -(step + (step == INT64_MIN)) + 1) : 0);
+    size_t count =
+        step > 0 ? (to > from ? (size_t)((to - from - 1) / step + 1) : 0) : (from > to ? (size_t)((from - to - 1) / -(step + (step == INT64_MIN)) + 1) : 0);
+    if (container.type == FM_RANGE) return slice_of_range(run, container.range, (int64_t[3]){from, to, step}, count);
     if (count < 2) step = 1; /* it may be larger than any product with it */
-    if (container.type == FM_RANGE) {
-        fm_span *span = fm_take(run, sizeof *span);
-        int64_t old = container.range->step;
-        *span = (fm_span){container.range->start + from * old, container.range->start + (count < 2 ? from + (int64_t)count : to) * old, old * step, count};
-        return (fm_value){.type = FM_RANGE, .range = span};
-    }
     if (container.type == FM_STRING && step == 1) {
         size_t begin = fm_text_at(run, container.text, (size_t)from), end = count ? fm_text_at(run, container.text, (size_t)from + count) : begin;
         return fm_string(fm_text_part(run, container.text, begin, end - begin));

@@ -15,21 +15,26 @@ static size_t print_digits(char *out, size_t size, int precision, double real) {
     return (size_t)n;
 }
 
-/* Digits of print_digits with the last one a step further: no power of two is as far from its neighbour above as from the one below, so that nearest may be too far below. */
-static void next_digits(char *e) {
-    char *c = strchr(e, 'e') - 1;
-    for (; c > e && (*c == '9' || *c == '.'); c--) {
-        if (*c == '9') *c = '0';
-    }
-    ++*c;
-}
-
 static bool gives(const char *e, size_t length, double real) {
     double back;
     return fm_parse_real(e, length, &back) && back == real;
 }
 
-/* The shortest digits that give `real` again, as Python's repr. */
+/* The shortest digits with an exponent that give `real` again. */
+static void print_shortest(char *e, size_t size, double real) {
+    for (int precision = real < 0x1p-1022 ? 0 : 14; precision < 16; precision++) { /* the smallest numbers have fewer digits */
+        if (gives(e, print_digits(e, size, precision, real), real)) return;
+    }
+    size_t length = strlen(e), last = (size_t)(strchr(e, 'e') - e) - 1;
+    for (; last > 0 && (e[last] == '9' || e[last] == '.'); last--) {
+        if (e[last] == '9') e[last] = '0';
+    }
+    e[last]++; /* above a power of two the next 16 digits may do where the nearest do not */
+    if (e[last] <= '9' && gives(e, length, real)) return;
+    print_digits(e, size, 16, real);
+}
+
+/* As Python's repr. */
 void fm_write_real(fm_writer *writer, double real) {
     char e[40], digits[20];
     if (isnan(real)) {
@@ -42,13 +47,7 @@ void fm_write_real(fm_writer *writer, double real) {
         fm_write_literal(writer, "inf");
         return;
     }
-    for (int precision = real < 0x1p-1022 ? 0 : 14; precision <= 16; precision++) { /* a subnormal number has fewer digits */
-        size_t length = print_digits(e, sizeof e, precision, real);
-        if (gives(e, length, real)) break;
-        if (precision < 15) continue;
-        next_digits(e);
-        if (gives(e, length, real)) break;
-    }
+    print_shortest(e, sizeof e, real);
     int n = 0, exponent = atoi(strchr(e, 'e') + 1);
     for (const char *c = e; *c != 'e'; c++) {
         if (*c != '.') digits[n++] = *c;
