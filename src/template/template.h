@@ -17,10 +17,16 @@
 typedef struct fm_template fm_template;
 
 /* What a parse or a rendering may take: so much that a conversation of 8 MB renders. Beyond it: FM_EFULL. */
+#ifdef FUZZING_BUILD_MODE_UNSAFE_FOR_PRODUCTION /* a fuzzer's inputs are small */
+#define FM_TEMPLATE_STEPS ((int64_t)4000000)
+#define FM_TEMPLATE_MEMORY ((size_t)128 << 20)
+#define FM_TEMPLATE_OUTPUT ((size_t)16 << 20)
+#else
 #define FM_TEMPLATE_STEPS ((int64_t)1000000000) /* operations, and bytes moved / 32: some ten seconds */
 #define FM_TEMPLATE_MEMORY ((size_t)1 << 30)    /* bytes of all values together */
 #define FM_TEMPLATE_OUTPUT ((size_t)256 << 20)  /* bytes of text */
-#define FM_TEMPLATE_DEPTH 4000                  /* parts of the template, and values, within each other: through macros too */
+#endif
+#define FM_TEMPLATE_DEPTH 4000 /* parts of the template, and values, within each other: through macros too */
 
 /* source is UTF-8 and copied. name stands before messages ("chat_template.jinja"). FM_EFORMAT: a mistake in it, with its line; FM_EUNSUPPORTED: something that this interpreter does not know,
  * by name, with its line. */
