@@ -210,7 +210,7 @@ static fm_node *parse_primary(fm_parser *p, bool members) {
     }
     fm_deeper(p);
     if (fm_skip_operator(p, "(")) {
-        node = fm_parse_tuple(p, FM_TUPLE_PARENTHESES, NULL);
+        node = fm_parse_tuple(p, FM_TUPLE_PARENTHESES);
         fm_expect_operator(p, ")");
     } else if (fm_at_operator(p, "[")) {
         node = parse_list(p);
@@ -223,13 +223,13 @@ static fm_node *parse_primary(fm_parser *p, bool members) {
     return node;
 }
 
-fm_node *fm_parse_tuple(fm_parser *p, int style, const char *end) {
+fm_node *fm_parse_tuple(fm_parser *p, int style) {
     int line = p->token->line;
     fm_node *first = NULL, *tuple = NULL;
     while (true) {
         if (first) fm_expect_operator(p, ",");
         fm_token_kind kind = p->token->kind;
-        if (kind == FM_TOKEN_CLOSE_VARIABLE || kind == FM_TOKEN_CLOSE_BLOCK || fm_at_operator(p, ")") || (end && fm_at_name(p, end))) break;
+        if (kind == FM_TOKEN_CLOSE_VARIABLE || kind == FM_TOKEN_CLOSE_BLOCK || fm_at_operator(p, ")")) break;
         fm_node *item = style & FM_TUPLE_TARGET         ? parse_primary(p, style & FM_TUPLE_MEMBERS)
                         : style & FM_TUPLE_NO_CONDITION ? parse_or(p)
                                                         : fm_parse_expression(p);

@@ -130,11 +130,11 @@ static void check_target(fm_parser *p, const fm_node *target) {
     }
 }
 
-static fm_node *parse_target(fm_parser *p, int style, const char *end) {
+static fm_node *parse_target(fm_parser *p, int style) {
     fm_node *loop = p->loop, *target;
     p->run->line = p->token->line;
     p->loop = NULL; /* a target does not use it */
-    target = fm_parse_tuple(p, FM_TUPLE_TARGET | style, end);
+    target = fm_parse_tuple(p, FM_TUPLE_TARGET | style);
     p->loop = loop;
     check_target(p, target);
     return target;
@@ -142,9 +142,9 @@ static fm_node *parse_target(fm_parser *p, int style, const char *end) {
 
 static fm_node *parse_set(fm_parser *p, int line) {
     fm_node *node = fm_node_new(p, FM_NODE_SET, line);
-    node->a = parse_target(p, FM_TUPLE_MEMBERS, NULL);
+    node->a = parse_target(p, FM_TUPLE_MEMBERS);
     if (fm_skip_operator(p, "=")) {
-        node->b = fm_parse_tuple(p, 0, NULL);
+        node->b = fm_parse_tuple(p, 0);
         return node;
     }
     node->kind = FM_NODE_SET_BLOCK;
@@ -161,10 +161,10 @@ static fm_node *parse_for(fm_parser *p, int line) {
     fm_node *node = fm_node_new(p, FM_NODE_FOR, line), *outer = p->loop;
     bool soft = p->soft;
     p->loops++;
-    node->a = parse_target(p, 0, "in");
+    node->a = parse_target(p, 0);
     p->loops--;
     if (!fm_skip_name(p, "in")) fm_unexpected(p);
-    node->b = fm_parse_tuple(p, FM_TUPLE_NO_CONDITION, "recursive");
+    node->b = fm_parse_tuple(p, FM_TUPLE_NO_CONDITION);
     p->soft = false;
     if (fm_skip_name(p, "if")) node->c = fm_parse_expression(p);
     node->flag = fm_skip_name(p, "recursive");
@@ -188,7 +188,7 @@ static fm_node *parse_if(fm_parser *p, int line) {
     bool soft = p->soft;
     p->soft = true;
     do {
-        fm_node_add(p, node, fm_parse_tuple(p, FM_TUPLE_NO_CONDITION, NULL));
+        fm_node_add(p, node, fm_parse_tuple(p, FM_TUPLE_NO_CONDITION));
         fm_node_add(p, node, parse_block(p, ends));
     } while (fm_skip_name(p, "elif"));
     if (fm_skip_name(p, "else")) {
@@ -271,7 +271,7 @@ static fm_node *parse_with(fm_parser *p, int line) {
     fm_node *node = fm_node_new(p, FM_NODE_WITH, line);
     while (p->token->kind != FM_TOKEN_CLOSE_BLOCK) {
         if (node->n) fm_expect_operator(p, ",");
-        fm_node_add(p, node, parse_target(p, 0, NULL));
+        fm_node_add(p, node, parse_target(p, 0));
         fm_expect_operator(p, "=");
         fm_node_add(p, node, fm_parse_expression(p));
     }
@@ -342,7 +342,7 @@ static fm_node *parse_body(fm_parser *p, const char *const *ends) {
             node->value = fm_string(fm_text_borrow(p->run, token->text, token->bytes));
         } else if (token->kind == FM_TOKEN_OPEN_VARIABLE) {
             node = fm_node_new(p, FM_NODE_OUTPUT, token->line);
-            node->a = fm_parse_tuple(p, 0, NULL);
+            node->a = fm_parse_tuple(p, 0);
             if (p->token->kind != FM_TOKEN_CLOSE_VARIABLE) fm_unexpected(p);
             p->token++;
         } else {

@@ -34,6 +34,7 @@ static void assign(fm_run *run, fm_frame *frame, const fm_node *target, fm_value
     }
     if (target->kind == FM_NODE_MEMBER) {
         check_members(run, frame, target);
+        if (target->value.text->data[0] == '_') fm_refuse(run, FM_EFORMAT, "a namespace stores no name that begins with an underscore");
         fm_dict_set(run, slot->dict, target->value, value);
         return;
     }

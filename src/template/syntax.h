@@ -165,8 +165,8 @@ typedef enum fm_tuple_style {
     FM_TUPLE_MEMBERS = 8, /* namespace.attribute is a target */
 } fm_tuple_style;
 fm_node *fm_parse_expression(fm_parser *parser);
-/* end: a name that ends it, or NULL. */
-fm_node *fm_parse_tuple(fm_parser *parser, int style, const char *end);
+/* As in jinja2, `in` and `recursive` behind a comma do not end it. */
+fm_node *fm_parse_tuple(fm_parser *parser, int style);
 /* | filter | filter … of node (NULL: of a block), the first without its bar if `begun`. */
 fm_node *fm_parse_filters(fm_parser *parser, fm_node *node, bool begun);
 

@@ -5,8 +5,9 @@
  * Left out, and refused by name and line (FM_EUNSUPPORTED): the tags include, import, from, extends, block and autoescape (there is one template and no loader), trans and debug; the
  * variable `self`; \N{NAME} and halves of surrogate pairs in strings; slices among several subscripts (a[1:2, 3]); filters and methods that library/ and filters/ name so (random, urlize,
  * encode, …); whole numbers beyond 64 bits, complex numbers; the text of a value whose Python text has an address in it.
- * Different: what jinja2 gives for a loop variable that a macro reads after its loop ("missing", by an oversight) is undefined here; a block set of a mapping's member is refused, as the
- * plain set is; generators are lists that are made at once, so what is wrong in one is refused even where nothing reads it. */
+ * Different: a variable of a loop that a macro reads after the loop has ended is undefined (jinja2 prints "missing", by an oversight); a namespace takes no member that begins with an
+ * underscore, for none could be read; a block set of a mapping's member is refused, as the plain set is; generators are lists that are made at once, so what is wrong in one is refused
+ * even where nothing reads it. */
 #ifndef FM_TEMPLATE_TEMPLATE_H
 #define FM_TEMPLATE_TEMPLATE_H
 

@@ -302,7 +302,7 @@ static void percent_field(percent *p, fm_writer *writer, spec *s, fm_value value
     if (s->kind == 'i' || s->kind == 'u') s->kind = 'd';
     if (value.type == FM_FLOAT) {
         if (s->kind != 'd') fm_refuse(run, FM_EFORMAT, "%%%c format: an integer is required, not float", s->kind);
-        if (!(value.real < 0x1p63 && value.real >= -0x1p63)) fm_refuse(run, FM_EUNSUPPORTED, "a whole number of beyond 64 bits");
+        if (!(value.real < 0x1p63 && value.real >= -0x1p63)) fm_refuse(run, FM_EUNSUPPORTED, "a whole number beyond 64 bits");
         value = fm_int((int64_t)value.real);
     }
     fm_as_whole(value, &whole);
