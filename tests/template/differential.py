@@ -23,7 +23,7 @@ def main(program, which, root):
         if not paths:
             print("skipped: no ../shared/templates (chat templates of published checkpoints)")
             return 77
-    pairs, seed = int(os.environ.get("PAIRS", 250 if which == "own" else 1000)), int(os.environ.get("SEED", 0))
+    pairs, seed = int(os.environ.get("PAIRS", 250 if which == "own" else 600)), int(os.environ.get("SEED", 0))
     comparison = driver.Comparison(program)
     rendered = {path.name: 0 for path in paths}
     for begin in range(seed, seed + pairs, BATCH):
