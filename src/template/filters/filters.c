@@ -1,0 +1,95 @@
+/* template/filters/filters.c: finds a filter by its name, and the filters of any value. See library.h. */
+#include "template/filters/filters.h"
+
+#define FILTER(name) static fm_value name(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest)
+
+FILTER(filter_default) {
+    (void)rest;
+    if (self.type != FM_UNDEFINED && (!fm_flag(given[1]) || fm_true(&self))) return self;
+    return given[0].type == FM_MISSING ? fm_string_of(run, "") : given[0];
+}
+
+FILTER(filter_attr) {
+    (void)rest;
+    const fm_text *name = fm_text_of(run, given[0], "an attribute's name");
+    fm_value member;
+    if (self.type == FM_UNDEFINED) fm_refuse_use(run, self);
+    if (fm_member(run, self, name, &member)) return member;
+    return fm_undefined(run, "'%s' has no attribute '%.*s'", fm_object_name(self), (int)(name->bytes < 100 ? name->bytes : 100), name->data);
+}
+
+FILTER(filter_string) {
+    (void)given, (void)rest;
+    return fm_string(fm_str(run, self));
+}
+
+FILTER(filter_safe) {
+    (void)given, (void)rest;
+    return fm_marked(run, fm_str(run, self), true);
+}
+
+FILTER(filter_escape) {
+    (void)given, (void)rest;
+    return fm_string(fm_escape(run, self));
+}
+
+FILTER(filter_forceescape) {
+    (void)given, (void)rest;
+    return fm_string(fm_escape(run, fm_marked(run, fm_str(run, self), false)));
+}
+
+/* tojson as transformers has it: json.dumps. */
+FILTER(filter_tojson) {
+    (void)rest;
+    fm_writer writer = {.run = run}, spaces = {.run = run};
+    fm_json_style style = {.ascii = fm_flag(given[0]), .sort = fm_flag(given[3])};
+    if (given[1].type == FM_STRING) {
+        style.indent = given[1].text;
+    } else if (fm_given(given[1])) {
+        int64_t width = fm_whole(run, given[1], "tojson's indent");
+        if (width > 0) fm_write_many(&spaces, " ", 1, (size_t)width);
+        style.indent = fm_written(&spaces);
+    }
+    style.item = fm_text_borrow(run, style.indent ? "," : ", ", style.indent ? 1 : 2);
+    style.colon = fm_text_borrow(run, ": ", 2);
+    if (fm_given(given[2])) {
+        const fm_list *separators = fm_items(run, given[2]);
+        if (separators->n != 2) fm_refuse(run, FM_EFORMAT, "tojson's separators are two, not %zu", separators->n);
+        style.item = fm_text_of(run, separators->items[0], "a separator");
+        style.colon = fm_text_of(run, separators->items[1], "a separator");
+    }
+    fm_write_json(&writer, self, &style);
+    return fm_written_string(&writer);
+}
+
+FILTER(refuse_random) {
+    (void)self, (void)given, (void)rest;
+    fm_refuse(run, FM_EUNSUPPORTED, "the filter 'random' is not known here: no two renderings would agree");
+}
+
+FILTER(refuse_urlize) {
+    (void)self, (void)given, (void)rest;
+    fm_refuse(run, FM_EUNSUPPORTED, "the filter 'urlize' is not known here");
+}
+
+static const fm_function filters[] = {
+    {"tojson", filter_tojson, "ensure_ascii? indent? separators? sort_keys?"},
+    {"default", filter_default, "default_value? boolean?"},
+    {"d", filter_default, "default_value? boolean?"},
+    {"string", filter_string, "/"},
+    {"safe", filter_safe, ""},
+    {"escape", filter_escape, "/"},
+    {"e", filter_escape, "/"},
+    {"forceescape", filter_forceescape, ""},
+    {"attr", filter_attr, "name"},
+    {"pprint", fm_pretty, ""},
+    {"random", refuse_random, "*"},
+    {"urlize", refuse_urlize, "*"},
+};
+
+const fm_function *fm_filter(const fm_text *name) {
+    const fm_table tables[] = {{filters, sizeof filters / sizeof *filters}, fm_text_filters(), fm_list_filters(), fm_number_filters(), fm_word_filters()};
+    const fm_function *found = NULL;
+    for (size_t i = 0; !found && i < sizeof tables / sizeof *tables; i++) found = fm_find_function(tables[i].functions, tables[i].n, name);
+    return found;
+}
