@@ -21,7 +21,7 @@ all: build/build.ninja ## build the program and the library into build/
 
 demo: all ## a story and an answer from the small model that comes with the sources
 	$(DEMO) -n 120 --raw --stats -p "Once upon a time"
-	$(DEMO) -n 60 --raw -p "$$(printf '<|im_start|>user\nWhat is the capital of Norway?<|im_end|>\n<|im_start|>assistant\n')"
+	$(DEMO) -n 60 -p "What is the capital of Norway?"
 
 test: build/test.ninja ## all tests that need no GPU and no big model; the last line counts them
 	@$(NINJA) -C build

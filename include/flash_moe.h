@@ -298,7 +298,7 @@ FM_API int32_t fm_sampler_choose(fm_sampler *sampler, const float *logits, fm_er
 
 /* ---- generation --------------------------------------------------------------------------------------------------- */
 
-enum { FM_STOP_EOS = 1, FM_STOP_LENGTH = 2, FM_STOP_STRING = 3, FM_STOP_CANCELLED = 4 };
+enum { FM_STOP_EOS = 1, FM_STOP_LENGTH = 2, FM_STOP_STRING = 3, FM_STOP_CANCELLED = 4, FM_STOP_CALLS = 5 };
 
 typedef struct fm_generation {
     size_t size;
@@ -359,6 +359,108 @@ FM_API int fm_session_sync(fm_session *session, const int32_t *ids, int n, const
  * or too long for the context, FM_EUNSUPPORTED for one of another version; the session is then as it was. */
 FM_API int fm_session_save(const fm_session *session, const char *path, fm_error *err);
 FM_API int fm_session_load(fm_session *session, const char *path, fm_error *err);
+
+/* ---- chat: messages to tokens, tokens to events ---------------------------------------------------------------------- */
+
+/* A model's way of conversation: its chat template and how it writes tool calls. It remembers what the model wrote, token by token, so that the next prompt has
+ * the same tokens where the template keeps them. One engine, one thread; several conversations may share it. */
+typedef struct fm_chat fm_chat;
+
+typedef struct fm_chat_options {
+    size_t size;
+    const char *template_file; /* a Jinja template; NULL: the model's own */
+} fm_chat_options;
+
+#define FM_CHAT_OPTIONS_INIT                                                                                                                                   \
+    { .size = sizeof(fm_chat_options) }
+
+/* FM_EUNSUPPORTED if the model has no chat template and none is given. */
+FM_API int fm_chat_open(fm_chat **out, fm_engine *engine, const fm_chat_options *options, fm_error *err);
+FM_API void fm_chat_close(fm_chat **chat);
+FM_API const char *fm_chat_tool_format(const fm_chat *chat); /* as fm_model_info.tool_format */
+/* Whether the template mentions a variable of this name, such as enable_thinking: what it does not mention has no effect in chat_template_kwargs. */
+FM_API bool fm_chat_template_uses(const fm_chat *chat, const char *name);
+
+typedef struct fm_prompt {
+    char *text; /* what the template made, 0-terminated */
+    size_t text_bytes;
+    int32_t *ids;
+    int n_ids;
+    int *borders; /* positions for fm_session_sync: where each assistant message begins, and the end of the system prompt */
+    int n_borders;
+    int n_replayed;    /* of ids, taken as the model wrote them */
+    bool in_reasoning; /* the answer begins inside of reasoning: the template opened it */
+} fm_prompt;
+
+/* request is JSON in OpenAI's form: {"messages": [...], "tools": [...], "chat_template_kwargs": {...}, "add_generation_prompt": true}; only messages is needed. Content may
+ * be text, null, or a list of parts of text; arguments of calls are text or objects. Text of messages and tools never becomes a special token such as <|im_start|>.
+ * FM_EFORMAT: no JSON, or a message that is none; FM_EINVAL: the template refused it (its sentence); FM_EUNSUPPORTED: the template uses something unknown.
+ * out is to be cleared with fm_prompt_clear. */
+FM_API int fm_chat_prompt(fm_chat *chat, const char *request, fm_prompt *out, fm_error *err);
+FM_API void fm_prompt_clear(fm_prompt *prompt);
+
+enum {
+    FM_EVENT_TEXT,      /* text: a piece of the answer, whole characters */
+    FM_EVENT_REASONING, /* text: a piece of the reasoning */
+    FM_EVENT_CALL,      /* a tool call begins: call, id, name. Calls are held back until they are whole: what is malformed or unfinished is text */
+    FM_EVENT_ARGUMENTS, /* text: a piece of the call's arguments; all pieces together are one JSON object */
+    FM_EVENT_CALL_END,
+    FM_EVENT_STOP, /* stop: FM_STOP_…; FM_STOP_CALLS when the answer ended with tool calls */
+};
+
+typedef struct fm_event {
+    int type;
+    const char *text; /* 0-terminated, borrowed for the call */
+    size_t bytes;
+    int call; /* 0, 1 … */
+    const char *id, *name;
+    int stop;
+} fm_event;
+
+/* Return non-zero to stop. */
+typedef int (*fm_event_fn)(void *user, const fm_event *event);
+
+/* One answer being made: tokens in, events out. */
+typedef struct fm_answer fm_answer;
+
+typedef struct fm_answer_options {
+    size_t size;
+    int max_tokens;           /* -1: until the context is full */
+    int think_budget;         /* tokens of reasoning, then its end is forced (behind a whole character); -1: any */
+    const char *const *stops; /* strings that end the text and are not shown; not looked for in reasoning and calls */
+    int n_stops;
+    const char *force_call; /* the answer has to be a tool call: of this name, or "" of any; NULL: as the model likes */
+    fm_event_fn event;
+    void *user;
+} fm_answer_options;
+
+#define FM_ANSWER_OPTIONS_INIT                                                                                                                                 \
+    { .size = sizeof(fm_answer_options), .max_tokens = -1, .think_budget = -1 }
+
+/* request is that of prompt: its tools say which type an argument has; without tools nothing is a call. Both are borrowed for the call only.
+ * FM_EINVAL, FM_EUNSUPPORTED: a call that cannot be forced. */
+FM_API int fm_answer_open(fm_answer **out, fm_chat *chat, const char *request, const fm_prompt *prompt, const fm_answer_options *options, fm_error *err);
+/* Chooses the next token: one that has to come, or the sampler's of logits [vocab]; tells the sampler, and gives events. 0: *id is to be fed to the session and it goes
+ * on; 1: the answer has ended, *id is not to be fed. */
+FM_API int fm_answer_next(fm_answer *answer, fm_sampler *sampler, const float *logits, int32_t *id, fm_error *err);
+/* Ends an answer from outside (FM_STOP_CANCELLED, FM_STOP_LENGTH): what was held back is given as events, then the stop. Nothing if it has ended. */
+FM_API int fm_answer_end(fm_answer *answer, int stop, fm_error *err);
+FM_API int fm_answer_n_tokens(const fm_answer *answer); /* made so far, of which in reasoning, the forced end aside: */
+FM_API int fm_answer_n_reasoning(const fm_answer *answer);
+/* The assistant's message so far, JSON in OpenAI's form: {"role", "content", "reasoning_content", "tool_calls"}. Owned by the answer. */
+FM_API const char *fm_answer_message(fm_answer *answer);
+FM_API void fm_answer_close(fm_answer **answer); /* the chat remembers its tokens */
+
+typedef struct fm_answered {
+    int stop, n_prompt, n_tokens, n_reasoning;
+    fm_synced synced;
+    double first_token_seconds, decode_seconds; /* from start to the first token; of the tokens after the first */
+    char *message;                              /* fm_answer_message, to be freed with fm_free */
+} fm_answered;
+
+/* One turn: fm_chat_prompt, fm_session_sync, then tokens until the answer ends. Cancelling (fm_engine_cancel, or the event function) is no error. */
+FM_API int fm_chat_answer(fm_chat *chat, fm_session *session, const char *request, const fm_sampling *sampling, const fm_answer_options *options,
+                          fm_answered *out, fm_error *err);
 
 #ifdef __cplusplus
 }

@@ -7,6 +7,7 @@ cd "$1"
 folder=$(pwd)
 [ ! -e paths.ini ] || exit 0
 packages="libxxhash-dev libxxhash0 libjansson-dev libjansson4 libpcre2-dev libpcre2-8-0 libutf8proc-dev libutf8proc2 liburing-dev liburing2"
+packages="$packages libedit-dev libedit2 libbsd0 libmd0 libtinfo6"
 echo "fetching arm64 libraries into $1: $packages"
 mkdir -p state/lists/partial cache/archives/partial packages
 apt() {
@@ -22,6 +23,7 @@ done
 apt update
 (cd packages && apt download $packages)
 for file in packages/*.deb; do dpkg-deb -x "$file" files; done
+[ ! -d files/lib ] || cp -a files/lib/. files/usr/lib/ # one folder of libraries, as where /lib is a link
 cat >paths.ini <<END
 [constants]
 sysroot = '$folder/files'

@@ -24,6 +24,7 @@ build() {
     library jansson || need jansson libjansson-dev jansson
     library libpcre2-8 || need pcre2 libpcre2-dev pcre2
     library libutf8proc || need utf8proc libutf8proc-dev utf8proc
+    library libedit || need libedit libedit-dev libedit
     library libxxhash || need xxhash libxxhash-dev xxhash
     [ "$(uname)" != Linux ] || library liburing || need liburing liburing-dev ""
 }
@@ -31,6 +32,7 @@ build() {
 test_() {
     build
     python3 -c 'import venv, ensurepip' 2>/dev/null || need "python3-with-venv" "python3 python3-venv" python
+    has tmux || need tmux tmux tmux
 }
 
 lint() {

@@ -7,7 +7,7 @@
 
 enum { EXIT_USAGE = 2, EXIT_CANCELLED = 130 };
 
-extern const struct cli_command fm_command_run, fm_command_info, fm_command_plan, fm_command_perplexity, fm_command_dump;
+extern const struct cli_command fm_command_run, fm_command_chat, fm_command_info, fm_command_plan, fm_command_perplexity, fm_command_dump;
 extern const struct cli_command fm_command_synth, fm_command_bench, fm_command_trace, fm_command_replay;
 
 /* The options of the model and the machine, which most commands have. */
@@ -30,6 +30,11 @@ const char *fm_kv_text(int kv);
 
 /* The file of --heat: asked itself, NULL for "off", or with NULL one of the model's in the user's cache directory, which is made (NULL if that cannot be). */
 const char *fm_heat_path(char *path, size_t size, const char *asked, const char *model);
+
+/* KEY=VALUE of --template-arg as members of object: VALUE is JSON, or text where it is none. */
+int fm_template_args(json_t *object, const struct text_list *list, fm_error *err);
+/* FM_EINVAL if the template mentions no variable of one of these names. */
+int fm_template_check(const fm_chat *chat, const json_t *object, fm_error *err);
 
 /* The directory of --session-cache, in the same way: one for all models. */
 const char *fm_session_cache_path(char *path, size_t size, const char *asked);

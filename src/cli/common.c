@@ -90,6 +90,36 @@ const char *fm_heat_path(char *path, size_t size, const char *asked, const char 
     return cache_path(path, size, name);
 }
 
+/* ---- options of the chat template ---- */
+
+int fm_template_args(json_t *object, const struct text_list *list, fm_error *err) {
+    static const char *const python[] = {"True", "False", "None"};
+
+    for (int i = 0; i < list->n; i++) {
+        const char *equals = strchr(list->items[i], '=');
+        char name[64];
+        if (!equals || equals == list->items[i] || (size_t)(equals - list->items[i]) >= sizeof name)
+            return fm_cli_fail(err, FM_EINVAL, "--template-arg takes KEY=VALUE such as enable_thinking=false, not '%.200s'", list->items[i]);
+        snprintf(name, sizeof name, "%.*s", (int)(equals - list->items[i]), list->items[i]);
+        for (int k = 0; k < 3; k++) { /* as a text each of them would be true */
+            if (strcmp(equals + 1, python[k]) == 0) return fm_cli_fail(err, FM_EINVAL, "--template-arg takes JSON: true, false or null, not '%s'", python[k]);
+        }
+        json_t *value = json_loads(equals + 1, JSON_DECODE_ANY, NULL);
+        json_object_set_new(object, name, value ? value : fm_json_text(equals + 1, strlen(equals + 1)));
+    }
+    return 0;
+}
+
+int fm_template_check(const fm_chat *chat, const json_t *object, fm_error *err) {
+    const char *name;
+    json_t *value;
+
+    json_object_foreach((json_t *)object, name, value) {
+        if (!fm_chat_template_uses(chat, name)) return fm_cli_fail(err, FM_EINVAL, "the chat template has no variable %s, which --template-arg sets", name);
+    }
+    return 0;
+}
+
 const char *fm_kv_text(int kv) { return kv == FM_KV_F32 ? "f32" : kv == FM_KV_Q8 ? "q8" : "bf16"; }
 
 /* ---- Ctrl-C ---- */

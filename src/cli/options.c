@@ -186,6 +186,7 @@ static int set_value(const struct found_option *f, const char *text, fm_error *e
     int rc;
 
     switch (o->kind) {
+    case OPTION_ID:
     case OPTION_TEXT: *(const char **)f->value = text; return 0;
     case OPTION_LIST: return add_to_list(f->value, text, err);
     case OPTION_INT: return fm_parse_int(f->shown, text, o->least, o->most, f->value, err);
@@ -217,9 +218,29 @@ static int parse_option(struct parser *p, const char *word) {
         *(bool *)f.value = true;
         return 0;
     }
+    if (f.option->kind == OPTION_ID && !value) {
+        value = *p->next ? *p->next : "";
+        if (!(*value >= '0' && *value <= '9') || value[strspn(value, "0123456789abcdef-")]) value = "";
+    }
     if (!value && !(value = *p->next)) return fm_cli_fail(&p->err, FM_EINVAL, "%s needs a value: %s %s", f.shown, f.shown, f.option->argument);
     if (value == *p->next) p->next++;
     return set_value(&f, value, &p->err);
+}
+
+int fm_options_set(const struct option_group *groups, int n_groups, const char *name, const char *text, fm_error *err) {
+    const struct parser p = {.groups = groups, .n_groups = n_groups};
+    const char *names[128], *closest;
+    struct found_option f;
+    int n = 0;
+
+    if (find_option(&p, name, strlen(name), 0, &f) && f.option->kind != OPTION_FLAG && f.option->kind != OPTION_LIST) {
+        snprintf(f.shown, sizeof f.shown, "%s", f.option->name);
+        return set_value(&f, text, err);
+    }
+    for (int g = 0; g < n_groups; g++)
+        for (int i = 0; i < groups[g].n && n < 128; i++) names[n++] = groups[g].options[i].name;
+    closest = fm_closest(name, names, n);
+    return fm_cli_fail(err, FM_EINVAL, "there is nothing to set named %s%s%s", name, closest ? "; did you mean " : "", closest ? closest : "");
 }
 
 /* ---- help ---- */

@@ -17,6 +17,7 @@ enum option_kind {
     OPTION_FLOAT,  /* float */
     OPTION_SEED,   /* uint64_t, 0 … 2^63-1 */
     OPTION_SIZE,   /* uint64_t of bytes: 800M, 1.5G (powers of 1024, as MiB and GiB), 12GB (powers of 1000), or plain bytes */
+    OPTION_ID,     /* const char *; "" without a value, which is of digits, a … f and dashes and begins with a digit, unless = stands before it */
     OPTION_CHOICE, /* int: which of the words of `argument`, "f32|int8", counted from 0 */
 };
 
@@ -65,6 +66,9 @@ struct cli_words { /* what is not an option, such as MODEL */
  * was wrong and said on stderr. At most n_words words that are not options are taken; MODEL, the first, must be there, unless n_words is negative. */
 int fm_options_parse(const struct cli_command *command, const struct option_group *groups, int n_groups, int n_words, struct cli_words *words, char **argv,
                      int *status);
+
+/* Sets the option of that name. FM_EINVAL if there is none, or the value is none for it; flags take none and cannot be set. */
+int fm_options_set(const struct option_group *groups, int n_groups, const char *name, const char *text, fm_error *err);
 
 /* Strict numbers: the whole text, finite, in range. what is named in the message, such as "--temp". 0 or FM_EINVAL. */
 int fm_parse_int(const char *what, const char *text, double least, double most, int *out, fm_error *err);

@@ -105,6 +105,15 @@ int fm_info_fill(fm_model_info *info, const fm_model *model, const fm_tokenizer 
 /* The tokenizer of a model; *tokenizer NULL and 0 if there is no tokenizer.json. */
 int fm_info_tokenizer(fm_tokenizer **tokenizer, const char *directory, const char *config_from, fm_error *err);
 
+typedef struct fm_template_source { /* a model's chat template */
+    char file[64];                  /* it was found in; "": there is none */
+    char *text, *tool_text;         /* malloc'd; tool_text: another one for requests with tools, or NULL */
+} fm_template_source;
+
+/* Looks in chat_template.jinja, chat_template.json and tokenizer_config.json. FM_EFORMAT for a file that is damaged. */
+int fm_info_template(fm_template_source *out, const char *directory, const char *config_from, fm_error *err);
+void fm_template_source_close(fm_template_source *source);
+
 /* forward.c: computes the tokens of e->spans (n in all, ids in e->ids) through all layers; the residual stream stays on the device. */
 int fm_forward(fm_engine *engine, int n_spans, int n, fm_error *err);
 /* preload.c: fills the cache before the first token: with every expert of a model that fits, else for about two seconds with those that options.heat says were used most

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "engine/engine.h"
+#include "formats/json.h"
 #include "formats/quant.h"
 #include "text/tool_format.h"
 
@@ -83,22 +84,62 @@ static void add_left_out(fm_model_info *info, const fm_model *model) {
     }
 }
 
-/* The chat template lies in chat_template.jinja, chat_template.json or tokenizer_config.json; its text tells how the model writes tool calls. */
-static void find_template(fm_model_info *info, const char *directory, const char *config_from) {
-    static const char *const files[] = {"chat_template.jinja", "chat_template.json", "tokenizer_config.json"};
-    snprintf(info->tool_format, sizeof info->tool_format, "none");
-    for (int i = 0; i < 3; i++) {
-        char path[1100], *text;
-        size_t bytes;
-        if (!fm_model_find_file(path, sizeof path, directory, config_from, files[i]) || fm_file_read_text(&text, &bytes, path, (size_t)4 << 20, NULL) < 0)
-            continue;
-        if (i == 0 || strstr(text, "\"chat_template\"")) {
-            snprintf(info->chat_template, sizeof info->chat_template, "%s", files[i]);
-            snprintf(info->tool_format, sizeof info->tool_format, "%s", fm_tool_format_name(text));
-        }
-        free(text);
-        if (*info->chat_template) return;
+/* ---- the chat template ---- */
+
+/* One of a list of {"name", "template"}, or the text itself for any name but tool_use; malloc'd. NULL: it is not there. */
+static char *template_named(const json_t *value, const char *name) {
+    if (json_is_string(value)) return strcmp(name, "tool_use") ? strdup(json_string_value(value)) : NULL;
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        const json_t *entry = json_array_get(value, i);
+        const char *its = json_string_value(json_object_get(entry, "name")), *text = json_string_value(json_object_get(entry, "template"));
+        if (its && text && !strcmp(its, name)) return strdup(text);
     }
+    return NULL;
+}
+
+static int template_of_json(fm_template_source *out, const char *path, fm_error *err) {
+    json_t *root;
+    int rc = fm_json_open(&root, path, err);
+    if (rc < 0) return rc;
+    const json_t *value = json_object_get(root, "chat_template");
+    if (value && !json_is_null(value)) {
+        out->text = template_named(value, "default");
+        out->tool_text = template_named(value, "tool_use");
+        if (!out->text && out->tool_text) out->text = strdup(out->tool_text);
+        if (!out->text) rc = fm_fail(err, FM_EFORMAT, "%s: chat_template is neither text nor a list with a template named default", path);
+    }
+    json_decref(root);
+    return rc;
+}
+
+int fm_info_template(fm_template_source *out, const char *directory, const char *config_from, fm_error *err) {
+    static const char *const files[] = {"chat_template.jinja", "chat_template.json", "tokenizer_config.json"};
+    *out = (fm_template_source){0};
+    for (int i = 0; i < 3 && !out->text; i++) {
+        char path[1100];
+        size_t bytes;
+        if (!fm_model_find_file(path, sizeof path, directory, config_from, files[i])) continue;
+        int rc = i == 0 ? fm_file_read_text(&out->text, &bytes, path, (size_t)4 << 20, err) : template_of_json(out, path, err);
+        if (rc < 0) return rc;
+        if (out->text) snprintf(out->file, sizeof out->file, "%s", files[i]);
+    }
+    return 0;
+}
+
+void fm_template_source_close(fm_template_source *source) {
+    free(source->text);
+    free(source->tool_text);
+    *source = (fm_template_source){0};
+}
+
+/* Its text tells how the model writes tool calls. A damaged file is no template here. */
+static void find_template(fm_model_info *info, const char *directory, const char *config_from) {
+    fm_template_source source;
+    const char *text = "";
+    if (fm_info_template(&source, directory, config_from, NULL) >= 0 && source.text) text = source.tool_text ? source.tool_text : source.text;
+    snprintf(info->chat_template, sizeof info->chat_template, "%s", source.file);
+    snprintf(info->tool_format, sizeof info->tool_format, "%s", fm_tool_format_name(text));
+    fm_template_source_close(&source);
 }
 
 int fm_info_tokenizer(fm_tokenizer **tokenizer, const char *directory, const char *config_from, fm_error *err) {

@@ -101,6 +101,65 @@ int32_t fm_tokenizer_find(const fm_tokenizer *tokenizer, const char *text) {
     return id;
 }
 
+/* ---- special tokens ---- */
+
+typedef struct specials {
+    fm_special *found;
+    int n, capacity;
+    bool failed;
+} specials;
+
+static void note_special(specials *s, const fm_added_token *token, size_t start, size_t stop) {
+    if (s->n == s->capacity) {
+        int capacity = 2 * s->capacity + 16;
+        fm_special *found = realloc(s->found, (size_t)capacity * sizeof *found);
+        if (!found) {
+            s->failed = true;
+            return;
+        }
+        s->found = found;
+        s->capacity = capacity;
+    }
+    s->found[s->n++] = (fm_special){.start = start, .stop = stop, .id = token->id};
+}
+
+/* Those of tokens that are cut out after normalisation, in text [from, to) between others. */
+static void find_normalized(const fm_tokenizer *t, specials *s, const char *text, size_t from, size_t to) {
+    fm_added_cut cut = {0};
+    const fm_added_token *token;
+    size_t start;
+    while (from < to && (token = fm_added_next(&t->normalized, text + from, to - from, true, &cut, &start))) {
+        if (token->special) note_special(s, token, from + start, from + cut.stop);
+    }
+}
+
+int fm_tokenizer_specials(const fm_tokenizer *t, const char *text, size_t n, fm_special **found, fm_error *err) {
+    specials s = {0};
+    fm_added_cut cut = {0};
+    const fm_added_token *token;
+    do {
+        size_t plain = cut.stop, start;
+        token = fm_added_next(&t->raw, text, n, true, &cut, &start);
+        find_normalized(t, &s, text, plain, start);
+        if (token && token->special) note_special(&s, token, start, cut.stop);
+    } while (token);
+    *found = s.found;
+    if (!s.failed) return s.n;
+    free(s.found);
+    *found = NULL;
+    return fm_fail(err, FM_ENOMEM, "no memory for the special tokens of a text");
+}
+
+static bool begins(const fm_added_set *set, const char *text, size_t n) {
+    for (int i = set->first[(uint8_t)text[0]]; i < set->first[(uint8_t)text[0] + 1]; i++) {
+        const fm_added_token *token = &set->tokens[i];
+        if (token->special && !memcmp(token->text, text, n < token->n ? n : token->n)) return true;
+    }
+    return false;
+}
+
+bool fm_tokenizer_begins_special(const fm_tokenizer *t, const char *text, size_t n) { return begins(&t->raw, text, n) || begins(&t->normalized, text, n); }
+
 /* ---- encoding ---- */
 
 static int reserve(encoder *e, size_t n) {

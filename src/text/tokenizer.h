@@ -34,6 +34,17 @@ int fm_tokenizer_bytes(const fm_tokenizer *tokenizer, int32_t id, const char **b
 /* The id of an added token or vocabulary entry with exactly this text; -1: none. Looks through all of them. */
 int32_t fm_tokenizer_find(const fm_tokenizer *tokenizer, const char *text);
 
+typedef struct fm_special { /* a token marked special in a text */
+    size_t start, stop;     /* bytes; with the white space that it takes in */
+    int32_t id;
+} fm_special;
+
+/* The special tokens of text in order, as encode with special would find them; *found is malloc'd. Returns their number. What lies between, encoded without
+ * special, and they, are the ids of the whole text. text is valid UTF-8. */
+int fm_tokenizer_specials(const fm_tokenizer *tokenizer, const char *text, size_t text_bytes, fm_special **found, fm_error *err);
+/* Whether text [text_bytes], more than 0, begins with a special token, or is the unfinished beginning of one. */
+bool fm_tokenizer_begins_special(const fm_tokenizer *tokenizer, const char *text, size_t text_bytes);
+
 /* Streams text: bytes of tokens go in, whole characters come out. */
 typedef struct fm_utf8_stream {
     uint8_t pending[4];

@@ -31,6 +31,13 @@ def test_command(command, tmp_path):
         command = re.sub(r"synth \S+", f"synth {ROOT}/models/ember", command)
     (tmp_path / "build").mkdir()
     (tmp_path / "build" / "flash-moe").symlink_to(program)
-    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path / "home")}, capture_output=True, text=True, timeout=300)
+
+    def run(line):
+        typed = "What is the capital of Norway?\n" if " chat " in line else None
+        return subprocess.run(["sh", "-c", line], cwd=tmp_path, env={**os.environ, "HOME": str(tmp_path / "home")}, input=typed, capture_output=True, text=True, timeout=300)
+
+    if "--resume" in command:  # there has to be a conversation
+        assert run(command.replace("--resume", "")).returncode == 0
+    done = run(command)
     assert done.returncode == 0, done.stderr
     assert done.stdout or re.search(r" -o \S", command), done.stderr

@@ -73,12 +73,6 @@ def test_summary_line():
     assert "\033" not in result.stderr and "\r" not in result.stderr
 
 
-def test_the_note_says_that_there_is_no_chat_template():
-    result = flash_moe("run", EMBER, "-p", "Once", "-n", 1)
-    assert result.returncode == 0
-    assert result.stderr.startswith("flash-moe: note: ") and "--raw" in result.stderr.splitlines()[0]
-
-
 def test_stats_and_timing():
     lines = run("-p", "Once", "-n", 3, "--seed", 77, "--stats", "--timing").stderr
     for start in ("memory: budget ", "experts: ", "disk: ", "cpu: ", "sampling: "):

@@ -1,0 +1,128 @@
+/* chat/calls_json.c: calls as Hermes and Qwen3 write them: <tool_call>, {"name": NAME, "arguments": OBJECT}, </tool_call>, white space between. Without </tool_call> it ends
+ * with the object. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "chat/calls.h"
+
+enum { BEGIN, OBJECT, CLOSING };
+
+static const char TOOL_CALL[] = "<tool_call>", TOOL_CALL_END[] = "</tool_call>";
+
+static size_t skip_blanks(const char *text, size_t n, size_t at) {
+    while (at < n && fm_is_blank(text[at])) at++;
+    return at;
+}
+
+/* Moves s->at behind the object or string that goes on there; mark counts open brackets. False: text ends before. */
+static bool scan_object(fm_call_scan *s, const char *text, size_t n) {
+    while (s->at < n) {
+        char c = text[s->at++];
+        if (s->escaped)
+            s->escaped = false;
+        else if (s->in_string)
+            c == '\\' ? (s->escaped = true) : c == '"' ? (s->in_string = false) : false;
+        else if (c == '"')
+            s->in_string = true;
+        else if (c == '{' || c == '[')
+            s->mark++;
+        else if ((c == '}' || c == ']') && --s->mark == 0)
+            return true;
+    }
+    return false;
+}
+
+static int scan(fm_call_scan *s, const char *text, size_t n, bool end) {
+    if (s->state == BEGIN) {
+        s->at = skip_blanks(text, n, s->at ? s->at : sizeof TOOL_CALL - 1);
+        if (s->at == n) return FM_CALL_WAITS;
+        s->end = s->at;
+        if (text[s->at] != '{') return FM_CALL_BROKEN;
+        s->state = OBJECT;
+    }
+    if (s->state == OBJECT) {
+        if (!scan_object(s, text, n)) return FM_CALL_WAITS;
+        s->state = CLOSING;
+        s->end = s->at;
+    }
+    s->at = skip_blanks(text, n, s->at);
+    int found = fm_tag_look(text, n, s->at, TOOL_CALL_END);
+    if (found < 0 && !end) return FM_CALL_WAITS;
+    if (found > 0) s->end = s->at + sizeof TOOL_CALL_END - 1;
+    return FM_CALL_WHOLE;
+}
+
+/* The text of the member `key` of the object at text [n], which is valid JSON: its value as written. */
+static const char *member(const char *text, size_t n, const char *key, size_t *length) {
+    size_t at = 1, wanted = strlen(key);
+    while (true) {
+        while (at < n && (fm_is_blank(text[at]) || text[at] == ',')) at++;
+        if (at >= n || text[at] != '"') return NULL;
+        size_t name = at + 1;
+        for (at = name; text[at] != '"'; at++) at += text[at] == '\\';
+        bool found = at - name == wanted && !memcmp(text + name, key, wanted);
+        at = skip_blanks(text, n, at + 1);
+        size_t value = at = skip_blanks(text, n, at + 1);
+        fm_call_scan s = {.at = at};
+        if (text[at] == '{' || text[at] == '[') {
+            scan_object(&s, text, n);
+            at = s.at;
+        } else if (text[at] == '"') {
+            for (at++; text[at] != '"'; at++) at += text[at] == '\\';
+            at++;
+        } else {
+            while (at < n && text[at] != ',' && text[at] != '}' && !fm_is_blank(text[at])) at++;
+        }
+        *length = at - value;
+        if (found) return text + value;
+    }
+}
+
+/* Arguments are an object, as written; or a string that holds one; or none. */
+static bool read_arguments(fm_chars *out, const json_t *object, const char *text, size_t n) {
+    const char *key = json_object_get(object, "arguments") ? "arguments" : "parameters";
+    const json_t *arguments = json_object_get(object, key);
+    size_t length;
+    if (!arguments || json_is_null(arguments)) {
+        fm_chars_put(out, "{}");
+        return true;
+    }
+    if (json_is_object(arguments)) {
+        const char *value = member(text, n, key, &length);
+        if (value) fm_chars_add(out, value, length);
+        return value != NULL;
+    }
+    json_t *inner = json_is_string(arguments) ? json_loadb(json_string_value(arguments), json_string_length(arguments), JSON_ALLOW_NUL, NULL) : NULL;
+    bool good = json_is_object(inner);
+    if (good) fm_chars_add(out, json_string_value(arguments), json_string_length(arguments));
+    json_decref(inner);
+    return good;
+}
+
+static bool read_call(fm_call *call, const char *text, size_t n, const json_t *tools) {
+    (void)tools;
+    const char *begin = memchr(text, '{', n);
+    fm_call_scan s = {0};
+    scan_object(&s, begin, n - (size_t)(begin - text));
+    json_t *object = json_loadb(begin, s.at, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    const json_t *name = json_object_get(object, "name");
+    bool good = json_is_object(object) && json_string_length(name) > 0 && strlen(json_string_value(name)) == json_string_length(name);
+    if (good) {
+        fm_chars_put(&call->name, json_string_value(name));
+        good = read_arguments(&call->arguments, object, begin, s.at);
+    }
+    json_decref(object);
+    return good;
+}
+
+static void force(fm_chars *out, const char *name) {
+    fm_chars_put(out, "<tool_call>\n{\"name\": ");
+    if (*name) {
+        fm_call_string(out, name, strlen(name));
+        fm_chars_put(out, ", \"arguments\": ");
+    } else {
+        fm_chars_put(out, "\"");
+    }
+}
+
+const fm_call_format fm_calls_json = {.name = "hermes json", .opens = {TOOL_CALL}, .scan = scan, .read = read_call, .force = force};
