@@ -20,6 +20,7 @@ MAY_INCLUDE = {
     "template": "base",
     "chat": "base text template engine",
     "prepare": "base text formats experts model families",
+    "prepare/pack": "base text formats experts model families prepare",
     "measure": "base text formats experts model families cpu cpu/isa engine",
     "serve": "",
     "cli": "serve",

@@ -133,11 +133,12 @@ static void clear_rows(uint8_t *block, int n_words, int n_rows) {
     memset(block + n_words * 64 + 32 + n_rows * 2, 0, (size_t)(16 - n_rows) * 2);
 }
 
-void fm_r16_fill(void *dest, const fm_matrix_type *type, const fm_affine_rows *rows, int first, int last) {
+/* Strips of blocks whose values are `width` bits wide: of the kernels' width, or of the native one, `bits`. */
+static void fill(void *dest, const fm_matrix_type *type, int width, const fm_affine_rows *rows, int first, int last) {
     size_t row_bytes = (size_t)type->cols * (size_t)type->bits / 8, groups = (size_t)(type->cols / type->group),
            group_bytes = (size_t)(type->group * type->bits / 8);
-    size_t strip_bytes = fm_matrix_strip_bytes(type), step = block_bytes(type);
-    int n_words = type->group * type->width / 32;
+    int n_words = type->group * width / 32;
+    size_t step = (size_t)n_words * 64 + 64, strip_bytes = groups * step;
     assert(type->format == FM_FORMAT_R16 && first >= 0 && last <= fm_matrix_n_strips(type));
     for (int i = first; i < last; i++) {
         strip s;
@@ -151,13 +152,20 @@ void fm_r16_fill(void *dest, const fm_matrix_type *type, const fm_affine_rows *r
         }
         uint8_t *block = (uint8_t *)dest + (size_t)i * strip_bytes;
         for (size_t g = 0; g < groups; g++, block += step) {
-            group_words(block, &s, g * group_bytes, n_words, type->bits);
+            if (width == type->bits)
+                transpose_words(block, &s, g * group_bytes, n_words);
+            else
+                group_words(block, &s, g * group_bytes, n_words, type->bits);
             gather_halves(block + n_words * 64, s.scales, g * 2);
             gather_halves(block + n_words * 64 + 32, s.biases, g * 2);
             if (n_rows < 16) clear_rows(block, n_words, n_rows);
         }
     }
 }
+
+void fm_r16_fill(void *dest, const fm_matrix_type *type, const fm_affine_rows *rows, int first, int last) { fill(dest, type, type->width, rows, first, last); }
+
+void fm_r16_pack(void *dest, const fm_matrix_type *type, const fm_affine_rows *rows, int first, int last) { fill(dest, type, type->bits, rows, first, last); }
 
 void fm_r16_widen(void *dest, const fm_matrix_type *type, const void *packed, int first, int last) {
     size_t groups = (size_t)(type->cols / type->group), words = (size_t)(type->group * type->bits / 32), from_bytes = words * 64 + 64;
