@@ -43,6 +43,12 @@ size_t fm_pack_matrix_bytes(const fm_matrix_type *type);
 uint64_t fm_pack_expert_bytes(const fm_matrix_type types[3], uint64_t offsets[3]);
 /* XXH3 of 64 bits. */
 uint64_t fm_pack_hash(const void *data, size_t bytes);
+/* The same of what comes in pieces. NULL: no memory. */
+typedef struct fm_pack_hasher fm_pack_hasher;
+fm_pack_hasher *fm_pack_hasher_open(void);
+void fm_pack_hasher_feed(fm_pack_hasher *hasher, const void *data, size_t bytes);
+uint64_t fm_pack_hasher_value(const fm_pack_hasher *hasher);
+void fm_pack_hasher_close(fm_pack_hasher *hasher);
 
 /* ---- reading: pack.c ---- */
 
