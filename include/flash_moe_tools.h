@@ -140,6 +140,42 @@ typedef struct fm_verify_result {
 FM_API int fm_verify_model(const char *directory, int n_threads, int (*progress)(void *user, const char *what, uint64_t done, uint64_t total), void *user,
                            fm_verify_result *out, fm_error *err);
 
+/* ---- quality: how well a model predicts a text, and how far two models are from each other -------------------------- */
+
+typedef struct fm_quality_options {
+    size_t size;
+    int window; /* tokens that are predicted from each other; 0: 512 */
+    int stride; /* tokens from one window to the next; of an overlap only what is new is counted; 0: window */
+    int decode; /* fm_compare: tokens of the text that each model is also given one at a time, to compare speeds; 0: none */
+    /* Each predicted token: its place in the text and the negative logarithm of its probability; nll_b is the second model's. Non-zero stops. NULL: none. */
+    int (*token)(void *user, int place, int32_t id, double nll, double nll_b);
+    /* what is "tokens". Non-zero cancels. NULL: none. */
+    int (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
+    void *user; /* handed to both */
+} fm_quality_options;
+
+#define FM_QUALITY_OPTIONS_INIT                                                                                                                                \
+    { .size = sizeof(fm_quality_options) }
+
+typedef struct fm_perplexity_result {
+    int n_tokens; /* predicted */
+    double mean_nll, perplexity, seconds;
+} fm_perplexity_result;
+
+/* Cuts ids [n] into windows, each in an empty session, and predicts each of their tokens but the first from those before it. FM_EINVAL if there is nothing to predict or a
+ * window does not fit the context; FM_ENAN naming the token whose likelihood is not a number. */
+FM_API int fm_perplexity(fm_engine *engine, const int32_t *ids, int n, const fm_quality_options *options, fm_perplexity_result *out, fm_error *err);
+
+typedef struct fm_compare_result {
+    fm_perplexity_result a, b;
+    double kl_mean, kl_median, kl_p90, kl_p99, kl_most; /* KL divergence of b from a, over the predicted tokens, in nats */
+    double same_top;                                    /* share of them with the same likeliest token */
+    double decode_a, decode_b;                          /* tokens a second, one at a time; 0: not measured */
+} fm_compare_result;
+
+/* The same for two engines with one vocabulary, whose predictions are compared at every token; b's window must fit as well. */
+FM_API int fm_compare(fm_engine *a, fm_engine *b, const int32_t *ids, int n, const fm_quality_options *options, fm_compare_result *out, fm_error *err);
+
 /* ---- bench: this machine, this model, and which share of the limit was reached ------------------------------------- */
 
 #define FM_BENCH_PREFILLS 8
