@@ -82,19 +82,20 @@ const char *fm_kv_text(int kv) { return kv == FM_KV_F32 ? "f32" : kv == FM_KV_Q8
 
 /* ---- Ctrl-C ---- */
 
-static fm_engine *volatile signalled_engine; /* a signal handler has no other way to find it */
+static fm_engine *volatile signalled_engines[2]; /* a signal handler has no other way to find them */
 static volatile sig_atomic_t signalled;
 
 static void on_signal(int signal_number) {
-    fm_engine *engine = signalled_engine;
-
     (void)signal_number;
     signalled = 1;
-    if (engine) fm_engine_cancel(engine, true);
+    for (int i = 0; i < 2; i++) {
+        fm_engine *engine = signalled_engines[i];
+        if (engine) fm_engine_cancel(engine, true);
+    }
 }
 
 bool fm_cancelled(void) { return signalled != 0; }
-bool fm_stop_loading(void) { return signalled && !signalled_engine; }
+bool fm_stop_loading(void) { return signalled && !signalled_engines[0]; }
 
 void fm_catch_signals(void) {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
@@ -109,13 +110,14 @@ int fm_open_engine(fm_engine **out, const char *model, const fm_engine_options *
     fm_catch_signals();
     rc = fm_engine_open(out, model, options, err);
     if (rc < 0) return rc;
-    signalled_engine = *out;
+    signalled_engines[signalled_engines[0] != NULL] = *out;
     if (signalled) fm_engine_cancel(*out, true); /* it came before there was an engine to tell */
     return 0;
 }
 
 void fm_close_engine(fm_engine **engine) {
-    signalled_engine = NULL;
+    for (int i = 0; i < 2; i++)
+        if (signalled_engines[i] == *engine) signalled_engines[i] = NULL;
     fm_engine_close(engine);
 }
 

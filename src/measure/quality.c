@@ -16,6 +16,7 @@ typedef struct quality {
     fm_engine *engines[2];
     fm_session *sessions[2];
     double nll[2], seconds[2]; /* sums */
+    double own_seconds;        /* spent in callbacks: no model's */
     int n_tokens;
     float *rows; /* [n_rows][vocab] of the first model */
     int n_rows;
@@ -63,7 +64,7 @@ static int told(quality *q, int place, double nll, double nll_b) {
 }
 
 /* One position of a single model. */
-static int add_single(void *user, int position, const float *logits) {
+static int single(void *user, int position, const float *logits) {
     quality *q = user;
     int place = q->window + position + 1, greatest;
     if (place < q->first) return 0;
@@ -74,6 +75,14 @@ static int add_single(void *user, int position, const float *logits) {
     return told(q, place, nll, 0) < 0;
 }
 
+static int add_single(void *user, int position, const float *logits) {
+    quality *q = user;
+    double begin = fm_now();
+    int rc = single(q, position, logits);
+    q->own_seconds += fm_now() - begin;
+    return rc;
+}
+
 static int keep_row(void *user, int position, const float *logits) {
     quality *q = user;
     memcpy(q->rows + (size_t)(position - q->from) * (size_t)q->vocab, logits, (size_t)q->vocab * sizeof *logits);
@@ -81,7 +90,7 @@ static int keep_row(void *user, int position, const float *logits) {
 }
 
 /* One position of the second model, whose row of the first one is there. */
-static int add_pair(void *user, int position, const float *y) {
+static int pair(void *user, int position, const float *y) {
     quality *q = user;
     int place = q->window + position + 1, top[2];
     const float *x = q->rows + (size_t)(position - q->from) * (size_t)q->vocab;
@@ -100,10 +109,19 @@ static int add_pair(void *user, int position, const float *y) {
     return told(q, place, nll, nll_b) < 0;
 }
 
+static int add_pair(void *user, int position, const float *y) {
+    quality *q = user;
+    double begin = fm_now();
+    int rc = pair(q, position, y);
+    q->own_seconds += fm_now() - begin;
+    return rc;
+}
+
 static int feed(quality *q, int which, int from, int n, fm_logits_fn fn, fm_error *err) {
     double begin = fm_now();
     int rc = fm_session_feed(q->sessions[which], q->ids + q->window + from, n, FM_LOGITS_ALL, fn, q, err);
-    q->seconds[which] += fm_now() - begin;
+    q->seconds[which] += fm_now() - begin - q->own_seconds;
+    q->own_seconds = 0;
     if (rc < 0 && q->error.code) {
         if (err) *err = q->error;
         return q->error.code;
@@ -162,7 +180,8 @@ static fm_perplexity_result result_of(const quality *q, int which) {
 
 static int check_text(const quality *q, fm_error *err) {
     for (int i = 0; i < q->n; i++) {
-        if (q->ids[i] < 0 || q->ids[i] >= q->vocab) return fm_fail(err, FM_EINVAL, "token %d of the text has id %d, but there are only %d", i, (int)q->ids[i], q->vocab);
+        if (q->ids[i] < 0 || q->ids[i] >= q->vocab)
+            return fm_fail(err, FM_EINVAL, "token %d of the text has id %d, but there are only %d", i, (int)q->ids[i], q->vocab);
     }
     if (q->n >= 2) return 0;
     return fm_fail(err, FM_EINVAL, "the text has %d token%s, and 2 is the least that can be predicted", q->n, q->n == 1 ? "" : "s");
