@@ -182,7 +182,7 @@ const struct cli_command fm_command_pack = {
             "\n"
             "Examples\n"
             "  flash-moe pack models/ember -o /tmp/ember\n"
-            "  flash-moe pack Qwen3.5-35B-A3B -o packed --experts 4 --dense 8 --search\n"
-            "  flash-moe pack Qwen3.5-35B-A3B -o packed --experts 3 --rules rules.json --delete-consumed\n",
+            "  flash-moe pack my-model -o packed --experts 4 --dense 8 --search\n"
+            "  flash-moe pack my-model -o packed --experts 3 --rules rules.json --delete-consumed\n",
     .main = pack_main,
 };
