@@ -83,8 +83,9 @@ typedef struct fm_engine_options {
     /* Called now and then while loading and while reading a prompt; what is "load" or "experts", in bytes, or "prompt", in tokens.
      * Return non-zero to cancel. NULL: none. */
     int (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
-    void *user; /* handed to log and progress */
-    int kv;     /* FM_KV_…; F32 is the reference */
+    void *user;     /* handed to log and progress */
+    int kv;         /* FM_KV_…; F32 is the reference */
+    bool no_verify; /* experts of packed models are not checked against their hashes when they are first read */
 } fm_engine_options;
 
 #define FM_ENGINE_OPTIONS_INIT                                                                                                                                 \

@@ -4,13 +4,14 @@
 Every model is packed from the bf16 snapshot by `flash-moe pack` and compared with it by `flash-moe compare`.
 """
 import json
+import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PROGRAM = ROOT / "build" / "flash-moe"
+PROGRAM = Path(os.environ.get("FLASH_MOE", ROOT / "build" / "flash-moe"))
 BITS, EXPERTS = (8, 4, 3, 2), (6, 4, 3, 2)
 
 HEAD = """# What fewer bits and fewer experts cost

@@ -16,6 +16,7 @@ struct engine_choices {
     const char *config_from, *io, *policy, *cpu, *mirror;
     uint64_t memory;
     int threads, context, experts_per_token, activations, prefetch, kv;
+    bool no_verify;
 };
 
 extern const struct cli_option fm_engine_table[];

@@ -24,6 +24,7 @@ const struct cli_option fm_engine_table[] = {
     {"prefetch", 0, OPTION_CHOICE, AT(prefetch), "on|off", "read the next layer's likely experts while the disk is idle;\npacked models only (default: on)", 0,
      0},
     {"mirror", 0, OPTION_TEXT, AT(mirror), "DIR", "a copy of the packed model on another disk: half of each expert\nis read from it", 0, 0},
+    {"no-verify", 0, OPTION_FLAG, AT(no_verify), NULL, "do not check a packed model's experts when they are first read", 0, 0},
     {"kv", 0, OPTION_CHOICE, AT(kv), "bf16|f32|q8", "numbers of the KV cache: q8 takes half of bf16's memory; f32 is the reference\n(default: bf16)", 0, 0},
     {"policy", 0, OPTION_TEXT, AT(policy), "NAME", "which experts stay in memory: lru, lfu (default: the best known)", 0, 0},
     {"io", 0, OPTION_TEXT, AT(io), "NAME", "how experts are read: uring, pread (default: the best that works)", 0, 0},
@@ -44,6 +45,7 @@ fm_engine_options fm_engine_choose(const struct engine_choices *choices, struct 
     options.prefetch = choices->prefetch;
     options.mirror = choices->mirror;
     options.kv = choices->kv;
+    options.no_verify = choices->no_verify;
     options.io = choices->io;
     options.policy = choices->policy;
     options.cpu = choices->cpu;

@@ -27,8 +27,13 @@ static const struct cli_option table[] = {
 
 /* What the two have in common; the rest of the settings is B's alone. */
 static struct engine_choices settings_of_a(const struct engine_choices *b) {
-    return (struct engine_choices){
-        .memory = b->memory, .threads = b->threads, .context = b->context, .io = b->io, .policy = b->policy, .config_from = b->config_from};
+    return (struct engine_choices){.memory = b->memory,
+                                   .threads = b->threads,
+                                   .context = b->context,
+                                   .io = b->io,
+                                   .policy = b->policy,
+                                   .config_from = b->config_from,
+                                   .no_verify = b->no_verify};
 }
 
 static bool differ(const struct engine_choices *b) { return b->experts_per_token || b->activations || b->prefetch || b->kv || b->cpu || b->mirror; }
