@@ -3,7 +3,6 @@
 
 #include <assert.h>
 #include <inttypes.h>
-#include <math.h>
 #include <string.h>
 
 static bool is_one_of(int x, const int *list) {
@@ -195,18 +194,27 @@ static float half_at(const uint8_t *p, fm_dtype dtype) {
     return dtype == FM_BF16 ? fm_from_bf16(h) : fm_from_f16(h);
 }
 
-static void r16_row(const fm_matrix *matrix, int row, float *out) {
+/* A value of at most 8 bits times a scale of at most 11 is exact, so that rounding after the sum alone makes it an fma. */
+static inline void r16_row_of(const fm_matrix *matrix, int row, int width, float *out) {
     const fm_matrix_type *t = &matrix->type;
-    int n_words = t->group * t->width / 32, per_word = 32 / t->width, lane = row % 16;
-    uint32_t mask = (1u << t->width) - 1;
+    int n_words = t->group * width / 32, per_word = 32 / width, lane = row % 16;
+    uint32_t mask = (1u << width) - 1;
     const uint8_t *block = (const uint8_t *)matrix->data + (size_t)(row / 16) * fm_matrix_strip_bytes(t);
     for (int g = 0; g < t->cols / t->group; g++, block += block_bytes(t)) {
         float scale = half_at(block + n_words * 64 + lane * 2, t->scale_dtype), bias = half_at(block + n_words * 64 + 32 + lane * 2, t->scale_dtype);
-        for (int w = 0; w < n_words; w++) {
+        for (int w = 0; w < n_words; w++, out += per_word) {
             uint32_t word;
             memcpy(&word, block + w * 64 + lane * 4, sizeof word);
-            for (int i = 0; i < per_word; i++) *out++ = fmaf((float)(word >> (i * t->width) & mask), scale, bias);
+            for (int i = 0; i < per_word; i++) out[i] = (float)(int32_t)(word >> (i * width) & mask) * scale + bias;
         }
+    }
+}
+
+static void r16_row(const fm_matrix *matrix, int row, float *out) {
+    switch (matrix->type.width) { /* each with width a constant */
+    case 2: r16_row_of(matrix, row, 2, out); break;
+    case 4: r16_row_of(matrix, row, 4, out); break;
+    default: r16_row_of(matrix, row, 8, out);
     }
 }
 

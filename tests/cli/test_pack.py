@@ -418,6 +418,31 @@ def test_weights_that_are_not_finite(copy, tmp_path_factory):
     assert "switch_mlp.down_proj.scales" in line and "nan" in line and "layer 4" in line
 
 
+def test_the_memory_it_may_use(bank, tmp_path):
+    for threads, budget in ((2, 110), (64, 140)):
+        out = tmp_path / f"out{threads}"
+        process = subprocess.Popen([PROGRAM, "pack", bank, "-o", out, "--experts", "4", "--threads", str(threads), "--memory", f"{budget}M"], stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0
+        if os.environ.get("FLASH_MOE_SANITIZE", "none") == "none":
+            assert usage.ru_maxrss < budget * 1024, (threads, usage.ru_maxrss)
+
+
+def test_a_bar_for_a_person(bank, tmp_path):
+    primary, secondary = os.openpty()
+    process = subprocess.Popen([PROGRAM, "pack", bank, "-o", tmp_path / "out", "--experts", "2", "--search", "--threads", "1"], stdout=subprocess.DEVNULL, stderr=secondary)
+    os.close(secondary)
+    shown = b""
+    try:
+        while chunk := os.read(primary, 65536):
+            shown += chunk
+    except OSError:
+        pass
+    os.close(primary)
+    assert process.wait() == 0
+    assert b"writing experts: [#" in shown and b" MB of " in shown and b" left" in shown
+
+
 # ---- the source is given back ----
 
 def test_delete_consumed(tmp_path):

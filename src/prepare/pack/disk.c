@@ -5,7 +5,7 @@
 #include "base/write.h"
 #include "prepare/pack/pack.h"
 
-#define WRITE_BYTES ((uint64_t)256 << 20)
+#define WRITE_BYTES ((uint64_t)1 << 30) /* each place is written once, as what is packed is */
 
 typedef struct measuring {
     const fm_file *files;
@@ -35,8 +35,8 @@ static void write_task(void *arg, int task, int thread) {
     measuring *m = arg;
     (void)task;
     while (fm_now() < m->until) {
-        uint64_t at = atomic_fetch_add(&m->next, 1) * FM_DISK_PIECE % WRITE_BYTES;
-        if (fm_writer_put(m->writer, m->buffers + (size_t)thread * FM_DISK_PIECE, FM_DISK_PIECE, at, NULL) < 0) return;
+        uint64_t at = atomic_fetch_add(&m->next, 1) * FM_DISK_PIECE;
+        if (at >= WRITE_BYTES || fm_writer_put(m->writer, m->buffers + (size_t)thread * FM_DISK_PIECE, FM_DISK_PIECE, at, NULL) < 0) return;
         atomic_fetch_add(&m->bytes, FM_DISK_PIECE);
     }
 }

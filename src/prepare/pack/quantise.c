@@ -44,7 +44,7 @@ void fm_deviation_add(fm_deviation *to, const fm_deviation *more) {
     to->product += more->product;
 }
 
-static float sum_of(const float lanes[LANES]) {
+static inline float sum_of(const float lanes[LANES]) {
     float sum = 0;
     for (int l = 0; l < LANES; l++) sum += lanes[l];
     return sum;
@@ -91,7 +91,7 @@ typedef struct choice {
     float error;
 } choice;
 
-static void find_range(const group *g, float *least, float *most) {
+static inline void find_range(const group *g, float *least, float *most) {
     float low[LANES], high[LANES];
     for (int l = 0; l < LANES; l++) low[l] = high[l] = g->w[l];
     for (int i = LANES; i < g->n; i += LANES) {
@@ -117,17 +117,17 @@ static inline float whole(float x, float n_bins) {
 }
 
 /* The values that are nearest to w under scale and bias, as MLX finds them. */
-static void assign(const group *g, choice *c) {
+static inline void assign(const group *g, choice *c) {
     for (int i = 0; i < g->n; i++) c->q[i] = whole((g->w[i] - c->bias) / c->scale, g->n_bins);
 }
 
 /* The same for the search, quicker by far. */
-static void assign_quickly(const group *g, choice *c) {
+static inline void assign_quickly(const group *g, choice *c) {
     float inverse = 1 / c->scale;
     for (int i = 0; i < g->n; i++) c->q[i] = whole((g->w[i] - c->bias) * inverse, g->n_bins);
 }
 
-static void measure(const group *g, choice *c) {
+static inline void measure(const group *g, choice *c) {
     float error[LANES] = {0};
     for (int i = 0; i < g->n; i += LANES) {
         for (int l = 0; l < LANES; l++) {
@@ -138,13 +138,13 @@ static void measure(const group *g, choice *c) {
     c->error = sum_of(error);
 }
 
-static void round_choice(const group *g, choice *c) {
+static inline void round_choice(const group *g, choice *c) {
     c->scale = from_half(to_half(c->scale, g->dtype), g->dtype);
     c->bias = from_half(to_half(c->bias, g->dtype), g->dtype);
 }
 
 /* MLX's rule: the end of the range that is further from 0 is exact, and so is 0 if it is in the range. */
-static void plain(const group *g, choice *c, float least, float most) {
+static inline void plain(const group *g, choice *c, float least, float most) {
     bool below = fabsf(least) > fabsf(most);
     float scale = (most - least) / g->n_bins, edge = below ? least : most;
     scale = scale > 1e-7f ? scale : 1e-7f;
@@ -157,7 +157,7 @@ static void plain(const group *g, choice *c, float least, float most) {
 }
 
 /* Scale and bias of the least error for the values as they are. False: they say nothing, as all are the same. */
-static bool fit(const group *g, choice *c) {
+static inline bool fit(const group *g, choice *c) {
     float p[LANES] = {0}, pq[LANES] = {0}, pqq[LANES] = {0}, pw[LANES] = {0}, pqw[LANES] = {0};
     for (int i = 0; i < g->n; i += LANES) {
         for (int l = 0; l < LANES; l++) {
@@ -178,7 +178,7 @@ static bool fit(const group *g, choice *c) {
 }
 
 /* Tries ranges that are narrower than the weights', each fitted twice; *best holds the rule's choice. */
-static void search(const group *g, choice *best, float least, float most) {
+static inline void search(const group *g, choice *best, float least, float most) {
     enum { STEPS = 6 };
     float step = (most - least) * (g->n_bins < 4 ? 0.07f : g->n_bins < 16 ? 0.04f : 0.02f);
     choice c;
@@ -204,7 +204,7 @@ static bool is_finite(float x) { return x - x == 0; }
 /* ---- one row ---- */
 
 /* n values of `bits` bits as a stream, 8 of them in `bits` bytes. */
-static void pack_values(uint8_t *to, const float *q, int n, int bits) {
+static inline void pack_values(uint8_t *to, const float *q, int n, int bits) {
     for (int i = 0; i < n; i += 8, to += bits) {
         uint64_t x = 0;
         for (int k = 0; k < 8; k++) x |= (uint64_t)(uint32_t)(int32_t)q[i + k] << (k * bits);
