@@ -10,11 +10,19 @@
 
 static int bad(const fm_rules *r, size_t i, const char *what, fm_error *err) { return fm_fail(err, FM_EFORMAT, "%s: rule %zu: %s", r->path, i + 1, what); }
 
+static bool read_layer(const char *text, char **end, int *layer) {
+    long n = text[0] >= '0' && text[0] <= '9' ? strtol(text, end, 10) : -1;
+    *layer = (int)n;
+    return n >= 0 && n < FM_MAX_LAYERS;
+}
+
 /* "3", "0-7". */
 static bool read_layers(fm_rule *rule, const char *text) {
-    int n = 0, count = sscanf(text, "%d%n-%d%n", &rule->first, &n, &rule->last, &n);
-    if (count == 1) rule->last = rule->first;
-    return count >= 1 && !text[n] && text[0] >= '0' && text[0] <= '9' && rule->first <= rule->last;
+    char *end;
+    if (!read_layer(text, &end, &rule->first)) return false;
+    rule->last = rule->first;
+    if (*end == '-' && !read_layer(end + 1, &end, &rule->last)) return false;
+    return !*end && rule->first <= rule->last;
 }
 
 static bool read_bits(fm_rule *rule, const json_t *bits) {
