@@ -128,12 +128,14 @@ typedef struct fm_pack_result {
  * that are not finite. result may be NULL. */
 FM_API int fm_pack_model(const char *model, const char *directory, const fm_pack_options *options, fm_pack_result *result, fm_error *err);
 
+enum { FM_VERIFY_WRONG = 8 };
+
 typedef struct fm_verify_result {
     int n_files, n_tensors, n_experts; /* that were checked */
     uint64_t bytes;
     double seconds, disk_per_second; /* bytes the disk gives in the same way when nothing is done with them; 0: not measured, as there is little */
     int n_wrong;
-    char wrong[8][300]; /* the first of them, a sentence each */
+    char wrong[FM_VERIFY_WRONG][300]; /* the first of them, a sentence each */
 } fm_verify_result;
 
 /* Reads all of a packed model and checks every hash. Returns how many are wrong; what cannot be read at all is an error. progress as in fm_pack_options, of what "verifying". */

@@ -125,7 +125,8 @@ static int print_json(const fm_pack_result *r) {
                                    r->disk_read_per_second, "disk_write_per_second", r->disk_write_per_second, "disk_share", disk_share(r)));
 }
 
-static int pack(const char *model, const struct pack_options *given, fm_pack_options *options) {
+static int pack(const char *model, const struct pack_options *given, const fm_pack_options *options) {
+    fm_pack_options shown = *options;
     struct progress progress;
     fm_pack_plan plan;
     fm_pack_result result;
@@ -138,10 +139,10 @@ static int pack(const char *model, const struct pack_options *given, fm_pack_opt
     if (!given->json) print_plan(&plan, model, given->output);
     if (given->dry_run) return fm_finish_output();
     fm_progress_open(&progress);
-    options->progress = fm_progress_show;
-    options->user = &progress;
+    shown.progress = fm_progress_show;
+    shown.user = &progress;
     fm_catch_signals();
-    rc = fm_pack_model(model, given->output, options, &result, &err);
+    rc = fm_pack_model(model, given->output, &shown, &result, &err);
     fm_progress_clear(&progress);
     if (rc < 0) return fm_report(&err);
     if (given->json) return print_json(&result);

@@ -20,8 +20,7 @@ static const struct cli_option table[] = {
 static int print_json(const fm_verify_result *r) {
     json_t *wrong = json_array();
 
-    for (int i = 0; i < r->n_wrong && i < (int)(sizeof r->wrong / sizeof *r->wrong); i++)
-        json_array_append_new(wrong, fm_json_text(r->wrong[i], strlen(r->wrong[i])));
+    for (int i = 0; i < r->n_wrong && i < FM_VERIFY_WRONG; i++) json_array_append_new(wrong, fm_json_text(r->wrong[i], strlen(r->wrong[i])));
     return fm_json_print(json_pack("{s:i, s:i, s:i, s:I, s:f, s:f, s:i, s:o}", "files", r->n_files, "tensors", r->n_tensors, "experts", r->n_experts, "bytes",
                                    (json_int_t)r->bytes, "seconds", r->seconds, "disk_per_second", r->disk_per_second, "n_wrong", r->n_wrong, "wrong", wrong));
 }
@@ -54,8 +53,8 @@ static int verify_main(const struct cli_command *command, int argc, char **argv)
     fm_progress_clear(&progress);
     if (n < 0) return fm_report(&err);
     status = given.json ? print_json(&result) : print_result(&result);
-    for (int i = 0; i < n && i < (int)(sizeof result.wrong / sizeof *result.wrong); i++) fprintf(stderr, "flash-moe: %s.\n", result.wrong[i]);
-    if (n > (int)(sizeof result.wrong / sizeof *result.wrong)) fprintf(stderr, "flash-moe: %d checksums are wrong in all.\n", n);
+    for (int i = 0; i < n && i < FM_VERIFY_WRONG; i++) fprintf(stderr, "flash-moe: %s.\n", result.wrong[i]);
+    if (n > FM_VERIFY_WRONG) fprintf(stderr, "flash-moe: %d checksums are wrong in all.\n", n);
     return n > 0 ? 1 : status;
 }
 

@@ -37,13 +37,14 @@ json_t *fm_journal_sources(const fm_model *model) {
     return list;
 }
 
-bool fm_journal_is_consumed(const fm_journal *j, const fm_model *model, int file) {
-    const char *name = last_name(model->tensors.files[file].path);
+static bool is_consumed(const fm_journal *j, const char *name) {
     for (size_t i = 0; i < json_array_size(j->consumed); i++) {
-        if (!strcmp(json_string_value(json_array_get(j->consumed, i)), name)) return true;
+        if (name && !strcmp(json_string_value(json_array_get(j->consumed, i)), name)) return true;
     }
     return false;
 }
+
+bool fm_journal_is_consumed(const fm_journal *j, const fm_model *model, int file) { return is_consumed(j, last_name(model->tensors.files[file].path)); }
 
 int fm_journal_check(const fm_journal *j, const fm_model *model, fm_error *err) {
     const json_t *sources = json_object_get(j->job, "sources");
@@ -65,9 +66,7 @@ static const char *changed_file(const fm_journal *j, const json_t *then) {
     for (size_t i = 0; i < json_array_size(now); i++) {
         const json_t *a = json_array_get(now, i), *b = json_array_get(json_object_get(then, "sources"), i);
         const char *name = json_string_value(json_object_get(a, "file")), *before = json_string_value(json_object_get(b, "file"));
-        bool consumed = false;
-        for (size_t c = 0; c < json_array_size(j->consumed); c++) consumed |= !strcmp(name, json_string_value(json_array_get(j->consumed, c)));
-        if (before && !strcmp(name, before) && !json_equal(a, b) && !consumed) return name;
+        if (before && !strcmp(name, before) && !json_equal(a, b) && !is_consumed(j, name)) return name;
     }
     return NULL;
 }
@@ -79,9 +78,7 @@ static bool same_job(const fm_journal *j, const json_t *then) {
         const char *name = json_string_value(json_object_get(json_array_get(sources, i), "file"));
         json_t *before = json_array_get(json_object_get(then, "sources"), i);
         const char *same = json_string_value(json_object_get(before, "file"));
-        for (size_t c = 0; c < json_array_size(j->consumed); c++) {
-            if (same && !strcmp(same, name) && !strcmp(name, json_string_value(json_array_get(j->consumed, c)))) json_array_set(sources, i, before);
-        }
+        if (same && name && !strcmp(same, name) && is_consumed(j, name)) json_array_set(sources, i, before);
     }
     bool same = now && json_equal(now, then);
     json_decref(now);

@@ -181,8 +181,8 @@ static inline bool fit(const group *g, choice *c) {
 static inline void search(const group *g, choice *best, float least, float most) {
     enum { STEPS = 6 };
     float step = (most - least) * (g->n_bins < 4 ? 0.07f : g->n_bins < 16 ? 0.04f : 0.02f);
-    choice c;
     measure(g, best);
+    choice c = *best;
     for (int i = 0; i < STEPS * STEPS && most > least; i++) {
         float low = least + step * (float)(i / STEPS), high = most - step * (float)(i % STEPS);
         c.scale = (high - low) / g->n_bins;

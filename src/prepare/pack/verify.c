@@ -96,7 +96,7 @@ static int run(verifier *v, int n, fm_task_fn fn, const watch *w, fm_verify_resu
     }
     for (int i = 0; i < n; i++) {
         if (!v->wrong[i].code) continue;
-        if (out->n_wrong < (int)(sizeof out->wrong / sizeof *out->wrong)) snprintf(out->wrong[out->n_wrong], sizeof *out->wrong, "%.299s", v->wrong[i].message);
+        if (out->n_wrong < FM_VERIFY_WRONG) snprintf(out->wrong[out->n_wrong], sizeof out->wrong[0], "%.299s", v->wrong[i].message);
         out->n_wrong++;
     }
     if (w->progress && w->progress(w->user, "verifying", out->bytes, w->total)) return fm_fail(err, FM_ECANCELLED, "verifying was cancelled");
