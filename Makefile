@@ -68,6 +68,12 @@ fuzz: ## libFuzzer on every parser, FUZZ_SECONDS each (60)
 reference: all ## compare with transformers and others; downloads them into a virtual environment
 	@tools/reference/run.sh
 
+# The demo model as it was trained, in bf16: tools/ember/train.py writes it.
+EMBER_BF16 ?= ../shared/demo-model/ember
+quality: all ## what fewer bits and experts cost, into docs/quality.md; needs EMBER_BF16, the demo model in bf16
+	@[ -e "$(EMBER_BF16)/config.json" ] || { echo "EMBER_BF16=$(EMBER_BF16) is no model: make quality needs the demo model in bf16 (tools/ember/train.py)"; exit 1; }
+	@python3 tools/quality.py "$(EMBER_BF16)"
+
 plots: build/test.ninja ## draw bench/*.csv into bench/plots
 	@$(PYTHON) tools/plot.py
 
@@ -101,4 +107,4 @@ $(VENV): | deps-test build/build.ninja
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	@touch $@
 
-.PHONY: all demo test lint format asan tsan arm64 fuzz reference plots install clean help deps-build deps-test
+.PHONY: all demo test lint format asan tsan arm64 fuzz reference quality plots install clean help deps-build deps-test

@@ -87,6 +87,7 @@ typedef struct fm_engine_options {
     int kv;                       /* FM_KV_…; F32 is the reference */
     const char *session_cache;    /* directory for snapshots of sessions; NULL: none */
     uint64_t session_cache_bytes; /* files there are kept under this, the least recently used go first; 0: 20 GiB */
+    bool no_verify;               /* experts of packed models are not checked against their hashes when they are first read */
 } fm_engine_options;
 
 #define FM_ENGINE_OPTIONS_INIT                                                                                                                                 \

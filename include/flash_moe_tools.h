@@ -1,4 +1,5 @@
-/* flash_moe_tools.h: the public interface's second part: models of random weights, and measuring: speed and its limits, recorded routing. Conventions are flash_moe.h's. */
+/* flash_moe_tools.h: the public interface's second part: making models (packed ones, and of random weights), and measuring: quality, speed and its limits, recorded
+ * routing. Conventions are flash_moe.h's. */
 #ifndef FLASH_MOE_TOOLS_H
 #define FLASH_MOE_TOOLS_H
 
@@ -55,6 +56,127 @@ typedef struct fm_synth_result {
 /* Writes a packed model of random weights that runs like a real one of this shape and says nothing sensible. It appears as directory when it is whole, which must
  * not be there before; an error leaves nothing. FM_EIO before anything is written when it does not fit the disk. result may be NULL. */
 FM_API int fm_synth(const char *config, const char *directory, const fm_synth_options *options, fm_synth_result *result, fm_error *err);
+
+/* ---- pack: a packed model of any that the engine reads --------------------------------------------------------------- */
+
+enum { FM_BITS_KEEP = 0, FM_BITS_BF16 = 16 }; /* what matrices become, where it is no number of bits */
+
+typedef struct fm_pack_options {
+    size_t size;             /* sizeof(fm_pack_options) */
+    const char *config_from; /* as in fm_engine_options */
+    int experts;             /* FM_BITS_KEEP, FM_BITS_BF16, or bits: 2, 3, 4, 5, 6 or 8 */
+    int dense;               /* the same of all other matrices, but that routers and shared experts' gates get 8 bits instead of fewer */
+    int group;               /* weights that share a scale in what is quantised: 32, 64 or 128; 0: as the source has, else 64 */
+    bool search;             /* quantise by a search for the least squared error instead of by MLX's rule */
+    bool delete_consumed;    /* gives the source's weights back to the disk as soon as all of a file is packed; at the end its files are removed */
+    const char
+        *rules; /* JSON file: [{"tensors": GLOB, "layers": "0-3", "bits": 6 | "bf16" | "keep", "group": 32, "search": true}, …], of which only tensors must
+                                be there; names are the packed model's without .weight; later rules win over earlier ones, and all over the above. NULL: none */
+    uint64_t memory_bytes; /* 0: half of what is free, at most 2 GiB */
+    int n_threads;         /* 0: one per usable CPU and six more, as they wait for the disk; fewer if memory_bytes asks for it */
+    /* what is "writing the dense part" or "writing experts", in bytes. Return non-zero to cancel. NULL: none. */
+    int (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
+    void *user;
+} fm_pack_options;
+
+#define FM_PACK_OPTIONS_INIT                                                                                                                                   \
+    { .size = sizeof(fm_pack_options) }
+
+typedef struct fm_pack_plan {
+    char source[32], architecture[96]; /* as in fm_model_info */
+    int n_layers, n_moe_layers, n_experts, n_threads;
+    bool dense_done; /* by the run that this one goes on with */
+    int n_layers_done;
+    uint64_t source_bytes; /* to be read */
+    uint64_t dense_bytes;  /* dense.safetensors */
+    uint64_t expert_bytes; /* one expert, of the largest layer */
+    uint64_t model_bytes;  /* dense part and experts, when all is done */
+    uint64_t write_bytes;  /* of it, still to be written */
+    uint64_t disk_bytes;   /* that have to be free: write_bytes, less what is given back meanwhile */
+    uint64_t free_bytes;   /* where directory is to be */
+    uint64_t memory_bytes; /* that packing takes */
+} fm_pack_plan;
+
+/* What fm_pack_model would do. FM_EIO: directory is there already; FM_EINVAL: options or rules; FM_ENOMEM: it needs more than memory_bytes. */
+FM_API int fm_pack_plan_make(fm_pack_plan *out, const char *model, const char *directory, const fm_pack_options *options, fm_error *err);
+
+typedef struct fm_pack_figure { /* what was lost in matrices that were not kept as they were */
+    char what[96];              /* "experts down", "attention" …, or a matrix by name */
+    char from[32], to[32];      /* of the first of them: "bf16", "4-bit group 64" */
+    uint64_t n_weights;
+    double rmse;     /* root mean square of what was lost */
+    double relative; /* rmse over the root mean square of the weights */
+    double cosine;   /* between the weights before and after */
+} fm_pack_figure;
+
+enum { FM_PACK_KINDS = 16, FM_PACK_WORST = 8 };
+
+typedef struct fm_pack_result {
+    fm_pack_plan plan;
+    fm_pack_figure kinds[FM_PACK_KINDS], worst[FM_PACK_WORST];
+    int n_kinds, n_worst;
+    int n_unfit; /* dense matrices that were kept because their columns are no whole number of groups */
+    uint64_t read_bytes, written_bytes;
+    double seconds; /* of reading, converting and writing these */
+    double disk_read_per_second,
+        disk_write_per_second; /* bytes: measured just before, in pieces of 1 MiB with as many threads; 0: not measured, as there is little */
+    bool direct;               /* the source is read past the page cache */
+} fm_pack_result;
+
+/* Writes model as a packed one, which appears as directory when it is whole. Until then there are DIR.part and the journal DIR.part.json: whatever ends the run, the same
+ * call goes on after the last whole layer, and comes to the same bytes. FM_EIO if it does not fit the disk, or if the source has changed since it began. FM_ENAN for weights
+ * that are not finite. result may be NULL. */
+FM_API int fm_pack_model(const char *model, const char *directory, const fm_pack_options *options, fm_pack_result *result, fm_error *err);
+
+enum { FM_VERIFY_WRONG = 8 };
+
+typedef struct fm_verify_result {
+    int n_files, n_tensors, n_experts; /* that were checked */
+    uint64_t bytes;
+    double seconds, disk_per_second; /* bytes the disk gives in the same way when nothing is done with them; 0: not measured, as there is little */
+    int n_wrong;
+    char wrong[FM_VERIFY_WRONG][300]; /* the first of them, a sentence each */
+} fm_verify_result;
+
+/* Reads all of a packed model and checks every hash. Returns how many are wrong; what cannot be read at all is an error. progress as in fm_pack_options, of what "verifying". */
+FM_API int fm_verify_model(const char *directory, int n_threads, int (*progress)(void *user, const char *what, uint64_t done, uint64_t total), void *user,
+                           fm_verify_result *out, fm_error *err);
+
+/* ---- quality: how well a model predicts a text, and how far two models are from each other -------------------------- */
+
+typedef struct fm_quality_options {
+    size_t size;
+    int window; /* tokens that are predicted from each other; 0: 512 */
+    int stride; /* tokens from one window to the next; of an overlap only what is new is counted; 0: window */
+    int decode; /* fm_compare: tokens of the text that each model is also given one at a time, to compare speeds; 0: none */
+    /* Each predicted token: its place in the text and the negative logarithm of its probability; nll_b is the second model's. Non-zero stops. NULL: none. */
+    int (*token)(void *user, int place, int32_t id, double nll, double nll_b);
+    /* what is "tokens". Non-zero cancels. NULL: none. */
+    int (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
+    void *user; /* handed to both */
+} fm_quality_options;
+
+#define FM_QUALITY_OPTIONS_INIT                                                                                                                                \
+    { .size = sizeof(fm_quality_options) }
+
+typedef struct fm_perplexity_result {
+    int n_tokens; /* predicted */
+    double mean_nll, perplexity, seconds;
+} fm_perplexity_result;
+
+/* Cuts ids [n] into windows, each in an empty session, and predicts each of their tokens but the first from those before it. FM_EINVAL if there is nothing to predict or a
+ * window does not fit the context; FM_ENAN naming the token whose likelihood is not a number. */
+FM_API int fm_perplexity(fm_engine *engine, const int32_t *ids, int n, const fm_quality_options *options, fm_perplexity_result *out, fm_error *err);
+
+typedef struct fm_compare_result {
+    fm_perplexity_result a, b;
+    double kl_mean, kl_median, kl_p90, kl_p99, kl_most; /* KL divergence of b from a, over the predicted tokens, in nats */
+    double same_top;                                    /* share of them with the same likeliest token */
+    double decode_a, decode_b;                          /* tokens a second, one at a time; 0: not measured */
+} fm_compare_result;
+
+/* The same for two engines with one vocabulary, whose predictions are compared at every token; b's window must fit as well. */
+FM_API int fm_compare(fm_engine *a, fm_engine *b, const int32_t *ids, int n, const fm_quality_options *options, fm_compare_result *out, fm_error *err);
 
 /* ---- bench: this machine, this model, and which share of the limit was reached ------------------------------------- */
 

@@ -24,6 +24,7 @@ MAY_INCLUDE = {
     "template/filters": "base template/value template/library",
     "chat": "base text template engine",
     "prepare": "base text formats experts model families",
+    "prepare/pack": "base text formats experts model families prepare",
     "measure": "base text formats experts model families cpu cpu/isa snapshots engine",
     "serve": "",
     "cli": "serve",

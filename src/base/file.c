@@ -113,6 +113,22 @@ int64_t fm_file_read_some(const fm_file *file, void *data, size_t bytes, uint64_
     return n < 0 ? fm_fail_errno(err, FM_EIO, errno, "%s: reading %zu bytes at %" PRIu64, file->path, bytes, offset) : n;
 }
 
+int fm_file_read_direct(const fm_file *file, uint8_t *buffer, uint64_t offset, size_t bytes, const uint8_t **at, fm_error *err) {
+    *at = buffer;
+    if (file->direct_fd < 0 || file->alignment > FM_FILE_PAGE) return fm_file_read(file, buffer, bytes, offset, err);
+    uint64_t begin = offset / FM_FILE_PAGE * FM_FILE_PAGE;
+    size_t head = (size_t)(offset - begin), want = (head + bytes + FM_FILE_PAGE - 1) / FM_FILE_PAGE * FM_FILE_PAGE, got = 0;
+    while (got < head + bytes) {
+        ssize_t n = pread(file->direct_fd, buffer + got, want - got < MAX_READ ? want - got : MAX_READ, (off_t)(begin + got));
+        if (n < 0 && errno == EINTR) continue;
+        /* After a short read the rest would be unaligned: let the page cache have it. */
+        if (n <= 0 || (n % FM_FILE_PAGE && got + (size_t)n < head + bytes)) return fm_file_read(file, buffer, bytes, offset, err);
+        got += (size_t)n;
+    }
+    *at = buffer + head;
+    return 0;
+}
+
 int fm_file_read_text(char **text, size_t *bytes, const char *path, size_t limit, fm_error *err) {
     fm_file file;
     *text = NULL;

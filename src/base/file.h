@@ -29,6 +29,10 @@ int fm_file_read(const fm_file *file, void *data, size_t bytes, uint64_t offset,
  * buffered after all if the system refuses that. Returns how many; FM_EIO. */
 int64_t fm_file_read_some(const fm_file *file, void *data, size_t bytes, uint64_t offset, fm_error *err);
 
+/* The same past the page cache, where that works: by way of buffer, which is aligned to FM_FILE_PAGE and two pages longer than bytes; *at points to the first byte in it. */
+#define FM_FILE_PAGE 4096u
+int fm_file_read_direct(const fm_file *file, uint8_t *buffer, uint64_t offset, size_t bytes, const uint8_t **at, fm_error *err);
+
 /* A whole small file (at most limit bytes) as a malloc'd string with a 0 after its *bytes bytes. */
 int fm_file_read_text(char **text, size_t *bytes, const char *path, size_t limit, fm_error *err);
 

@@ -7,7 +7,8 @@
 
 enum { EXIT_USAGE = 2, EXIT_CANCELLED = 130 };
 
-extern const struct cli_command fm_command_run, fm_command_chat, fm_command_info, fm_command_plan, fm_command_perplexity, fm_command_dump;
+extern const struct cli_command fm_command_run, fm_command_chat, fm_command_info, fm_command_plan, fm_command_perplexity, fm_command_compare;
+extern const struct cli_command fm_command_dump, fm_command_pack, fm_command_verify;
 extern const struct cli_command fm_command_synth, fm_command_bench, fm_command_trace, fm_command_replay;
 
 /* The options of the model and the machine, which most commands have. */
@@ -15,6 +16,7 @@ struct engine_choices {
     const char *config_from, *io, *policy, *cpu, *mirror;
     uint64_t memory;
     int threads, context, experts_per_token, activations, prefetch, kv;
+    bool no_verify;
 };
 
 extern const struct cli_option fm_engine_table[];
@@ -41,7 +43,7 @@ const char *fm_session_cache_path(char *path, size_t size, const char *asked);
 
 /* Catches Ctrl-C and SIGTERM, once each: fm_cancelled says so, and fm_progress_show, while there is no engine, asks to stop. */
 void fm_catch_signals(void);
-/* Opens the engine with Ctrl-C and SIGTERM caught: they cancel what is computed, and fm_cancelled says so; the second one kills. */
+/* Opens the engine, or a second one beside it, with Ctrl-C and SIGTERM caught: they cancel what is computed, and fm_cancelled says so; the second one kills. */
 int fm_open_engine(fm_engine **out, const char *model, const fm_engine_options *options, fm_error *err);
 /* Closes it and lets go of the signals. */
 void fm_close_engine(fm_engine **engine);

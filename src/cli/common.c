@@ -24,6 +24,7 @@ const struct cli_option fm_engine_table[] = {
     {"prefetch", 0, OPTION_CHOICE, AT(prefetch), "on|off", "read the next layer's likely experts while the disk is idle;\npacked models only (default: on)", 0,
      0},
     {"mirror", 0, OPTION_TEXT, AT(mirror), "DIR", "a copy of the packed model on another disk: half of each expert\nis read from it", 0, 0},
+    {"no-verify", 0, OPTION_FLAG, AT(no_verify), NULL, "do not check a packed model's experts when they are first read", 0, 0},
     {"kv", 0, OPTION_CHOICE, AT(kv), "bf16|f32|q8", "numbers of the KV cache: q8 takes half of bf16's memory; f32 is the reference\n(default: bf16)", 0, 0},
     {"policy", 0, OPTION_TEXT, AT(policy), "NAME", "which experts stay in memory: lru, lfu (default: the best known)", 0, 0},
     {"io", 0, OPTION_TEXT, AT(io), "NAME", "how experts are read: uring, pread (default: the best that works)", 0, 0},
@@ -44,6 +45,7 @@ fm_engine_options fm_engine_choose(const struct engine_choices *choices, struct 
     options.prefetch = choices->prefetch;
     options.mirror = choices->mirror;
     options.kv = choices->kv;
+    options.no_verify = choices->no_verify;
     options.io = choices->io;
     options.policy = choices->policy;
     options.cpu = choices->cpu;
@@ -124,19 +126,20 @@ const char *fm_kv_text(int kv) { return kv == FM_KV_F32 ? "f32" : kv == FM_KV_Q8
 
 /* ---- Ctrl-C ---- */
 
-static fm_engine *volatile signalled_engine; /* a signal handler has no other way to find it */
+static fm_engine *volatile signalled_engines[2]; /* a signal handler has no other way to find them */
 static volatile sig_atomic_t signalled;
 
 static void on_signal(int signal_number) {
-    fm_engine *engine = signalled_engine;
-
     (void)signal_number;
     signalled = 1;
-    if (engine) fm_engine_cancel(engine, true);
+    for (int i = 0; i < 2; i++) {
+        fm_engine *engine = signalled_engines[i];
+        if (engine) fm_engine_cancel(engine, true);
+    }
 }
 
 bool fm_cancelled(void) { return signalled != 0; }
-bool fm_stop_loading(void) { return signalled && !signalled_engine; }
+bool fm_stop_loading(void) { return signalled && !signalled_engines[0]; }
 
 void fm_catch_signals(void) {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
@@ -151,13 +154,14 @@ int fm_open_engine(fm_engine **out, const char *model, const fm_engine_options *
     fm_catch_signals();
     rc = fm_engine_open(out, model, options, err);
     if (rc < 0) return rc;
-    signalled_engine = *out;
+    signalled_engines[signalled_engines[0] != NULL] = *out;
     if (signalled) fm_engine_cancel(*out, true); /* it came before there was an engine to tell */
     return 0;
 }
 
 void fm_close_engine(fm_engine **engine) {
-    signalled_engine = NULL;
+    for (int i = 0; i < 2; i++)
+        if (signalled_engines[i] == *engine) signalled_engines[i] = NULL;
     fm_engine_close(engine);
 }
 

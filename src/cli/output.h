@@ -12,6 +12,8 @@
 struct progress {
     bool terminal, shown;
     double last_seconds;
+    double begin_seconds; /* of work with a bar; 0: not begun */
+    uint64_t begin;       /* what was done then */
 };
 
 void fm_progress_open(struct progress *progress);

@@ -102,6 +102,7 @@ static int open_parts(fm_engine *e, const char *directory, fm_error *err) {
     fm_engine_options *o = &e->options;
     int rc;
     if ((rc = fm_model_open(&e->model, directory, o->config_from, fm_families, err)) < 0) return rc;
+    if (o->no_verify && e->model->pack) memset(e->model->pack->verified, 1, (size_t)e->model->pack->n_layers * (size_t)e->model->description.n_experts);
     if (o->mirror && (rc = fm_model_mirror(e->model, o->mirror, err)) < 0) return rc;
     if ((rc = fm_info_tokenizer(&e->tokenizer, directory, o->config_from, err)) < 0) return rc;
     if ((rc = fm_info_fill(&e->info, e->model, e->tokenizer, o->config_from, err)) < 0) return rc;

@@ -17,6 +17,16 @@ static const char *const matrix_names[3] = {"gate", "up", "down"};
 
 uint64_t fm_pack_hash(const void *data, size_t bytes) { return XXH3_64bits(data, bytes); }
 
+fm_pack_hasher *fm_pack_hasher_open(void) {
+    XXH3_state_t *state = XXH3_createState();
+    if (state) XXH3_64bits_reset(state);
+    return (fm_pack_hasher *)state;
+}
+
+void fm_pack_hasher_feed(fm_pack_hasher *hasher, const void *data, size_t bytes) { XXH3_64bits_update((XXH3_state_t *)hasher, data, bytes); }
+uint64_t fm_pack_hasher_value(const fm_pack_hasher *hasher) { return XXH3_64bits_digest((const XXH3_state_t *)hasher); }
+void fm_pack_hasher_close(fm_pack_hasher *hasher) { XXH3_freeState((XXH3_state_t *)hasher); }
+
 size_t fm_pack_matrix_bytes(const fm_matrix_type *type) {
     if (type->format != FM_FORMAT_R16) return fm_matrix_bytes(type);
     return (size_t)fm_matrix_n_strips(type) * 16 * (size_t)(type->cols / type->group) * ((size_t)(type->group * type->bits) / 8 + 4);

@@ -16,6 +16,8 @@
 #ifndef FM_FORMATS_PACK_H
 #define FM_FORMATS_PACK_H
 
+#include <jansson.h>
+
 #include "formats/quant.h"
 
 #define FM_PACK_VERSION 1
@@ -41,6 +43,12 @@ size_t fm_pack_matrix_bytes(const fm_matrix_type *type);
 uint64_t fm_pack_expert_bytes(const fm_matrix_type types[3], uint64_t offsets[3]);
 /* XXH3 of 64 bits. */
 uint64_t fm_pack_hash(const void *data, size_t bytes);
+/* The same of what comes in pieces. NULL: no memory. */
+typedef struct fm_pack_hasher fm_pack_hasher;
+fm_pack_hasher *fm_pack_hasher_open(void);
+void fm_pack_hasher_feed(fm_pack_hasher *hasher, const void *data, size_t bytes);
+uint64_t fm_pack_hasher_value(const fm_pack_hasher *hasher);
+void fm_pack_hasher_close(fm_pack_hasher *hasher);
 
 /* ---- reading: pack.c ---- */
 
@@ -65,6 +73,13 @@ typedef struct fm_pack_tensor { /* of the dense part */
 
 /* FM_EIO: DIR is there already, or cannot be made. n_layers and n_experts are the model's. */
 int fm_packer_open(fm_packer **packer, const char *directory, int n_layers, int n_experts, fm_error *err);
+/* The same of a DIR.part that may have been begun before: state (NULL: nothing is said of it) is what fm_packer_state gave last. What the state names is there already;
+ * everything else in DIR.part is removed. Closing without finish leaves DIR.part. FM_EIO also if another program has it open. */
+int fm_packer_open_again(fm_packer **packer, const char *directory, int n_layers, int n_experts, const json_t *state, fm_error *err);
+/* What is written and on the disk, to be gone on with: {"dense_bytes": N, "tensors": {NAME: HASH}, "layers": […]}; NULL without memory. */
+json_t *fm_packer_state(const fm_packer *packer);
+bool fm_packer_has_dense(const fm_packer *packer);
+bool fm_packer_has_layer(const fm_packer *packer, int layer);
 /* Without finish before: removes what was written. */
 void fm_packer_close(fm_packer **packer);
 /* A file beside the model: of bytes, or copied from path. */

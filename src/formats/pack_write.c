@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -28,14 +29,15 @@ typedef struct dense_tensor {
 struct fm_packer {
     char directory[PATH_BYTES - 8], part[PATH_BYTES];
     int n_layers, n_experts;
-    bool made; /* part is there, and ours */
+    bool made; /* part is there, and is removed unless it is finished */
+    int lock;  /* of part, when it stays; -1: none */
     json_t *hashes, *layers;
 
     /* dense.safetensors: tensor `tensor` is being written, `left` bytes of it are to come. */
     fm_writer dense;
     dense_tensor *tensors;
     int n_tensors, tensor;
-    uint64_t left, at; /* at: offset of the stage in the file */
+    uint64_t left, at, dense_bytes; /* at: offset of the stage in the file; dense_bytes: of all of it */
     fm_region stage;
     size_t staged;
     XXH3_state_t *state;
@@ -53,10 +55,91 @@ static int inside(const fm_packer *p, char out[PATH_BYTES], const char *name, fm
 
 /* ---- the directory ---- */
 
-int fm_packer_open(fm_packer **out, const char *directory, int n_layers, int n_experts, fm_error *err) {
-    char path[PATH_BYTES];
-    size_t n = strlen(directory);
+/* Removes a directory's files for which keep (NULL: none) is false; and the directory, its folders too if they are empty, when it keeps none. */
+static void remove_directory(const fm_packer *p, const char *path, bool (*keep)(const fm_packer *p, const char *path, const char *name)) {
+    char name[PATH_BYTES + 256];
+    DIR *directory = opendir(path);
+    for (struct dirent *e; directory && (e = readdir(directory));) {
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+        snprintf(name, sizeof name, "%s/%s", path, e->d_name);
+        if (!keep || !keep(p, name, e->d_name)) (void)remove(name);
+    }
+    if (directory) closedir(directory);
+    if (!keep) (void)rmdir(path);
+}
+
+static bool has_bytes(const char *path, uint64_t bytes) {
     struct stat st;
+    return lstat(path, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == bytes;
+}
+
+static uint64_t layer_bytes(const fm_packer *p, uint64_t expert_bytes) { return (uint64_t)p->n_experts * (expert_bytes + 8) + 8; }
+
+static void layer_name(char name[64], int layer) { snprintf(name, 64, "experts/layer_%02d.bin", layer); }
+
+/* Whether an entry of the state, a layer's, is of a file that is there. */
+static bool is_written(const fm_packer *p, int layer, const json_t *entry) {
+    char path[PATH_BYTES], name[64];
+    uint64_t bytes;
+    const char *file = json_string_value(json_object_get(entry, "file"));
+    layer_name(name, layer);
+    if (!file || strcmp(file, name) || !fm_json_whole(json_object_get(entry, "expert_bytes"), (uint64_t)1 << 40, &bytes)) return false;
+    return inside(p, path, file, NULL) == 0 && has_bytes(path, layer_bytes(p, bytes));
+}
+
+static void take_state(fm_packer *p, const json_t *state) {
+    char path[PATH_BYTES];
+    json_t *tensors = json_object_get(state, "tensors");
+    if (json_is_object(tensors) && fm_json_whole(json_object_get(state, "dense_bytes"), INT64_MAX, &p->dense_bytes) &&
+        inside(p, path, "dense.safetensors", NULL) == 0 && has_bytes(path, p->dense_bytes) && json_object_update(p->hashes, tensors) == 0) {
+        p->dense_state = DENSE_WRITTEN;
+    }
+    for (int i = 0; i < p->n_layers; i++) {
+        json_t *entry = json_array_get(json_object_get(state, "layers"), (size_t)i);
+        if (is_written(p, i, entry)) json_array_set(p->layers, (size_t)i, entry);
+    }
+}
+
+static bool keep_dense(const fm_packer *p, const char *path, const char *name) {
+    (void)path;
+    return !strcmp(name, "experts") || (p->dense_state == DENSE_WRITTEN && !strcmp(name, "dense.safetensors"));
+}
+
+static bool keep_layer(const fm_packer *p, const char *path, const char *name) {
+    (void)path;
+    char own[64];
+    for (int i = 0; i < p->n_layers; i++) {
+        layer_name(own, i);
+        if (!strcmp(own + strlen("experts/"), name)) return fm_packer_has_layer(p, i);
+    }
+    return false;
+}
+
+/* Makes DIR.part and what is in it, or finds it there. */
+static int make_part(fm_packer *p, bool again, const json_t *state, fm_error *err) {
+    char experts[PATH_BYTES];
+    struct stat st;
+    int rc = inside(p, experts, "experts", err);
+    if (rc < 0) return rc;
+    if (lstat(p->directory, &st) == 0) return fm_fail(err, FM_EIO, "%s: it is there already", p->directory);
+    if (mkdir(p->part, 0777)) {
+        if (errno != EEXIST) return fm_fail_errno(err, FM_EIO, errno, "%s: it cannot be made", p->part);
+        if (!again) return fm_fail(err, FM_EIO, "%s: it is there already, left by a program that was stopped or still writes; remove it first", p->part);
+    }
+    p->made = !again;
+    if (mkdir(experts, 0777) && !(again && errno == EEXIST)) return fm_fail_errno(err, FM_EIO, errno, "%s: it cannot be made", experts);
+    if (!again) return 0;
+    p->lock = open(p->part, O_RDONLY | O_CLOEXEC);
+    if (p->lock < 0) return fm_fail_errno(err, FM_EIO, errno, "%s", p->part);
+    if (flock(p->lock, LOCK_EX | LOCK_NB)) return fm_fail(err, FM_EIO, "%s: another program is writing it", p->part);
+    take_state(p, state);
+    remove_directory(p, p->part, keep_dense);
+    remove_directory(p, experts, keep_layer);
+    return 0;
+}
+
+static int open_packer(fm_packer **out, const char *directory, int n_layers, int n_experts, const json_t *const *state, fm_error *err) {
+    size_t n = strlen(directory);
     *out = NULL;
     while (n > 1 && directory[n - 1] == '/') n--;
     if (n == 0) return fm_fail(err, FM_EINVAL, "the directory to write has no name");
@@ -64,7 +147,7 @@ int fm_packer_open(fm_packer **out, const char *directory, int n_layers, int n_e
     if (!p) return fm_fail(err, FM_ENOMEM, "%s: no memory to write it", directory);
     p->n_layers = n_layers;
     p->n_experts = n_experts;
-    p->layer = -1;
+    p->layer = p->lock = -1;
     int rc = 0;
     if (n >= sizeof p->directory) {
         rc = fm_fail(err, FM_EINVAL, "%s: the path is too long", directory);
@@ -72,19 +155,6 @@ int fm_packer_open(fm_packer **out, const char *directory, int n_layers, int n_e
     }
     memcpy(p->directory, directory, n);
     snprintf(p->part, sizeof p->part, "%s.part", p->directory);
-    if (lstat(p->directory, &st) == 0) {
-        rc = fm_fail(err, FM_EIO, "%s: it is there already", p->directory);
-    } else if (mkdir(p->part, 0777)) {
-        rc = errno == EEXIST ? fm_fail(err, FM_EIO, "%s: it is there already, left by a program that was stopped or still writes; remove it first", p->part)
-                             : fm_fail_errno(err, FM_EIO, errno, "%s: it cannot be made", p->part);
-    }
-    if (rc < 0) goto fail;
-    p->made = true;
-    if ((rc = inside(p, path, "experts", err)) < 0) goto fail;
-    if (mkdir(path, 0777)) {
-        rc = fm_fail_errno(err, FM_EIO, errno, "%s: it cannot be made", path);
-        goto fail;
-    }
     p->hashes = json_object();
     p->layers = json_array();
     p->expert_hashes = calloc((size_t)n_experts + 1, sizeof *p->expert_hashes);
@@ -95,6 +165,7 @@ int fm_packer_open(fm_packer **out, const char *directory, int n_layers, int n_e
         rc = fm_fail(err, FM_ENOMEM, "%s: no memory to write %d layers of %d experts", directory, n_layers, n_experts);
         goto fail;
     }
+    if ((rc = make_part(p, state != NULL, state ? *state : NULL, err)) < 0) goto fail;
     *out = p;
     return 0;
 fail:
@@ -102,17 +173,22 @@ fail:
     return rc;
 }
 
-/* Removes a directory and the files in it; folders in it must be empty. */
-static void remove_directory(const char *path) {
-    char name[PATH_BYTES + 256];
-    DIR *directory = opendir(path);
-    for (struct dirent *e; directory && (e = readdir(directory));) {
-        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
-        snprintf(name, sizeof name, "%s/%s", path, e->d_name);
-        (void)remove(name);
-    }
-    if (directory) closedir(directory);
-    (void)rmdir(path);
+int fm_packer_open(fm_packer **out, const char *directory, int n_layers, int n_experts, fm_error *err) {
+    return open_packer(out, directory, n_layers, n_experts, NULL, err);
+}
+
+int fm_packer_open_again(fm_packer **out, const char *directory, int n_layers, int n_experts, const json_t *state, fm_error *err) {
+    return open_packer(out, directory, n_layers, n_experts, &state, err);
+}
+
+bool fm_packer_has_dense(const fm_packer *p) { return p->dense_state == DENSE_WRITTEN; }
+bool fm_packer_has_layer(const fm_packer *p, int layer) { return p->layer != layer && json_is_object(json_array_get(p->layers, (size_t)layer)); }
+
+json_t *fm_packer_state(const fm_packer *p) {
+    json_t *layers = json_copy(p->layers);
+    if (layers && p->layer >= 0) json_array_set_new(layers, (size_t)p->layer, json_null());
+    if (p->dense_state != DENSE_WRITTEN) return json_pack("{s:n, s:o}", "tensors", "layers", layers);
+    return json_pack("{s:I, s:O, s:o}", "dense_bytes", (json_int_t)p->dense_bytes, "tensors", p->hashes, "layers", layers);
 }
 
 static void free_tensors(fm_packer *p) {
@@ -129,9 +205,10 @@ void fm_packer_close(fm_packer **packer) {
     fm_writer_close(&p->dense);
     fm_writer_close(&p->file);
     if (p->made) {
-        if (inside(p, experts, "experts", NULL) == 0) remove_directory(experts);
-        remove_directory(p->part);
+        if (inside(p, experts, "experts", NULL) == 0) remove_directory(p, experts, NULL);
+        remove_directory(p, p->part, NULL);
     }
+    if (p->lock >= 0) close(p->lock);
     free_tensors(p);
     fm_region_close(&p->stage);
     if (p->state) XXH3_freeState(p->state);
@@ -248,7 +325,8 @@ int fm_packer_dense(fm_packer *p, const fm_pack_tensor *tensors, int n, fm_error
     if (rc < 0 || (rc = list_tensors(p, path, tensors, n, &header, err)) < 0) goto done;
     for (int i = 0; i < n; i++) bytes += p->tensors[i].bytes;
     if ((rc = fm_region_open(&p->stage, STAGE_BYTES, "writing the dense part", err)) < 0) goto done;
-    if ((rc = fm_writer_open(&p->dense, path, 8 + strlen(header) + bytes, err)) < 0) goto done;
+    p->dense_bytes = 8 + strlen(header) + bytes;
+    if ((rc = fm_writer_open(&p->dense, path, p->dense_bytes, err)) < 0) goto done;
     p->dense_state = DENSE_OPEN;
     for (int i = 0; i < 8; i++) length[i] = (uint8_t)((uint64_t)strlen(header) >> (8 * i));
     if ((rc = stage(p, length, sizeof length, err)) < 0 || (rc = stage(p, (const uint8_t *)header, strlen(header), err)) < 0) goto done;
@@ -291,8 +369,6 @@ int fm_packer_dense_end(fm_packer *p, fm_error *err) {
 
 /* ---- experts ---- */
 
-static void layer_name(char name[64], int layer) { snprintf(name, 64, "experts/layer_%02d.bin", layer); }
-
 static json_t *matrix_json(const fm_matrix_type *t) {
     static const char *const formats[] = {[FM_FORMAT_F32] = "F32", [FM_FORMAT_F16] = "F16", [FM_FORMAT_BF16] = "BF16"};
     if (t->format != FM_FORMAT_R16) return json_pack("{s:i, s:i, s:s}", "rows", t->rows, "cols", t->cols, "format", formats[t->format]);
@@ -319,7 +395,7 @@ int fm_packer_layer(fm_packer *p, int layer, const fm_matrix_type types[3], fm_e
                              matrix_json(&types[1]), "down", matrix_json(&types[2]));
     if (!json) return fm_fail(err, FM_ENOMEM, "%s: no memory to describe it", path);
     json_array_set_new(p->layers, (size_t)layer, json);
-    if ((rc = fm_writer_open(&p->file, path, (uint64_t)p->n_experts * (bytes + 8) + 8, err)) < 0) return rc;
+    if ((rc = fm_writer_open(&p->file, path, layer_bytes(p, bytes), err)) < 0) return rc;
     p->layer = layer;
     p->expert_bytes = bytes;
     for (int i = 0; i < p->n_experts; i++) atomic_store(&p->written[i], 0);

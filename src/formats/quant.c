@@ -3,7 +3,6 @@
 
 #include <assert.h>
 #include <inttypes.h>
-#include <math.h>
 #include <string.h>
 
 static bool is_one_of(int x, const int *list) {
@@ -133,11 +132,12 @@ static void clear_rows(uint8_t *block, int n_words, int n_rows) {
     memset(block + n_words * 64 + 32 + n_rows * 2, 0, (size_t)(16 - n_rows) * 2);
 }
 
-void fm_r16_fill(void *dest, const fm_matrix_type *type, const fm_affine_rows *rows, int first, int last) {
+/* Strips of blocks whose values are `width` bits wide: of the kernels' width, or of the native one, `bits`. */
+static void fill(void *dest, const fm_matrix_type *type, int width, const fm_affine_rows *rows, int first, int last) {
     size_t row_bytes = (size_t)type->cols * (size_t)type->bits / 8, groups = (size_t)(type->cols / type->group),
            group_bytes = (size_t)(type->group * type->bits / 8);
-    size_t strip_bytes = fm_matrix_strip_bytes(type), step = block_bytes(type);
-    int n_words = type->group * type->width / 32;
+    int n_words = type->group * width / 32;
+    size_t step = (size_t)n_words * 64 + 64, strip_bytes = groups * step;
     assert(type->format == FM_FORMAT_R16 && first >= 0 && last <= fm_matrix_n_strips(type));
     for (int i = first; i < last; i++) {
         strip s;
@@ -151,13 +151,20 @@ void fm_r16_fill(void *dest, const fm_matrix_type *type, const fm_affine_rows *r
         }
         uint8_t *block = (uint8_t *)dest + (size_t)i * strip_bytes;
         for (size_t g = 0; g < groups; g++, block += step) {
-            group_words(block, &s, g * group_bytes, n_words, type->bits);
+            if (width == type->bits)
+                transpose_words(block, &s, g * group_bytes, n_words);
+            else
+                group_words(block, &s, g * group_bytes, n_words, type->bits);
             gather_halves(block + n_words * 64, s.scales, g * 2);
             gather_halves(block + n_words * 64 + 32, s.biases, g * 2);
             if (n_rows < 16) clear_rows(block, n_words, n_rows);
         }
     }
 }
+
+void fm_r16_fill(void *dest, const fm_matrix_type *type, const fm_affine_rows *rows, int first, int last) { fill(dest, type, type->width, rows, first, last); }
+
+void fm_r16_pack(void *dest, const fm_matrix_type *type, const fm_affine_rows *rows, int first, int last) { fill(dest, type, type->bits, rows, first, last); }
 
 void fm_r16_widen(void *dest, const fm_matrix_type *type, const void *packed, int first, int last) {
     size_t groups = (size_t)(type->cols / type->group), words = (size_t)(type->group * type->bits / 32), from_bytes = words * 64 + 64;
@@ -187,18 +194,27 @@ static float half_at(const uint8_t *p, fm_dtype dtype) {
     return dtype == FM_BF16 ? fm_from_bf16(h) : fm_from_f16(h);
 }
 
-static void r16_row(const fm_matrix *matrix, int row, float *out) {
+/* A value of at most 8 bits times a scale of at most 11 is exact, so that rounding after the sum alone makes it an fma. */
+static inline void r16_row_of(const fm_matrix *matrix, int row, int width, float *out) {
     const fm_matrix_type *t = &matrix->type;
-    int n_words = t->group * t->width / 32, per_word = 32 / t->width, lane = row % 16;
-    uint32_t mask = (1u << t->width) - 1;
+    int n_words = t->group * width / 32, per_word = 32 / width, lane = row % 16;
+    uint32_t mask = (1u << width) - 1;
     const uint8_t *block = (const uint8_t *)matrix->data + (size_t)(row / 16) * fm_matrix_strip_bytes(t);
     for (int g = 0; g < t->cols / t->group; g++, block += block_bytes(t)) {
         float scale = half_at(block + n_words * 64 + lane * 2, t->scale_dtype), bias = half_at(block + n_words * 64 + 32 + lane * 2, t->scale_dtype);
-        for (int w = 0; w < n_words; w++) {
+        for (int w = 0; w < n_words; w++, out += per_word) {
             uint32_t word;
             memcpy(&word, block + w * 64 + lane * 4, sizeof word);
-            for (int i = 0; i < per_word; i++) *out++ = fmaf((float)(word >> (i * t->width) & mask), scale, bias);
+            for (int i = 0; i < per_word; i++) out[i] = (float)(int32_t)(word >> (i * width) & mask) * scale + bias;
         }
+    }
+}
+
+static void r16_row(const fm_matrix *matrix, int row, float *out) {
+    switch (matrix->type.width) { /* each with width a constant */
+    case 2: r16_row_of(matrix, row, 2, out); break;
+    case 4: r16_row_of(matrix, row, 4, out); break;
+    default: r16_row_of(matrix, row, 8, out);
     }
 }
 

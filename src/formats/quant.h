@@ -60,7 +60,10 @@ typedef struct fm_affine_rows {
 /* Permutes the strips [first, last) from rows to r16 at dest (the matrix's first byte). Rows past the end become 0. */
 void fm_r16_fill(void *dest, const fm_matrix_type *type, const fm_affine_rows *rows, int first, int last);
 
-/* The same from r16 of the native width (`bits` instead of `width`), as packed models keep it: strips of `rows` blocks [group * bits / 32][16] words, scales,
+/* The same to r16 of the native width, as packed models keep it. */
+void fm_r16_pack(void *dest, const fm_matrix_type *type, const fm_affine_rows *rows, int first, int last);
+
+/* fm_r16_fill from r16 of the native width (`bits` instead of `width`), as packed models keep it: strips of `rows` blocks [group * bits / 32][16] words, scales,
  * biases. packed is the matrix's first byte. */
 void fm_r16_widen(void *dest, const fm_matrix_type *type, const void *packed, int first, int last);
 

@@ -214,8 +214,8 @@ static fm_dtype part_dtype(const fm_matrix_type *type, int part) {
     return type->format == FM_FORMAT_F32 ? FM_F32 : type->format == FM_FORMAT_F16 ? FM_F16 : FM_BF16;
 }
 
-/* value, number `at` of part 0..2 (weight, scales, biases) of a matrix, is not finite. */
-static int nonfinite(const fm_model *model, int key, const fm_expert_matrix *m, int part, uint64_t at, const void *value, fm_error *err) {
+int fm_expert_nonfinite(const fm_model *model, int key, int which, int part, uint64_t at, const void *value, fm_error *err) {
+    const fm_expert_matrix *m = &model->experts[key / model->description.n_experts].matrix[which];
     const fm_extent *x = &model->extents[(size_t)key * (size_t)model->n_extents + (size_t)m->extent[part]];
     const fm_tensor *t = tensor_at(model, x);
     fm_dtype dtype = part_dtype(&m->type, part);
@@ -255,7 +255,7 @@ static int fill_strips(const fm_model *model, const fm_arrival *a, int which, in
             int64_t bad = fm_find_nonfinite(from[i] + begin * 2, m->type.scale_dtype, n);
             if (bad >= 0) {
                 const uint8_t *value = from[i] + (begin + (uint64_t)bad) * 2;
-                return nonfinite(model, a->key, m, i, begin + (uint64_t)bad, value, err);
+                return fm_expert_nonfinite(model, a->key, which, i, begin + (uint64_t)bad, value, err);
             }
         }
         fm_r16_fill(a->slot + m->slot_offset, &m->type, &(fm_affine_rows){from[0], from[1], from[2], NULL}, first, last);
@@ -266,7 +266,7 @@ static int fill_strips(const fm_model *model, const fm_arrival *a, int which, in
     int64_t bad = fm_find_nonfinite(from[0] + begin, dtype, bytes / size);
     if (bad >= 0) {
         const uint8_t *value = from[0] + begin + (size_t)bad * size;
-        return nonfinite(model, a->key, m, 0, begin / size + (uint64_t)bad, value, err);
+        return fm_expert_nonfinite(model, a->key, which, 0, begin / size + (uint64_t)bad, value, err);
     }
     memcpy(a->slot + m->slot_offset + begin, from[0] + begin, bytes);
     return 0;
@@ -288,26 +288,29 @@ static void fill_failed(fill_work *w, int i, int code, const fm_error *err) {
     if (w->err) *w->err = *err;
 }
 
+int fm_expert_verify(const fm_model *model, int key, const uint8_t *data, fm_error *err) {
+    int n = model->description.n_experts, layer = key / n, expert = key % n;
+    const fm_pack_layer *l = &model->pack->layers[layer];
+    uint64_t hash = fm_pack_hash(data, l->bytes);
+    if (hash == l->hashes[expert]) return 0;
+    return fm_fail(err, FM_EFORMAT, "%s: layer %d, expert %d, %llu bytes at %llu: the hash is %016llx and should be %016llx",
+                   model->tensors.files[l->file].path, layer, expert, (unsigned long long)l->bytes, (unsigned long long)expert * l->bytes,
+                   (unsigned long long)hash, (unsigned long long)l->hashes[expert]);
+}
+
 /* Checks one packed expert's hash, the first time it is read. Values that are not finite are refused when a model is packed. */
 static void verify_task(void *arg, int task, int thread) {
     (void)thread;
     fill_work *w = arg;
-    const fm_model *model = w->model;
     const fm_arrival *a = &w->arrivals[w->index[task]];
-    int n = model->description.n_experts, layer = a->key / n, expert = a->key % n;
-    const fm_pack_layer *l = &model->pack->layers[layer];
-    uint8_t *verified = &model->pack->verified[a->key];
-    if (__atomic_load_n(verified, __ATOMIC_RELAXED)) return;
-    uint64_t hash = fm_pack_hash(a->parts[0], l->bytes);
-    if (hash == l->hashes[expert]) {
-        __atomic_store_n(verified, 1, __ATOMIC_RELAXED);
-        return;
-    }
+    uint8_t *verified = &w->model->pack->verified[a->key];
     fm_error err;
-    int rc = fm_fail(&err, FM_EFORMAT, "%s: layer %d, expert %d, %llu bytes at %llu: the hash is %016llx and should be %016llx",
-                     model->tensors.files[l->file].path, layer, expert, (unsigned long long)l->bytes, (unsigned long long)expert * l->bytes,
-                     (unsigned long long)hash, (unsigned long long)l->hashes[expert]);
-    fill_failed(w, w->index[task], rc, &err);
+    if (__atomic_load_n(verified, __ATOMIC_RELAXED)) return;
+    int rc = fm_expert_verify(w->model, a->key, a->parts[0], &err);
+    if (rc == 0)
+        __atomic_store_n(verified, 1, __ATOMIC_RELAXED);
+    else
+        fill_failed(w, w->index[task], rc, &err);
 }
 
 static void fill_task(void *arg, int task, int thread) {

@@ -1,10 +1,8 @@
 /* model/load.c: the dense weights from disk to memory: pieces of a few MB, read past the page cache where that works and permuted by the thread that read
  * them, so that the disk and all CPUs are busy. */
-#include <errno.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "model/weights.h"
 
@@ -37,23 +35,6 @@ static size_t source_row_bytes(const fm_matrix_type *type, int part) {
 
 static int rows_of_strip(const fm_matrix_type *type) { return type->format == FM_FORMAT_R16 ? 16 : 1; }
 
-/* Reads [offset, offset + bytes) of file by way of bounce (page-aligned, two pages longer than bytes); *at points to the first byte there. */
-static int read_range(const fm_file *file, uint8_t *bounce, uint64_t offset, size_t bytes, const uint8_t **at, fm_error *err) {
-    *at = bounce;
-    if (file->direct_fd < 0 || file->alignment > PAGE) return fm_file_read(file, bounce, bytes, offset, err);
-    uint64_t begin = offset / PAGE * PAGE;
-    size_t head = (size_t)(offset - begin), want = align_up(head + bytes), got = 0;
-    while (got < head + bytes) {
-        ssize_t n = pread(file->direct_fd, bounce + got, want - got, (off_t)(begin + got));
-        if (n < 0 && errno == EINTR) continue;
-        /* After a short read the rest would be unaligned: let the page cache have it. */
-        if (n <= 0 || (n % PAGE && got + (size_t)n < head + bytes)) return fm_file_read(file, bounce, bytes, offset, err);
-        got += (size_t)n;
-    }
-    *at = bounce + head;
-    return 0;
-}
-
 static const fm_tensor *part_tensor(const fm_source *s, int part) { return part == 0 ? s->weight : part == 1 ? s->scales : s->biases; }
 
 /* Source rows of destination rows [first, last) of a part of s, one after the other, by way of buffer: *at is in its first half, or in the second if they had to be
@@ -63,12 +44,12 @@ static int read_rows(const loader *l, const fm_source *s, int part, const int ro
     const fm_file *file = &l->model->tensors.files[t->file];
     uint8_t *gathered = buffer + l->rows_bytes;
     size_t bytes = source_row_bytes(&s->type, part);
-    if (!s->row_map) return read_range(file, buffer, t->offset + (uint64_t)rows[0] * bytes, (size_t)(rows[1] - rows[0]) * bytes, at, err);
+    if (!s->row_map) return fm_file_read_direct(file, buffer, t->offset + (uint64_t)rows[0] * bytes, (size_t)(rows[1] - rows[0]) * bytes, at, err);
     for (int r = rows[0]; r < rows[1];) {
         int n = 1;
         while (r + n < rows[1] && s->row_map[r + n] == s->row_map[r] + n) n++;
         const uint8_t *run;
-        int rc = read_range(file, buffer, t->offset + (uint64_t)s->row_map[r] * bytes, (size_t)n * bytes, &run, err);
+        int rc = fm_file_read_direct(file, buffer, t->offset + (uint64_t)s->row_map[r] * bytes, (size_t)n * bytes, &run, err);
         if (rc < 0) return rc;
         memcpy(gathered + (size_t)(r - rows[0]) * bytes, run, (size_t)n * bytes);
         r += n;

@@ -89,6 +89,11 @@ typedef struct fm_arrival {
  * one that is not finite; FM_EFORMAT for an expert of a packed model whose hash is wrong (looked at once); *bad is then its arrival. */
 int fm_experts_fill(const fm_model *model, fm_pool *pool, const fm_arrival *arrivals, int n, int *bad, fm_error *err);
 
+/* FM_EFORMAT if the bytes of a packed expert do not have its hash. */
+int fm_expert_verify(const fm_model *model, int key, const uint8_t *data, fm_error *err);
+/* FM_ENAN: value, number `at` of part 0..2 (weight, scales, biases) of a matrix as it is on disk, is not finite. */
+int fm_expert_nonfinite(const fm_model *model, int key, int which, int part, uint64_t at, const void *value, fm_error *err);
+
 /* The matrix as it lies in a slot. */
 static inline fm_matrix fm_expert_matrix_in(const fm_expert_layout *layout, int which, const uint8_t *slot) {
     return (fm_matrix){layout->matrix[which].type, slot + layout->matrix[which].slot_offset};

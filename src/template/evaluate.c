@@ -199,14 +199,14 @@ static __attribute__((noinline)) fm_value compare(fm_run *run, fm_frame *frame, 
         switch (node->operators[i]) {
         case '=': holds = fm_equal(run, left, right); break;
         case FM_NOT_EQUAL: holds = !fm_equal(run, left, right); break;
-        case '<': holds = fm_compare(run, left, right, "<") == -1; break;
-        case '>': holds = fm_compare(run, left, right, ">") == 1; break;
+        case '<': holds = fm_order_of(run, left, right, "<") == -1; break;
+        case '>': holds = fm_order_of(run, left, right, ">") == 1; break;
         case FM_LESS_EQUAL:
-            order = fm_compare(run, left, right, "<=");
+            order = fm_order_of(run, left, right, "<=");
             holds = order == -1 || order == 0;
             break;
         case FM_GREATER_EQUAL:
-            order = fm_compare(run, left, right, ">=");
+            order = fm_order_of(run, left, right, ">=");
             holds = order == 1 || order == 0;
             break;
         case FM_IN: holds = fm_contains(run, right, left); break;

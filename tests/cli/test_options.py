@@ -5,7 +5,7 @@ import pytest
 
 from conftest import ROOT, flash_moe
 
-COMMANDS = ["run", "chat", "info", "plan", "perplexity", "dump", "synth", "bench", "trace", "replay"]
+COMMANDS = ["run", "chat", "info", "plan", "perplexity", "compare", "dump", "pack", "verify", "synth", "bench", "trace", "replay"]
 
 
 def usage_error(*arguments):

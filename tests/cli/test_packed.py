@@ -93,6 +93,14 @@ def test_a_flipped_bit_of_the_hashes(broken):
     refused(broken, "layer_03.bin", "table of hashes")
 
 
+def test_no_verify_reads_what_is_there(broken):
+    for expert in range(64):
+        flip(broken / "experts" / "layer_02.bin", expert * 28672 + 1000)
+    arguments = ["run", broken, "--raw", "-p", "Once upon a time", "-n", 4, "--temp", 0, "--context", 256, "--heat", "off"]
+    assert "layer 2, expert" in sentence(flash_moe(*arguments))
+    assert flash_moe(*arguments, "--no-verify").returncode == 0
+
+
 def test_a_cut_layer_file(broken):
     path = broken / "experts" / "layer_02.bin"
     size = path.stat().st_size

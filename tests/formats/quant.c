@@ -230,7 +230,34 @@ static void test_refused(void) {
     CHECK(fm_matrix_type_affine(&(fm_matrix_type){0}, "w", &(fm_affine_shape){16, 8, 1, FM_BF16, 7, 64}, NULL) == FM_EUNSUPPORTED, "without an error");
 }
 
+/* By way of the native width is the same as at once. */
+static void test_native_width(void) {
+    static const int all_bits[] = {2, 3, 4, 5, 6, 8}, groups[] = {32, 64, 128};
+    uint64_t seed = 77;
+    for (int i = 0; i < 18; i++) {
+        int bits = all_bits[i / 3], group = groups[i % 3], rows = 37, cols = 3 * group;
+        source s = source_make(rows, cols, bits, group, &seed);
+        fm_matrix_type type;
+        const fm_affine_shape shape = {(uint64_t)rows, (uint64_t)(cols * bits / 32), (uint64_t)(cols / group), FM_BF16, bits, group};
+        MUST(fm_matrix_type_affine(&type, "x", &shape, err));
+        size_t bytes = fm_matrix_bytes(&type);
+        uint8_t *at_once = aligned_alloc(64, bytes), *native = aligned_alloc(64, bytes), *widened = aligned_alloc(64, bytes);
+        const fm_affine_rows from = {s.weight, s.scales, s.biases, NULL};
+        memset(native, 0xaa, bytes);
+        fm_r16_fill(at_once, &type, &from, 0, fm_matrix_n_strips(&type));
+        fm_r16_pack(native, &type, &from, 0, 1); /* in two pieces */
+        fm_r16_pack(native, &type, &from, 1, fm_matrix_n_strips(&type));
+        fm_r16_widen(widened, &type, native, 0, fm_matrix_n_strips(&type));
+        CHECK(!memcmp(at_once, widened, bytes), "%d bits in groups of %d", bits, group);
+        free(at_once);
+        free(native);
+        free(widened);
+        source_close(&s);
+    }
+}
+
 int main(void) {
+    test_native_width();
     test_halves();
     test_plain_rows();
     test_literal();

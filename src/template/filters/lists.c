@@ -75,7 +75,7 @@ static fm_value extreme(fm_run *run, fm_value self, const fm_value *given, const
     size_t best = 0;
     for (size_t i = 1; i < items->n; i++) {
         fm_charge(run, 0);
-        if (fm_compare(run, keys->items[i], keys->items[best], operator) == (*operator== '<' ? -1 : 1)) best = i;
+        if (fm_order_of(run, keys->items[i], keys->items[best], operator) == (*operator== '<' ? -1 : 1)) best = i;
     }
     return items->items[best];
 }

@@ -18,9 +18,9 @@ static bool is_sequence(fm_value value) {
 
 static bool is_callable(fm_value value) { return value.type == FM_UNDEFINED || (value.type >= FM_METHOD && value.type <= FM_LOOP) || value.type == FM_JOINER; }
 
-/* `from` to `to`: what fm_compare may give. */
+/* `from` to `to`: what fm_order_of may give. */
 static bool compares(fm_run *run, fm_value a, fm_value b, const char *operator, int from, int to) {
-    int order = fm_compare(run, a, b, operator);
+    int order = fm_order_of(run, a, b, operator);
     return order >= from && order <= to;
 }
 

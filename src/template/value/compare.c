@@ -160,7 +160,7 @@ bool fm_equal(fm_run *run, fm_value a, fm_value b) {
     return equal;
 }
 
-int fm_compare(fm_run *run, fm_value a, fm_value b, const char *operator) {
+int fm_order_of(fm_run *run, fm_value a, fm_value b, const char *operator) {
     int c = 0;
     if (fm_is_number(a) && fm_is_number(b)) return compare_numbers(a, b);
     if (a.type == FM_UNDEFINED || b.type == FM_UNDEFINED) fm_refuse_use(run, a.type == FM_UNDEFINED ? a : b);
@@ -175,7 +175,7 @@ int fm_compare(fm_run *run, fm_value a, fm_value b, const char *operator) {
     for (size_t i = 0; i < a.list->n && i < b.list->n; i++) {
         fm_value x = a.list->items[i], y = b.list->items[i];
         if (fm_same(x, y) || fm_equal(run, x, y)) continue;
-        c = fm_compare(run, x, y, operator);
+        c = fm_order_of(run, x, y, operator);
         fm_leave(run);
         return c;
     }
@@ -355,7 +355,7 @@ void fm_sort(fm_run *run, fm_list *list, const fm_list *keys, bool reverse) {
             for (size_t i = from; i < to; i++) {
                 bool second = a == middle;
                 fm_charge(run, 0);
-                if (!second && b < to) second = reverse ? fm_compare(run, key[a], key[b], "<") == -1 : fm_compare(run, key[b], key[a], "<") == -1;
+                if (!second && b < to) second = reverse ? fm_order_of(run, key[a], key[b], "<") == -1 : fm_order_of(run, key[b], key[a], "<") == -1;
                 size_t take = second ? b++ : a++;
                 item2[i] = item[take];
                 key2[i] = key[take];

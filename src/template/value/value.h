@@ -239,8 +239,8 @@ fm_value fm_pair_of(fm_run *run, fm_value a, fm_value b); /* a tuple */
 /* ---- what Python does with values (compare.c, number.c) */
 bool fm_true(const fm_value *value);
 bool fm_equal(fm_run *run, fm_value a, fm_value b);
-bool fm_same(fm_value a, fm_value b);                                      /* `is` */
-int fm_compare(fm_run *run, fm_value a, fm_value b, const char *operator); /* -1, 0, 1; 2: not ordered (NaN). Refuses what has no order */
+bool fm_same(fm_value a, fm_value b);                                       /* `is` */
+int fm_order_of(fm_run *run, fm_value a, fm_value b, const char *operator); /* -1, 0, 1; 2: not ordered (NaN). Refuses what has no order */
 bool fm_contains(fm_run *run, fm_value container, fm_value item);
 bool fm_is_iterable(fm_value value);
 bool fm_is_number(fm_value value); /* bool too */

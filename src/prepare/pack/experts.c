@@ -1,0 +1,211 @@
+/* prepare/pack/experts.c: experts, a layer at a time: each thread reads one from where it lies, converts it and writes it, so that disk and CPUs are busy. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "prepare/pack/pack.h"
+
+void fm_target_types(const fm_target targets[3], fm_matrix_type types[3]) {
+    for (int i = 0; i < 3; i++) types[i] = targets[i].type;
+}
+
+static size_t page_up(size_t n) { return (n + FM_FILE_PAGE - 1) / FM_FILE_PAGE * FM_FILE_PAGE; }
+
+/* What one thread needs for experts: what is read (each extent may be read by itself), what is written, and 16 rows of it. */
+typedef struct area {
+    size_t read, made, scratch, rows;
+} area;
+
+static area largest_area(const fm_pack_job *job) {
+    const fm_model *model = job->model;
+    area a = {0};
+    for (int i = 0; i < model->description.n_layers; i++) {
+        const fm_expert_layout *l = &model->experts[i];
+        fm_matrix_type types[3];
+        if (!model->description.layers[i].moe) continue;
+        fm_target_types(job->choice.experts[i], types);
+        size_t made = (size_t)fm_pack_expert_bytes(types, NULL), read = page_up(l->disk_bytes) + (size_t)model->n_extents * 4 * FM_FILE_PAGE;
+        if (made > a.made) a.made = made;
+        if (read > a.read) a.read = read;
+        for (int w = 0; w < 3; w++) {
+            size_t scratch = fm_convert_scratch(&l->matrix[w].type), rows = 0;
+            for (int part = 0; part < 3; part++) rows += (FM_STRIP * fm_row_bytes(&types[w], part) + 63) / 64 * 64;
+            if (scratch > a.scratch) a.scratch = scratch;
+            if (rows > a.rows) a.rows = rows;
+        }
+    }
+    return a;
+}
+
+size_t fm_experts_thread_bytes(const fm_pack_job *job) {
+    area a = largest_area(job);
+    return page_up(a.read) + page_up(a.made) + page_up(a.scratch + a.rows);
+}
+
+typedef struct banks { /* one layer at work */
+    fm_pack_job *job;
+    int layer;
+    area area;
+    uint64_t offsets[3];
+    fm_deviation (*sums)[3]; /* [n_experts] */
+    _Atomic uint64_t moved;  /* bytes of this layer */
+} banks;
+
+/* Reads an expert's extents, those that lie one after the other at once. */
+static int read_expert(const banks *b, int expert, uint8_t *buffer, const uint8_t **parts, fm_error *err) {
+    fm_pack_job *job = b->job;
+    const fm_model *model = job->model;
+    int key = b->layer * model->description.n_experts + expert, n = model->n_extents;
+    const fm_extent *x = &model->extents[(size_t)key * (size_t)n];
+    for (int i = 0; i < n && x[i].bytes;) {
+        int end = i + 1;
+        size_t bytes = x[i].bytes;
+        const uint8_t *at;
+        while (end < n && x[end].bytes && x[end].file == x[i].file && x[end].offset == x[i].offset + bytes) bytes += x[end++].bytes;
+        int rc = fm_file_read_direct(&model->tensors.files[x[i].file], buffer, x[i].offset, bytes, &at, err);
+        if (rc < 0) return rc;
+        atomic_fetch_add_explicit(&job->read_bytes, bytes, memory_order_relaxed);
+        for (; i < end; i++) {
+            parts[i] = at;
+            at += x[i].bytes;
+        }
+        buffer += page_up(bytes) + 2 * FM_FILE_PAGE;
+    }
+    return model->pack ? fm_expert_verify(model, key, parts[0], err) : 0;
+}
+
+static int check_finite(const banks *b, int expert, int which, const fm_rows *rows, fm_error *err) {
+    const fm_matrix_type *t = rows->type;
+    int key = b->layer * b->job->model->description.n_experts + expert;
+    bool affine = t->format == FM_FORMAT_R16;
+    if (rows->packed) return 0; /* its hash is right, and what made it looked */
+    for (int part = affine; part < (affine ? 3 : 1); part++) {
+        fm_dtype dtype = affine ? t->scale_dtype : t->format == FM_FORMAT_F32 ? FM_F32 : t->format == FM_FORMAT_F16 ? FM_F16 : FM_BF16;
+        uint64_t n = (uint64_t)t->rows * fm_row_bytes(t, part) / fm_dtype_bytes(dtype);
+        int64_t bad = fm_find_nonfinite(rows->parts[part], dtype, n);
+        if (bad >= 0) return fm_expert_nonfinite(b->job->model, key, which, part, (uint64_t)bad, rows->parts[part] + (size_t)bad * fm_dtype_bytes(dtype), err);
+    }
+    return 0;
+}
+
+static void keep_matrix(const fm_rows *rows, uint8_t *out) {
+    const fm_matrix_type *t = rows->type;
+    if (rows->packed || t->format != FM_FORMAT_R16)
+        memcpy(out, rows->parts[0], fm_pack_matrix_bytes(t));
+    else
+        fm_r16_pack(out, t, &(fm_affine_rows){rows->parts[0], rows->parts[1], rows->parts[2], NULL}, 0, fm_matrix_n_strips(t));
+}
+
+/* Converts 16 rows at a time, by rows and then to r16. Returns the row whose scales are too large, or -1. */
+static int make_matrix(const banks *b, int which, const fm_rows *rows, uint8_t *out, uint8_t *scratch, fm_deviation *sum) {
+    const fm_target *to = &b->job->choice.experts[b->layer][which];
+    const float *importance = fm_choice_importance(&b->job->choice, b->job->model, b->layer, which == FM_DOWN ? FM_ROLE_EXPERT_DOWN : FM_ROLE_EXPERT_IN);
+    uint8_t *at[3] = {scratch + b->area.scratch};
+    for (int i = 1; i < 3; i++) at[i] = at[i - 1] + (FM_STRIP * fm_row_bytes(&to->type, i - 1) + 63) / 64 * 64;
+    for (int first = 0; first < to->type.rows; first += FM_STRIP) {
+        fm_matrix_type strip = to->type;
+        const int range[2] = {first, first + FM_STRIP < to->type.rows ? first + FM_STRIP : to->type.rows};
+        strip.rows = range[1] - range[0];
+        size_t bytes = fm_pack_matrix_bytes(&strip);
+        int bad = fm_convert(rows, to, importance, range, scratch, at, sum);
+        if (bad >= 0) return bad;
+        if (strip.format == FM_FORMAT_R16)
+            fm_r16_pack(out, &strip, &(fm_affine_rows){at[0], at[1], at[2], NULL}, 0, 1);
+        else
+            memcpy(out, at[0], bytes);
+        out += bytes;
+    }
+    return -1;
+}
+
+static int pack_expert(const banks *b, int expert, uint8_t *buffer, fm_error *err) {
+    fm_pack_job *job = b->job;
+    const fm_expert_layout *layout = &job->model->experts[b->layer];
+    const uint8_t *parts[FM_MAX_EXTENTS] = {0};
+    uint8_t *out = buffer + page_up(b->area.read), *scratch = out + page_up(b->area.made);
+    int rc = read_expert(b, expert, buffer, parts, err);
+    if (rc < 0) return rc;
+    for (int which = 0; which < 3; which++) {
+        const fm_expert_matrix *m = &layout->matrix[which];
+        const fm_target *to = &job->choice.experts[b->layer][which];
+        fm_rows rows = {.type = &m->type, .packed = job->model->pack};
+        size_t begin = (size_t)b->offsets[which], bytes = fm_pack_matrix_bytes(&to->type);
+        for (int i = 0; i < 3; i++) rows.parts[i] = m->extent[i] >= 0 ? parts[m->extent[i]] + m->skip[i] : NULL;
+        if ((rc = check_finite(b, expert, which, &rows, err)) < 0) return rc;
+        if (!to->made) {
+            keep_matrix(&rows, out + begin);
+        } else {
+            int bad = make_matrix(b, which, &rows, out + begin, scratch, &b->sums[expert][which]);
+            if (bad >= 0)
+                return fm_fail(err, FM_ENAN, "%s: layer %d, expert %d: row %d of a matrix has weights that are too large for its scales", job->model->path,
+                               b->layer, expert, bad);
+        }
+        size_t end = which < 2 ? (size_t)b->offsets[which + 1] : b->area.made;
+        memset(out + begin + bytes, 0, end - begin - bytes);
+    }
+    return fm_packer_expert(job->packer, expert, out, err);
+}
+
+static void expert_task(void *arg, int expert, int thread) {
+    banks *b = arg;
+    fm_pack_job *job = b->job;
+    if (atomic_load_explicit(&job->failed, memory_order_relaxed)) return;
+    int rc = pack_expert(b, expert, job->buffers.data + (size_t)thread * job->thread_bytes, &job->errors[thread]);
+    uint64_t moved = atomic_fetch_add(&b->moved, b->area.made) + b->area.made;
+    /* Thread 0 is the caller's, the only one that may call back. */
+    if (rc == 0 && thread == 0 && fm_pack_cancelled(job, "writing experts", job->done + moved, job->total))
+        rc = fm_fail(&job->errors[thread], FM_ECANCELLED, "packing was cancelled");
+    if (rc < 0) fm_pack_stop(job, thread, rc);
+}
+
+static void add_figures(const banks *b) {
+    static const char *const kinds[] = {"experts gate", "experts up", "experts down"}, *const names[] = {"gate", "up", "down"};
+    fm_pack_job *job = b->job;
+    for (int which = 0; which < 3; which++) {
+        const fm_target *to = &job->choice.experts[b->layer][which];
+        for (int e = 0; e < job->model->description.n_experts && to->made; e++) {
+            char name[96];
+            snprintf(name, sizeof name, "layer %d, expert %d, %s", b->layer, e, names[which]);
+            fm_figures_add(&job->figures, kinds[which], name, &job->model->experts[b->layer].matrix[which].type, &to->type, &b->sums[e][which]);
+        }
+    }
+}
+
+static int write_layer(banks *b, fm_error *err) {
+    fm_pack_job *job = b->job;
+    int n = job->model->description.n_experts;
+    fm_matrix_type types[3];
+    fm_target_types(job->choice.experts[b->layer], types);
+    uint64_t bytes = fm_pack_expert_bytes(types, b->offsets);
+    b->area = largest_area(job);
+    b->area.made = (size_t)bytes;
+    atomic_store(&b->moved, 0);
+    memset(b->sums, 0, (size_t)n * sizeof *b->sums);
+    int rc = fm_packer_layer(job->packer, b->layer, types, err);
+    if (rc < 0) return rc;
+    fm_pool_run(job->pool, n, expert_task, b);
+    if ((rc = fm_pack_first_error(job, err)) < 0 || (rc = fm_packer_layer_end(job->packer, err)) < 0) return rc;
+    add_figures(b);
+    job->done += (uint64_t)n * (bytes + 8) + 8;
+    job->written_bytes += (uint64_t)n * (bytes + 8) + 8;
+    return 0;
+}
+
+int fm_experts_write(fm_pack_job *job, fm_error *err) {
+    const fm_description *d = &job->model->description;
+    banks b = {.job = job, .sums = calloc((size_t)d->n_experts + 1, sizeof *b.sums)};
+    int rc = b.sums ? 0 : fm_fail(err, FM_ENOMEM, "no memory for %d experts", d->n_experts);
+    for (int layer = 0; layer < d->n_layers && rc == 0; layer++) {
+        if (!d->layers[layer].moe || fm_packer_has_layer(job->packer, layer)) continue;
+        b.layer = layer;
+        json_t *state = NULL;
+        if ((rc = write_layer(&b, err)) == 0 && (rc = fm_journal_check(&job->journal, job->model, err)) == 0) {
+            rc = (state = fm_packer_state(job->packer)) ? fm_journal_save(&job->journal, state, &job->figures, err)
+                                                        : fm_fail(err, FM_ENOMEM, "no memory for a journal");
+        }
+        json_decref(state);
+        if (rc == 0 && job->options.delete_consumed) rc = fm_consume_layer(job, layer, err);
+        if (rc == 0 && fm_pack_cancelled(job, "writing experts", job->done, job->total)) rc = fm_fail(err, FM_ECANCELLED, "packing was cancelled");
+    }
+    free(b.sums);
+    return rc;
+}

@@ -1,0 +1,32 @@
+/* prepare/pack/quantise.h: rows of numbers to MLX's affine quantisation, by MLX's own rule or by a search for less error, and what was lost by it. */
+#ifndef FM_PREPARE_PACK_QUANTISE_H
+#define FM_PREPARE_PACK_QUANTISE_H
+
+#include "formats/quant.h"
+
+/* What became of n weights: sums over them, of w as it was and v as it is read back. */
+typedef struct fm_deviation {
+    double n, error /* (w - v)^2 */, before /* w^2 */, after /* v^2 */, product /* w v */;
+} fm_deviation;
+
+void fm_deviation_add(fm_deviation *to, const fm_deviation *more);
+/* Adds w [n] and what became of it. */
+void fm_deviation_measure(fm_deviation *to, const float *w, const float *v, size_t n);
+
+typedef struct fm_quantiser {
+    fm_matrix_type type; /* R16: bits, group and scale_dtype are used, and cols */
+    bool search;
+    const float *importance; /* [cols] of each column's squared error in the search; NULL: all the same */
+} fm_quantiser;
+
+/* One row [cols] to type.cols * bits / 8 bytes of values, least significant first, and cols / group scales and biases. Without search it is the rule of MLX's quantize, to
+ * the bit: for each group the scale and the bias in float32, the values from these, and then both rounded to scale_dtype. With search, those of a few dozen scales and
+ * biases, as rounded, that have the least squared error; never more than the rule's. Adds to *sum. Returns the first group whose scale or bias is too large for
+ * scale_dtype, or -1. */
+int fm_quantise_row(const fm_quantiser *q, const float *row, uint8_t *values, uint16_t *scales, uint16_t *biases, fm_deviation *sum);
+
+/* Rounded to nearest even. */
+uint16_t fm_to_bf16(float x);
+uint16_t fm_to_f16(float x);
+
+#endif
