@@ -171,6 +171,14 @@ static void large(void) {
     }
 }
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#define SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
+#else
+#define SANITIZED 0
+#endif
+
 /* In a thread of the stack that template.h promises to be enough (sanitisers need more). */
 static void *deepest(void *unused) {
     (void)unused;
@@ -182,11 +190,7 @@ static void stack(void) {
     pthread_attr_t attributes;
     pthread_t thread;
     pthread_attr_init(&attributes);
-#if defined(__SANITIZE_ADDRESS__)
-    pthread_attr_setstacksize(&attributes, (size_t)64 << 20);
-#else
-    pthread_attr_setstacksize(&attributes, (size_t)2 << 20);
-#endif
+    pthread_attr_setstacksize(&attributes, (size_t)(SANITIZED ? 64 : 2) << 20);
     if (pthread_create(&thread, &attributes, deepest, NULL)) exit(1);
     pthread_join(thread, NULL);
     pthread_attr_destroy(&attributes);
