@@ -21,7 +21,7 @@ static int measure(fm_engine *engine, const char *text, size_t bytes, fm_error *
     fm_perplexity_result result;
     surprise most = {0, 0, 0};
     int32_t *ids;
-    int n = fm_engine_encode(engine, text, bytes, false, &ids, err), rc = n;
+    int n = fm_engine_encode(engine, text, bytes, true, &ids, err), rc = n;
     if (n < 0) return n;
     options.window = n < 256 ? n : 256;
     options.token = note;
