@@ -1,5 +1,6 @@
 #!/bin/sh
 # tools/wheel.sh build: the Python package as a wheel for manylinux, in build/wheels, with the libraries it needs inside (auditwheel).
+# tools/wheel.sh docs: docs/python.md from that wheel.
 # tools/wheel.sh test: the package's tests, in a virtual environment that has nothing but that wheel and pytest.
 set -eu
 tools=build/wheel-tools
@@ -27,10 +28,14 @@ build() {
     ls -l build/wheels/*.whl
 }
 
-run_tests() {
+fresh_environment() {
     rm -rf $fresh
     python3 -m venv $fresh
     $fresh/bin/pip install --quiet --disable-pip-version-check pytest build/wheels/*.whl
+}
+
+run_tests() {
+    fresh_environment
     cd tests/python # not where the sources of the package are
     PYTHONDONTWRITEBYTECODE=1 ../../$fresh/bin/python -m pytest -q -rfEs -p no:cacheprovider --no-header . "$@"
 }
@@ -38,6 +43,10 @@ run_tests() {
 what=$1
 shift
 case $what in
+docs)
+    fresh_environment
+    $fresh/bin/python tools/python_docs.py >docs/python.md
+    ;;
 build) build ;;
 test) build && run_tests "$@" ;;
 *) exit 2 ;;
