@@ -82,6 +82,13 @@ install: all ## into PREFIX (/usr/local), below DESTDIR
 	@$(NINJA) -C build
 	@meson install -C build --no-rebuild
 
+wheel: ## the Python package as a wheel for manylinux, in build/wheels
+	@tools/deps.sh test
+	@tools/wheel.sh build
+
+python-docs: wheel ## docs/python.md from the package's docstrings
+	@tools/wheel.sh docs
+
 clean: ## remove everything that was built
 	rm -rf build build-*
 
@@ -107,4 +114,4 @@ $(VENV): | deps-test build/build.ninja
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	@touch $@
 
-.PHONY: all demo test lint format asan tsan arm64 fuzz reference quality plots install clean help deps-build deps-test
+.PHONY: all demo test lint format asan tsan arm64 fuzz reference quality plots install wheel python-docs clean help deps-build deps-test
