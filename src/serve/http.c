@@ -217,8 +217,8 @@ static fm_exchange *open_request(fm_server *s, struct MHD_Connection *connection
     return x;
 }
 
-static enum MHD_Result on_request(void *user, struct MHD_Connection *connection, const char *url, const char *method, const char *version, const char *data,
-                                  size_t *n_data, void **context) {
+static enum MHD_Result fm_on_request(void *user, struct MHD_Connection *connection, const char *url, const char *method, const char *version, const char *data,
+                                     size_t *n_data, void **context) {
     fm_server *s = user;
     fm_exchange *x = *context;
     (void)version;
@@ -290,7 +290,7 @@ int fm_http_open(fm_server *s, fm_error *err) {
     int fd = listen_at(s->o.host, s->o.port, &s->port, err);
     if (fd < 0) return fd;
     unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC;
-    s->daemon = MHD_start_daemon(flags, 0, NULL, NULL, on_request, s, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->o.connections,
+    s->daemon = MHD_start_daemon(flags, 0, NULL, NULL, fm_on_request, s, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->o.connections,
                                  MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)s->o.idle_seconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)FM_MOST_HEADERS,
                                  MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_END);
     if (s->daemon) return 0;

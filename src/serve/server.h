@@ -1,5 +1,5 @@
-/* serve/server.h: the inside of the server, private to this folder: http.c (connections), guard.c (who may ask), exchange.c (requests and what is written), jobs.c (the queue),
- * scheduler.c (the engine's thread), work.c (one answer), routes.c, status.c, server.c.
+/* serve/server.h: the inside of the server, private to serve: http.c (connections), guard.c (who may ask), exchange.c (requests and what is written), routes.c,
+ * status.c, server.c; and in answers/: jobs.c (the queue), scheduler.c (the engine's thread), work.c (one answer).
  *
  * One lock covers everything that two threads see: exchanges, their output, the queue, the counters. It is never held while something is computed or written to a client. */
 #ifndef FM_SERVE_SERVER_H
