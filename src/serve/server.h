@@ -18,7 +18,6 @@ enum {
     FM_MOST_MESSAGES = 4096,    /* of one request */
     FM_MOST_HEADERS = 16 << 10, /* bytes */
     FM_MOST_PIECES = 64,        /* sessions */
-    FM_ALIVE_SECONDS = 3,       /* a stream is silent at most */
 };
 
 /* ---- exchange.c ---- */
