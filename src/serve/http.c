@@ -300,7 +300,7 @@ int fm_http_open(fm_server *s, fm_error *err) {
     s->daemon = MHD_start_daemon(flags, 0, NULL, NULL, fm_on_request, s, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->o.connections,
                                  MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)s->o.idle_seconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)FM_MOST_HEADERS,
                                  MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_UNESCAPE_CALLBACK,
-                                 unescape, NULL, MHD_OPTION_END);
+                                 unescape, NULL, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
     if (s->daemon) return 0;
     close(fd);
     if (err) *err = (fm_error){.code = FM_EIO, .message = "the HTTP server does not start"};
