@@ -282,16 +282,20 @@ def test_a_disk_error_during_a_request(start, tmp_path):
     subprocess.run([PROGRAM, "pack", str(EMBER), "-o", str(model)], check=True, capture_output=True)
     s = start("--temp", "0", "--parallel", 4, "--session-cache", "off", "--heat", "off", "--no-verify", model=model, memory=("--memory", "23M"), context=512)
     want = s.chat(NORWAY)["choices"]
+
+    def request(i):
+        return {"messages": user(f"Tell me a story of the number {i} and a {'fox owl cat dog'.split()[i % 4]}."), "max_tokens": 60, "temperature": 1, "seed": i}
+    alone = [s.chat(**request(i))["choices"] for i in range(24)]
     files = sorted((model / "experts").iterdir())
     whole = files[3].read_bytes()
     os.truncate(files[3], 4096)
     seen, lock = {}, threading.Lock()
 
     def ask(i):
-        status, _, data = s.request("POST", "/v1/chat/completions", {"messages": user(f"Tell me a story of the number {i} and a {'fox owl cat dog'.split()[i % 4]}."), "max_tokens": 60,
-                                                                   "temperature": 1, "seed": i})
+        status, _, data = s.request("POST", "/v1/chat/completions", request(i))
         with lock:
             seen.setdefault(status, []).append(json.loads(data))
+        assert status != 200 or json.loads(data)["choices"] == alone[i]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         list(pool.map(ask, range(24)))
     assert set(seen) <= {200, 500} and seen.get(500), "some needed what is not there"
