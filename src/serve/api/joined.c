@@ -46,6 +46,20 @@ int fm_denied_inside(const char *where, int rc, fm_refusal *why) {
 
 int fm_no_memory(fm_refusal *why) { return fm_deny(why, 500, NULL, "there is no memory for this request"); }
 
+int fm_forced_tool(const char *force, const json_t *tools, const char **out) {
+    const char *name = NULL;
+    size_t n = json_array_size(tools);
+    bool found = false;
+    *out = force;
+    if (!force) return 0;
+    for (size_t i = 0; i < n && !found; i++) {
+        name = fm_member_text(json_object_get(json_array_get(tools, i), "function"), "name");
+        found = !*force || !strcmp(name, force);
+    }
+    if (found && n == 1) *out = name;
+    return found ? 0 : -1;
+}
+
 const char *fm_member_text(const json_t *object, const char *member) { return json_string_value(json_object_get(object, member)); }
 
 bool fm_is_given(const json_t *value) { return value && !json_is_null(value); }

@@ -74,17 +74,13 @@ static int read_choice(const json_t *body, choice *out, fm_refusal *why) {
 }
 
 /* The tools that the model is shown, new; NULL: none. */
-static int choose_tools(const json_t *body, const choice *picks, json_t **tools, fm_refusal *why) {
-    if (fm_responses_read_tools(body, picks->allowed, tools, why) < 0) return -1;
-    bool found = !picks->force || !*picks->force;
-    for (size_t i = 0; i < json_array_size(*tools) && !found; i++)
-        found = !strcmp(fm_member_text(json_object_get(json_array_get(*tools, i), "function"), "name"), picks->force);
-    if (picks->force && (!found || !json_array_size(*tools)))
-        return fm_deny(why, 400, "tool_choice", "tool_choice: there is no such tool among the tools ('%.100s')", picks->force);
-    if (!picks->none && json_array_size(*tools)) return 0;
+static int choose_tools(fm_exchange *x, const choice *picks, json_t **tools, fm_refusal *why) {
+    if (fm_responses_read_tools(x->body, picks->allowed, tools, why) < 0) return -1;
+    int rc = fm_forced_tool(picks->force, *tools, &x->jobs[0].force_call);
+    if (rc >= 0 && !picks->none && json_array_size(*tools)) return 0;
     json_decref(*tools);
     *tools = NULL;
-    return 0;
+    return rc < 0 ? fm_deny(why, 400, "tool_choice", "tool_choice: there is no such tool among the tools ('%.100s')", picks->force) : 0;
 }
 
 /* ---- reasoning, text, include ---- */
@@ -170,7 +166,7 @@ static int make_request(fm_exchange *x, const choice *picks, json_t *kwargs, fm_
         if (rc >= 0) json_array_insert_new(messages, 0, json_pack("{s:s, s:O}", "role", "system", "content", instructions));
     }
     if (rc >= 0 && !json_array_size(messages)) rc = fm_deny(why, 400, "input", "input: it is empty");
-    if (rc < 0 || choose_tools(x->body, picks, &tools, why) < 0) {
+    if (rc < 0 || choose_tools(x, picks, &tools, why) < 0) {
         json_decref(messages);
         return -1;
     }
@@ -189,7 +185,6 @@ static int read_options(fm_exchange *x, choice *picks, fm_refusal *why) {
     if (fm_field_number(x->body, "top_p", 0, 1, &job->sampling.top_p, why) < 0 || fm_field_bool(x->body, "parallel_tool_calls", &parallel, why) < 0) return -1;
     if (fm_field_bool(x->body, "stream", &x->stream, why) < 0 || read_choice(x->body, picks, why) < 0) return -1;
     job->one_call = !parallel;
-    job->force_call = picks->force;
     return read_include(x, why);
 }
 

@@ -47,7 +47,6 @@ static json_t *response_of(const fm_exchange *x, const char *status) {
     json_object_set_new(r, "reasoning", json_pack("{s:s?, s:n}", "effort", state->effort, "summary"));
     json_object_set_new(r, "safety_identifier", given(x, "safety_identifier", json_null()));
     json_object_set_new(r, "service_tier", json_string("default"));
-    json_object_set_new(r, "store", json_boolean(state->conversation != NULL));
     json_object_set_new(r, "background", json_false());
     json_object_set_new(r, "temperature", given(x, "temperature", json_real((double)job->sampling.temperature)));
     json_object_set_new(r, "top_p", given(x, "top_p", json_real((double)job->sampling.top_p)));
@@ -106,13 +105,24 @@ static json_t *part_of(const fm_responses_state *state, const char *text, size_t
     return with(part, "logprobs", state->logprobs && n ? json_incref(state->logprobs) : json_array());
 }
 
+/* Probabilities as the stream has them: without bytes. */
+static json_t *without_bytes(const json_t *logprobs) {
+    json_t *list = json_deep_copy(logprobs);
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        json_t *each = json_array_get(list, i), *top = json_object_get(each, "top_logprobs");
+        json_object_del(each, "bytes");
+        for (size_t k = 0; k < json_array_size(top); k++) json_object_del(json_array_get(top, k), "bytes");
+    }
+    return list;
+}
+
 /* The text of the open part and the part have ended. */
 static void end_part(fm_exchange *x) {
     fm_responses_state *state = x->state;
     bool reasoning = !strcmp(type_of(state->open), "reasoning");
     json_t *part = part_of(state, state->text.n ? state->text.bytes : "", state->text.n),
            *done = with(place(state, true), "text", json_incref(json_object_get(part, "text")));
-    if (!reasoning) json_object_set(done, "logprobs", json_object_get(part, "logprobs"));
+    if (!reasoning) json_object_set_new(done, "logprobs", without_bytes(json_object_get(part, "logprobs")));
     send_event(x, reasoning ? "response.reasoning_text.done" : "response.output_text.done", done);
     send_event(x, "response.content_part.done", with(place(state, true), "part", json_incref(part)));
     json_object_set_new(state->open, "content", json_pack("[o]", part));
@@ -123,8 +133,7 @@ static void end_item(fm_exchange *x, const char *status) {
     if (!state->open) return;
     if (!strcmp(type_of(state->open), "function_call")) {
         json_t *arguments = fm_utf8_json(state->text.n ? state->text.bytes : "", state->text.n);
-        send_event(x, "response.function_call_arguments.done",
-                   with(with(place(state, false), "name", json_incref(json_object_get(state->open, "name"))), "arguments", json_incref(arguments)));
+        send_event(x, "response.function_call_arguments.done", with(place(state, false), "arguments", json_incref(arguments)));
         json_object_set_new(state->open, "arguments", arguments);
     } else {
         end_part(x);
@@ -186,7 +195,8 @@ static void add_text(fm_exchange *x, const fm_job *job, const char *type, const 
         json_t *logprobs = state->top_logprobs ? logprobs_of(x, job) : json_array();
         if (!state->logprobs) state->logprobs = json_array();
         json_array_extend(state->logprobs, logprobs);
-        json_object_set_new(delta, "logprobs", logprobs);
+        json_object_set_new(delta, "logprobs", without_bytes(logprobs));
+        json_decref(logprobs);
     }
     send_event(x, type, delta);
 }

@@ -99,14 +99,6 @@ typedef struct choice {
     const char *force; /* as in fm_job */
 } choice;
 
-static bool has_tool(const json_t *tools, const char *name) {
-    for (size_t i = 0; i < json_array_size(tools); i++) {
-        const char *its = fm_member_text(json_object_get(json_array_get(tools, i), "function"), "name");
-        if (its && !strcmp(its, name)) return true;
-    }
-    return false;
-}
-
 static int read_choice_inside(const json_t *value, const json_t *tools, choice *out, fm_refusal *why) {
     const char *type = NULL, *name = NULL;
     if (!json_is_object(value)) return fm_deny(why, 400, NULL, "it has to be an object");
@@ -117,10 +109,10 @@ static int read_choice_inside(const json_t *value, const json_t *tools, choice *
     if (!strcmp(type, "any")) out->force = "";
     if (!strcmp(type, "tool")) {
         if (!name) return fm_deny(why, 400, "name", "it has to be there");
-        if (!has_tool(tools, name)) return fm_deny(why, 400, "name", "there is no tool '%.100s' among the tools", name);
         out->force = name;
     }
-    return out->force && !json_array_size(tools) ? fm_deny(why, 400, NULL, "a call can only be asked for with tools") : 0;
+    if (fm_forced_tool(out->force, tools, &out->force) >= 0) return 0;
+    return fm_deny(why, 400, *out->force ? "name" : NULL, "there is no tool '%.100s' among the tools", out->force);
 }
 
 static int read_choice(const json_t *body, const json_t *tools, choice *out, fm_refusal *why) {
