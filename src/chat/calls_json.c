@@ -115,13 +115,14 @@ static bool read_call(fm_call *call, const char *text, size_t n, const json_t *t
     return good;
 }
 
-/* It ends where a token does: what follows begins with a space, which is of the next token. */
 static void force(fm_chars *out, const char *name) {
-    fm_chars_put(out, "<tool_call>\n{\"name\":");
-    if (!*name) return;
-    fm_chars_put(out, " ");
-    fm_call_string(out, name, strlen(name));
-    fm_chars_put(out, ", \"arguments\":");
+    fm_chars_put(out, "<tool_call>\n{\"name\": ");
+    if (*name) {
+        fm_call_string(out, name, strlen(name));
+        fm_chars_put(out, ", \"arguments\": ");
+    } else {
+        fm_chars_put(out, "\"");
+    }
 }
 
 const fm_call_format fm_calls_json = {.name = "hermes json", .opens = {TOOL_CALL}, .scan = scan, .read = read_call, .force = force};

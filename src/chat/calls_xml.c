@@ -186,11 +186,9 @@ static bool read_call(fm_call *call, const char *text, size_t n, const json_t *t
     return good;
 }
 
-/* Without a name it ends where a token does: "=" and the first letters of the name are one in the tokenizers that models of this format have. */
 static void force(fm_chars *out, const char *name) {
-    fm_chars_put(out, "<tool_call>\n<function");
+    fm_chars_put(out, "<tool_call>\n<function=");
     if (!*name) return;
-    fm_chars_put(out, "=");
     fm_chars_put(out, name);
     fm_chars_put(out, ">\n");
 }

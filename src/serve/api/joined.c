@@ -46,18 +46,12 @@ int fm_denied_inside(const char *where, int rc, fm_refusal *why) {
 
 int fm_no_memory(fm_refusal *why) { return fm_deny(why, 500, NULL, "there is no memory for this request"); }
 
-int fm_forced_tool(const char *force, const json_t *tools, const char **out) {
-    const char *name = NULL;
-    size_t n = json_array_size(tools);
-    bool found = false;
-    *out = force;
-    if (!force) return 0;
-    for (size_t i = 0; i < n && !found; i++) {
-        name = fm_member_text(json_object_get(json_array_get(tools, i), "function"), "name");
-        found = !*force || !strcmp(name, force);
+bool fm_has_tool(const json_t *tools, const char *name) {
+    for (size_t i = 0; i < json_array_size(tools); i++) {
+        const char *its = fm_member_text(json_object_get(json_array_get(tools, i), "function"), "name");
+        if (!*name || (its && !strcmp(its, name))) return true;
     }
-    if (found && n == 1) *out = name;
-    return found ? 0 : -1;
+    return false;
 }
 
 const char *fm_member_text(const json_t *object, const char *member) { return json_string_value(json_object_get(object, member)); }

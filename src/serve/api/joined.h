@@ -19,8 +19,8 @@ void fm_joined_clear(fm_joined *joined);
 /* If rc is a refusal, it is about something inside of `where`: its field's name and its sentence say so. Returns rc. */
 int fm_denied_inside(const char *where, int rc, fm_refusal *why);
 int fm_no_memory(fm_refusal *why); /* status 500 */
-/* What is asked for by `force` (as in fm_job) of these tools, which are in OpenAI's form: the only one, if any will do. -1: there is no such tool. */
-int fm_forced_tool(const char *force, const json_t *tools, const char **out);
+/* Whether these tools, in OpenAI's form, have one of this name; "": any at all. */
+bool fm_has_tool(const json_t *tools, const char *name);
 /* The string that a member of an object is, or NULL. */
 const char *fm_member_text(const json_t *object, const char *member);
 bool fm_is_given(const json_t *value); /* neither missing nor null */

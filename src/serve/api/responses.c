@@ -76,7 +76,8 @@ static int read_choice(const json_t *body, choice *out, fm_refusal *why) {
 /* The tools that the model is shown, new; NULL: none. */
 static int choose_tools(fm_exchange *x, const choice *picks, json_t **tools, fm_refusal *why) {
     if (fm_responses_read_tools(x->body, picks->allowed, tools, why) < 0) return -1;
-    int rc = fm_forced_tool(picks->force, *tools, &x->jobs[0].force_call);
+    int rc = picks->force && !fm_has_tool(*tools, picks->force) ? -1 : 0;
+    x->jobs[0].force_call = picks->force;
     if (rc >= 0 && !picks->none && json_array_size(*tools)) return 0;
     json_decref(*tools);
     *tools = NULL;

@@ -1,4 +1,4 @@
-/* serve/api/small.c: POST /tokenize, /detokenize and /apply-template, in llama-server's form: handlers on the engine's thread. */
+/* serve/api/small.c: POST /tokenize, /detokenize and /apply-template: handlers on the engine's thread. */
 #include <string.h>
 
 #include "serve/api/apis.h"

@@ -111,7 +111,7 @@ static int read_choice_inside(const json_t *value, const json_t *tools, choice *
         if (!name) return fm_deny(why, 400, "name", "it has to be there");
         out->force = name;
     }
-    if (fm_forced_tool(out->force, tools, &out->force) >= 0) return 0;
+    if (!out->force || fm_has_tool(tools, out->force)) return 0;
     return fm_deny(why, 400, *out->force ? "name" : NULL, "there is no tool '%.100s' among the tools", out->force);
 }
 
