@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "serve/api/apis.h"
-#include "serve/api/responses.h"
 #include "serve/server.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -97,10 +96,12 @@ static void request(const fm_route *route, json_t *body, void *shared, uint8_t h
         answer_all(x, how);
     } else {
         assert(why.status >= 400 && why.status <= 500 && why.message[0]);
-        char *text = json_dumps(x->api->error(&why), 0);
+        json_t *error = x->api->error(&why);
+        char *text = json_dumps(error, 0);
         assert(text);
         check_json(text, strlen(text));
         free(text);
+        json_decref(error);
     }
     fm_exchange_leave(x, false);
 }
