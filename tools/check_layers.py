@@ -29,6 +29,7 @@ MAY_INCLUDE = {
     "serve": "serve/api serve/page",
     "serve/api": "serve",
     "serve/api/anthropic": "serve serve/api",
+    "serve/api/responses": "serve serve/api",
     "serve/answers": "serve",
     "serve/page": "serve",
     "cli": "serve",

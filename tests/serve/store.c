@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "serve/api/responses.h"
+#include "serve/api/responses/responses.h"
 #include "test.h"
 
 static fm_responses_store *store;

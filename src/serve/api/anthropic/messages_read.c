@@ -6,12 +6,13 @@
 #include <string.h>
 
 #include "serve/api/anthropic/messages.h"
+#include "serve/api/turns.h"
 
 /* Claude Code's accounting, which differs from request to request: no part of what the model is told. */
 static const char ACCOUNTING[] = "x-anthropic-billing-header:";
 
 typedef struct reading {
-    json_t *out;   /* OpenAI's messages */
+    fm_turns turns;
     json_t *calls; /* ids of the tool_use blocks of the assistant's turn before that have no result yet */
     int turn;      /* index of the message */
     fm_refusal *why;
@@ -27,8 +28,6 @@ static const char *type_of(const json_t *block) {
     const char *type = fm_member_text(block, "type");
     return type ? type : "";
 }
-
-static int append(const reading *r, json_t *message) { return json_array_append_new(r->out, message) ? fm_no_memory(r->why) : 0; }
 
 /* ---- texts ---- */
 
@@ -56,44 +55,20 @@ static int read_text(json_t **out, const json_t *content, const char *where, con
     return *out ? 0 : fm_no_memory(why);
 }
 
-static int add_system(const reading *r, const json_t *content, const char *where) {
+static int add_system(reading *r, const json_t *content, const char *where) {
     json_t *text;
     if (!fm_is_given(content)) return 0;
     if (read_text(&text, content, where, ACCOUNTING, r->why) < 0) return -1;
-    if (json_string_length(text)) return append(r, json_pack("{s:s, s:o}", "role", "system", "content", text));
+    if (json_string_length(text)) return fm_turns_add(&r->turns, json_pack("{s:s, s:o}", "role", "system", "content", text)) < 0 ? fm_no_memory(r->why) : 0;
     json_decref(text);
     return 0;
 }
 
-/* The last message, if it is of this role. */
-static json_t *last_of(const reading *r, const char *role) {
-    json_t *last = json_array_get(r->out, json_array_size(r->out) - 1);
-    const char *its = fm_member_text(last, "role");
-    return its && !strcmp(its, role) ? last : NULL;
-}
-
-/* Adds text to the member of a message. */
-static int extend(json_t *message, const char *member, const char *between, const json_t *more, fm_refusal *why) {
-    fm_joined text = {0};
-    const json_t *before = json_object_get(message, member);
-    if (json_is_string(before)) {
-        fm_joined_add_json(&text, before);
-        fm_joined_add(&text, between, strlen(between));
-    }
-    fm_joined_add_json(&text, more);
-    json_t *joined = fm_joined_take(&text);
-    return joined && !json_object_set_new(message, member, joined) ? 0 : fm_no_memory(why);
-}
-
 /* ---- the user's turns ---- */
 
-static int add_user_text(const reading *r, const json_t *text) {
-    json_t *message = last_of(r, "user");
-    if (message) return extend(message, "content", "\n", text, r->why);
-    return append(r, json_pack("{s:s, s:O}", "role", "user", "content", text));
-}
+static int add_user_text(reading *r, const json_t *text) { return fm_turns_text(&r->turns, "user", text, "\n") < 0 ? fm_no_memory(r->why) : 0; }
 
-static int add_result(const reading *r, const json_t *block, int index) {
+static int add_result(reading *r, const json_t *block, int index) {
     const char *id = fm_member_text(block, "tool_use_id");
     char where[sizeof r->why->param];
     json_t *text;
@@ -108,7 +83,7 @@ static int add_result(const reading *r, const json_t *block, int index) {
         json_t *marked = json_sprintf("Error: %s", json_string_value(text));
         if (marked) json_object_set_new(message, "content", marked);
     }
-    return append(r, message);
+    return fm_turns_add(&r->turns, message) < 0 ? fm_no_memory(r->why) : 0;
 }
 
 static int read_user(reading *r, const json_t *content) {
@@ -135,37 +110,27 @@ static int check_results(const reading *r) {
     return fm_deny(r->why, 400, "messages", "messages.%d: the tool_use '%.80s' of the assistant's message before has no tool_result", r->turn, id);
 }
 
-static int add_use(reading *r, json_t *message, const json_t *block, int index) {
-    const json_t *id = json_object_get(block, "id"), *name = json_object_get(block, "name"), *input = json_object_get(block, "input");
-    json_t *calls = json_object_get(message, "tool_calls");
-    if (!json_is_string(id) || !json_is_string(name) || !json_is_object(input))
-        return refuse_block(r, index, "a tool_use has to have an id, a name and an input");
-    if (!calls && !(calls = json_array())) return fm_no_memory(r->why);
-    if (!json_object_get(message, "tool_calls") && json_object_set_new(message, "tool_calls", calls)) return fm_no_memory(r->why);
-    json_t *call = json_pack("{s:O, s:s, s:{s:O, s:O}}", "id", id, "type", "function", "function", "name", name, "arguments", input);
-    if (json_array_append_new(calls, call) || json_object_set_new(r->calls, json_string_value(id), json_true())) return fm_no_memory(r->why);
-    return 0;
+static int add_use(reading *r, const json_t *block, int index) {
+    const char *id = fm_member_text(block, "id"), *name = fm_member_text(block, "name");
+    json_t *input = json_object_get(block, "input");
+    if (!id || !name || !json_is_object(input)) return refuse_block(r, index, "a tool_use has to have an id, a name and an input");
+    return fm_turns_call(&r->turns, id, name, input) < 0 || json_object_set_new(r->calls, id, json_true()) ? fm_no_memory(r->why) : 0;
+}
+
+static int add_assistant_block(reading *r, const json_t *block, int index) {
+    const json_t *text = json_object_get(block, "text"), *thinking = json_object_get(block, "thinking");
+    const char *type = type_of(block);
+    if (!strcmp(type, "text") && json_is_string(text)) return fm_turns_text(&r->turns, "assistant", text, "") < 0 ? fm_no_memory(r->why) : 0;
+    if (!strcmp(type, "thinking") && json_is_string(thinking)) return fm_turns_reasoning(&r->turns, thinking) < 0 ? fm_no_memory(r->why) : 0;
+    if (!strcmp(type, "tool_use")) return add_use(r, block, index);
+    return refuse_block(r, index, "only blocks of type text, thinking and tool_use can be read in a message of the assistant");
 }
 
 static int read_assistant(reading *r, const json_t *content) {
-    json_t *message = last_of(r, "assistant");
-    if (!message) {
-        if (check_results(r) < 0) return -1;
-        if (append(r, message = json_pack("{s:s, s:s}", "role", "assistant", "content", "")) < 0) return -1;
-    }
-    int rc = json_is_string(content) ? extend(message, "content", "", content, r->why) : 0;
-    for (size_t i = 0; i < json_array_size(content) && rc == 0; i++) {
-        const json_t *block = json_array_get(content, i), *text = json_object_get(block, "text"), *thinking = json_object_get(block, "thinking");
-        const char *type = type_of(block);
-        if (!strcmp(type, "text") && json_is_string(text))
-            rc = extend(message, "content", "", text, r->why);
-        else if (!strcmp(type, "thinking") && json_is_string(thinking))
-            rc = json_string_length(thinking) ? extend(message, "reasoning_content", "", thinking, r->why) : 0;
-        else if (!strcmp(type, "tool_use"))
-            rc = add_use(r, message, block, (int)i);
-        else
-            rc = refuse_block(r, (int)i, "only blocks of type text, thinking and tool_use can be read in a message of the assistant");
-    }
+    if (!fm_turns_last_is(&r->turns, "assistant") && check_results(r) < 0) return -1;
+    int rc = json_is_string(content) || !json_array_size(content) ? fm_turns_text(&r->turns, "assistant", content, "") : 0;
+    if (rc < 0) return fm_no_memory(r->why);
+    for (size_t i = 0; i < json_array_size(content) && rc == 0; i++) rc = add_assistant_block(r, json_array_get(content, i), (int)i);
     return rc;
 }
 
@@ -188,21 +153,25 @@ static int read_message(reading *r, const json_t *message) {
 
 int fm_messages_read(const json_t *body, json_t **out, fm_refusal *why) {
     const json_t *messages = json_object_get(body, "messages");
-    reading r = {.out = json_array(), .calls = json_object(), .why = why};
-    int rc = r.out && r.calls ? 0 : fm_no_memory(why);
-    if (rc == 0 && !json_array_size(messages)) rc = fm_deny(why, 400, "messages", "messages: at least one message is required");
+    reading r = {.turns.out = json_array(), .calls = json_object(), .why = why};
+    size_t n = json_array_size(messages);
+    int rc = r.turns.out && r.calls ? 0 : fm_no_memory(why);
+    if (rc == 0 && !n) rc = fm_deny(why, 400, "messages", "messages: at least one message is required");
+    if (rc == 0 && n > FM_MOST_TURNS) rc = fm_deny(why, 400, "messages", "messages: %zu of them, and there may be at most %d", n, FM_MOST_TURNS);
     if (rc == 0) rc = add_system(&r, json_object_get(body, "system"), "system");
-    for (size_t i = 0; i < json_array_size(messages) && rc == 0; i++) {
+    for (size_t i = 0; i < n && rc == 0; i++) {
         r.turn = (int)i;
         rc = read_message(&r, json_array_get(messages, i));
     }
     if (rc == 0) rc = check_results(&r);
-    if (rc == 0 && last_of(&r, "assistant"))
+    if (rc == 0 && fm_turns_last_is(&r.turns, "assistant"))
         rc = fm_deny(why, 400, "messages",
                      "messages: the last one is the assistant's, and going on with it (prefill) is not supported: it has to be the user's");
+    if (rc == 0 && fm_turns_finish(&r.turns) < 0) rc = fm_no_memory(why);
+    fm_turns_clear(&r.turns);
     json_decref(r.calls);
-    if (rc < 0) json_decref(r.out);
-    *out = rc < 0 ? NULL : r.out;
+    if (rc < 0) json_decref(r.turns.out);
+    *out = rc < 0 ? NULL : r.turns.out;
     return rc;
 }
 

@@ -1,9 +1,9 @@
-/* serve/api/responses_print.c: an answer as OpenAI's response: items in the order in which the model wrote them, and the events of its stream. */
+/* serve/api/responses/responses_print.c: an answer as OpenAI's response: items in the order in which the model wrote them, and the events of its stream. */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "serve/api/responses.h"
+#include "serve/api/responses/responses.h"
 
 /* ---- the response ---- */
 

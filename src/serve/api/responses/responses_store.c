@@ -1,9 +1,9 @@
-/* serve/api/responses_store.c: answered responses by their id, for previous_response_id. Each holds its whole conversation as text, so that none depends on another. */
+/* serve/api/responses/responses_store.c: answered responses by their id, for previous_response_id. Each holds its whole conversation as text, so that none depends on another. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "serve/api/responses.h"
+#include "serve/api/responses/responses.h"
 
 #define MOST_ENTRIES 4096
 

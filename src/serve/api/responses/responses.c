@@ -1,5 +1,5 @@
-/* serve/api/responses.c: OpenAI's POST /v1/responses, and GET and DELETE of one that is kept: a request's fields as a job. */
-#include "serve/api/responses.h"
+/* serve/api/responses/responses.c: OpenAI's POST /v1/responses, and GET and DELETE of one that is kept: a request's fields as a job. */
+#include "serve/api/responses/responses.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* serve/api/responses.h: OpenAI's Responses, the inside: requests (responses.c), conversations (responses_read.c), printing (responses_print.c) and what is kept
+/* serve/api/responses/responses.h: OpenAI's Responses, the inside: requests (responses.c), conversations (responses_read.c), printing (responses_print.c) and what is kept
  * (responses_store.c). */
 #ifndef FM_SERVE_API_RESPONSES_H
 #define FM_SERVE_API_RESPONSES_H
