@@ -1,4 +1,4 @@
-/* tests/fuzz/fuzz_requests.c: any bytes as the body of a request to each API, and a made-up answer to what is taken. The first byte says which API, the second what happens to the
+/* tests/fuzz/fuzz_answers.c: any bytes as the body of a request to each API, and a made-up answer to what is taken. The first byte says which API, the second what happens to the
  * answer. A request is refused with a reason or makes jobs that the library can take; what is written is JSON, in a stream event by event. */
 #include <assert.h>
 #include <stdlib.h>
