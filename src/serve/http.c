@@ -231,10 +231,11 @@ static enum MHD_Result fm_on_request(void *user, struct MHD_Connection *connecti
         *n_data = 0;
         return MHD_YES;
     }
-    if (!w->dispatched) {
-        w->dispatched = true;
-        dispatch(x);
-    }
+    pthread_mutex_lock(&s->lock);
+    bool first = !w->dispatched;
+    w->dispatched = true;
+    pthread_mutex_unlock(&s->lock);
+    if (first) dispatch(x);
     pthread_mutex_lock(&s->lock);
     bool ready = w->ready;
     if (!ready) {
