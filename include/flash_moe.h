@@ -451,7 +451,7 @@ enum {
     FM_EVENT_CALL,      /* a tool call begins: call, id, name. Calls are held back until they are whole: what is malformed or unfinished is text */
     FM_EVENT_ARGUMENTS, /* text: a piece of the call's arguments; all pieces together are one JSON object */
     FM_EVENT_CALL_END,
-    FM_EVENT_STOP, /* stop: FM_STOP_…; FM_STOP_CALLS when the answer ended with tool calls */
+    FM_EVENT_STOP, /* stop: FM_STOP_…; FM_STOP_CALLS when the answer ended with tool calls. text: of FM_STOP_STRING, the string */
 };
 
 typedef struct fm_event {

@@ -28,6 +28,8 @@ MAY_INCLUDE = {
     "measure": "base text formats experts model families cpu cpu/isa snapshots engine",
     "serve": "serve/api serve/page",
     "serve/api": "serve",
+    "serve/api/anthropic": "serve serve/api",
+    "serve/api/responses": "serve serve/api",
     "serve/answers": "serve",
     "serve/page": "serve",
     "cli": "serve",

@@ -70,6 +70,7 @@ typedef struct fm_job {
     /* What became of it, for printers: */
     int n_prompt, n_cached, n_tokens, n_reasoning; /* n_cached: of n_prompt, tokens that were not computed */
     int stop;                                      /* FM_STOP_…, at `end` */
+    const char *stopped_by;                        /* at `end`, of stops the one that ended it; NULL: none */
     const char *message;                           /* at `end`, with request: fm_answer_message, JSON in OpenAI's form */
     const fm_token *tokens;                        /* [n_new], in `event`: of a text event the tokens that it is made of. n_logprobs < 0: none */
     int n_new;
