@@ -11,8 +11,8 @@
  * one sentence that names the path, the tensor and the number. `open` makes, `close(T **)` frees and sets NULL; closing
  * NULL is fine. Pointers to const are borrowed for the call. Sizes end in _bytes, times in _seconds, counts begin with n_.
  * Structs of options begin with `size`, which the caller sets to sizeof (the FM_…_INIT macros do), so that they can grow.
- * One engine and its sessions belong to one thread at a time; only fm_engine_cancel may be called from another thread or
- * from a signal handler. The library installs no signal handlers, prints nothing, never exits and reads no environment
+ * One engine and its sessions belong to one thread at a time; only fm_engine_cancel and fm_engine_live may be called from
+ * another thread, the former also from a signal handler. The library installs no signal handlers, prints nothing, never exits and reads no environment
  * variable.
  *
  * flash_moe_tools.h has what makes and measures models.
@@ -207,6 +207,22 @@ enum fm_phase {
 
 FM_API void fm_engine_stats(const fm_engine *engine, fm_stats *out);
 FM_API const char *fm_phase_name(int phase);
+
+enum { FM_EXPERT_ABSENT, FM_EXPERT_READING, FM_EXPERT_RESIDENT, FM_EXPERT_NONE }; /* NONE: its layer has no experts */
+
+typedef struct fm_live_expert {
+    uint32_t uses,
+        reads; /* how often it was asked for, once for all tokens of a batch, and read from the disk, since the engine was opened; they wrap, reads at 2^30 */
+    uint8_t state; /* FM_EXPERT_… */
+} fm_live_expert;
+
+typedef struct fm_live { /* sums as in fm_stats */
+    uint64_t n_tokens, n_requests, n_hits, disk_bytes;
+} fm_live;
+
+/* What the experts are at. experts [n] gets those of layer 0, then of layer 1 …, n_experts of fm_model_info each; it may be NULL with n = 0. Returns how many there are.
+ * Any thread may call it while the engine is open, also while it computes: each number is whole, though they are not of one moment. */
+FM_API int fm_engine_live(const fm_engine *engine, fm_live *out, fm_live_expert *experts, int n);
 
 /* ---- text --------------------------------------------------------------------------------------------------------- */
 
