@@ -25,6 +25,7 @@ build() {
     library libpcre2-8 || need pcre2 libpcre2-dev pcre2
     library libutf8proc || need utf8proc libutf8proc-dev utf8proc
     library libedit || need libedit libedit-dev libedit
+    library libmicrohttpd || need libmicrohttpd libmicrohttpd-dev libmicrohttpd
     library libxxhash || need xxhash libxxhash-dev xxhash
     [ "$(uname)" != Linux ] || library liburing || need liburing liburing-dev ""
 }
