@@ -129,6 +129,7 @@ struct fm_server {
     double piece_until;                 /* no pieces of prompts before then: those who are answered have their turn */
     fm_stats stats;                     /* copied after each step */
     fm_counters counters;
+    uint64_t n_looks;    /* of GET /live */
     double looked;       /* for clients that have left */
     int turn, n_unsaved; /* whose prompt is first in a step; snapshots that are not on the disk */
     int stopping;        /* 1: finish what runs; 2: at once */
