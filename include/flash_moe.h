@@ -446,7 +446,7 @@ typedef struct fm_answer_options {
     int think_budget;         /* tokens of reasoning, then its end is forced (behind a whole character); -1: any */
     const char *const *stops; /* strings that end the text and are not shown; not looked for in reasoning and calls */
     int n_stops;
-    const char *force_call; /* the answer has to be a tool call: of this name, or "" of any; NULL: as the model likes */
+    const char *force_call; /* the answer has to be a tool call: of this name, or "" of the likeliest of the request's; NULL: as the model likes */
     fm_event_fn event;
     void *user;
 } fm_answer_options;

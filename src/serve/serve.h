@@ -31,6 +31,9 @@ typedef struct fm_server_options {
     void *user;
 } fm_server_options;
 
+/* Whether only programs of this machine reach the address. */
+bool fm_guard_loopback(const char *host);
+
 /* Opens the port; the model is loaded meanwhile, by the engine's thread. What options point to has to stay. */
 int fm_server_open(fm_server **out, const fm_server_options *options, fm_error *err);
 int fm_server_port(const fm_server *server);

@@ -34,7 +34,13 @@ static int open_engine(fm_server *s, fm_error *err) {
     o.log = on_log;
     o.user = s;
     if (o.memory_bytes > 4 * s->most_bodies) o.memory_bytes -= 2 * s->most_bodies; /* requests and answers live in the budget too */
-    return fm_engine_open(&s->engine, s->o.model, &o, err);
+    fm_engine *engine;
+    int rc = fm_engine_open(&engine, s->o.model, &o, err);
+    if (rc < 0) return rc;
+    pthread_mutex_lock(&s->lock);
+    s->engine = engine;
+    pthread_mutex_unlock(&s->lock);
+    return 0;
 }
 
 static int open_chat(fm_server *s, fm_error *err) {

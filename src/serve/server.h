@@ -210,7 +210,6 @@ typedef struct fm_asked { /* headers; NULL: it has none */
 
 /* 0, or -1: 401, 403. *origin: the page's origin if it may ask and has to be told. */
 int fm_guard_check(const fm_server_options *o, const fm_asked *asked, bool open, const char **origin, fm_refusal *why);
-bool fm_guard_loopback(const char *host);
 /* 0, or -1 with why: JSON nested too deeply. */
 int fm_guard_depth(const char *json, size_t n, fm_refusal *why);
 

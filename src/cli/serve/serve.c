@@ -104,8 +104,6 @@ static void choose_sampling(void *user, const fm_engine *engine, fm_sampling *ou
     fm_sampling_choose(out, engine, c->choices, c->bias);
 }
 
-static bool is_loopback(const char *host) { return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0; }
-
 static void say_ready(const fm_server *server, const struct serve_options *o) {
     const char *open = strchr(o->host, ':') ? "[" : "", *close = *open ? "]" : "";
     fprintf(stderr, "flash-moe: ready at http://%s%s%s:%d\n", open, o->host, close, fm_server_port(server));
@@ -169,7 +167,7 @@ static int run(const char *model, struct serve_options *o, char *key, const fm_l
     options.sampling = choose_sampling;
     options.user = &chosen;
     raise_files(o->connections);
-    if (!is_loopback(o->host))
+    if (!fm_guard_loopback(o->host))
         fprintf(stderr, "flash-moe: warning: %s can be reached from other machines%s\n", o->host, key ? "" : ", without an API key (--api-key FILE)");
     int rc = catch_signals(&err);
     if (rc >= 0) rc = fm_server_open(&server, &options, &err);

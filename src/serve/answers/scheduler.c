@@ -276,12 +276,13 @@ static void keep(fm_server *s, const fm_slot *slot) {
 
 /* Something failed in a batch, and its sessions are empty: each goes on by itself, so that only those fail that have to. */
 static void part(fm_server *s, const step *t, const fm_error *why) {
+    if (why->code == FM_ECANCELLED) return; /* the server is told to stop at once, and does */
     for (int i = 0; i < t->n; i++) {
         fm_error err = {0};
         fm_slot *slot = t->slots[i];
         if (!slot->job) continue; /* it was another answer of a request that has failed */
         slot->job->run->alone = true;
-        if (t->n == 1 || why->code == FM_ECANCELLED)
+        if (t->n == 1)
             fail_error(s, slot->job->exchange, why);
         else if (fm_work_begin(slot->job->run, slot->session, &err) < 0)
             fail_error(s, slot->job->exchange, &err);

@@ -105,7 +105,11 @@ static int open_answer(fm_server *s, fm_work *r, const fm_prompt *prompt, fm_ref
     int rc = fm_sampler_open(&r->sampler, s->facts.vocab, &job->sampling, &err);
     if (rc >= 0 && job->request) {
         rc = fm_answer_open(&r->answer, s->chat, job->request, prompt, &options, &err);
-        if (rc < 0 && job->force_call) snprintf(why->param, sizeof why->param, "tool_choice");
+        if (rc < 0 && job->force_call) {
+            fm_deny_error(why, &err);
+            snprintf(why->param, sizeof why->param, "tool_choice");
+            return -1;
+        }
     } else if (rc >= 0 && !(r->raw = fm_raw_open(job, on_event, r))) {
         return fm_deny(why, 500, NULL, "there is no memory for an answer");
     }
