@@ -233,7 +233,7 @@ static int chat_main(const struct cli_command *command, int argc, char **argv) {
     options.sampling.seed = fm_sampling_new_seed();
     if (fm_options_parse(command, groups, 7, -1, &words, argv, &status) == 0) {
         if (words.n == 0 && !options.connect)
-            status = fm_usage_error("which model? give its directory, or --connect URL");
+            status = fm_usage_error("chat needs MODEL, the directory of a model, or --connect URL: flash-moe chat %s", command->arguments);
         else if (words.n && options.connect)
             status = fm_usage_error("with --connect the model is the server's: '%s' is one too many", words.words[0]);
         else if (options.key && !options.connect)
