@@ -46,13 +46,13 @@ asan: ## the tests with the address and undefined-behaviour sanitizers
 	@tools/deps.sh test fuzz
 	@export CC=clang; $(SETUP) build-asan -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1
 	@$(NINJA) -C build-asan
-	@$(MESON_TEST) 10 -C build-asan --no-suite cli --no-suite tree
+	@$(MESON_TEST) 10 -C build-asan --no-suite cli --no-suite serve --no-suite tree
 
 tsan: ## the tests that use threads with the thread sanitizer
 	@tools/deps.sh test
 	@$(SETUP) build-tsan -Db_sanitize=thread -Doptimization=1
 	@$(NINJA) -C build-tsan
-	@$(MESON_TEST) 10 -C build-tsan --no-suite cli --no-suite tree --no-suite fuzz --no-suite kernels --no-suite demo --no-suite serial
+	@$(MESON_TEST) 10 -C build-tsan --no-suite cli --no-suite serve --no-suite tree --no-suite fuzz --no-suite kernels --no-suite demo --no-suite serial
 
 arm64: ## cross-build for arm64 and run the unit, kernel and golden tests under QEMU
 	@tools/deps.sh cross

@@ -306,7 +306,7 @@ void fm_exchange_refuse(fm_exchange *x, const fm_refusal *why) {
 void fm_exchange_alive(fm_exchange *x, double now) {
     fm_wire *w = x->wire;
     char line[128];
-    if (!w->streaming || w->finished || now - w->written < FM_ALIVE_SECONDS || w->n_out > w->at_out) return;
+    if (!w->streaming || w->finished || now - w->written < w->server->o.alive_seconds || w->n_out > w->at_out) return;
     if (x->api && x->api->alive) {
         append(w, x->api->alive, strlen(x->api->alive));
         return;

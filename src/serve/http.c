@@ -118,6 +118,12 @@ void fm_http_idle(fm_server *s, double now) {
 
 /* ---- what comes in ---- */
 
+/* An address is a text: what would end it early stays as it is. */
+static size_t unescape(void *user, struct MHD_Connection *connection, char *text) {
+    (void)user, (void)connection;
+    return strstr(text, "%00") ? strlen(text) : MHD_http_unescape(text);
+}
+
 static const char *header(struct MHD_Connection *connection, const char *name) { return MHD_lookup_connection_value(connection, MHD_HEADER_KIND, name); }
 
 static int parse_body(fm_exchange *x, fm_refusal *why) {
@@ -225,8 +231,9 @@ static enum MHD_Result fm_on_request(void *user, struct MHD_Connection *connecti
     if (!x) {
         if (!(*context = x = open_request(s, connection, url, method))) return MHD_NO;
         set_request(s, connection, x->wire);
-        if (x->wire->refusal.status != 413 || !header(connection, "Content-Length")) return MHD_YES;
-        fm_exchange_refuse(x, &x->wire->refusal); /* at once: it is not read */
+        const char *length = header(connection, "Content-Length");
+        if (!length || strtoull(length, NULL, 10) <= 8 * s->most_body) return MHD_YES; /* a client hears what is wrong when it has sent all */
+        fm_exchange_refuse(x, &x->wire->refusal);
         return send_response(x->wire);
     }
     fm_wire *w = x->wire;
@@ -292,7 +299,8 @@ int fm_http_open(fm_server *s, fm_error *err) {
     unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_AUTO | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ITC;
     s->daemon = MHD_start_daemon(flags, 0, NULL, NULL, fm_on_request, s, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT, (unsigned)s->o.connections,
                                  MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)s->o.idle_seconds, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)FM_MOST_HEADERS,
-                                 MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_END);
+                                 MHD_OPTION_NOTIFY_COMPLETED, on_completed, s, MHD_OPTION_NOTIFY_CONNECTION, on_connection, s, MHD_OPTION_UNESCAPE_CALLBACK,
+                                 unescape, NULL, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
     if (s->daemon) return 0;
     close(fd);
     if (err) *err = (fm_error){.code = FM_EIO, .message = "the HTTP server does not start"};

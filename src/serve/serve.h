@@ -22,6 +22,8 @@ typedef struct fm_server_options {
     int n_hosts;
     int connections;      /* at once */
     double idle_seconds;  /* of a silent connection, and of a request that does not get ready */
+    double alive_seconds; /* a stream is silent for so long at most */
+    double stall_seconds; /* a client that takes nothing of its stream is given up after so long */
     double grace_seconds; /* for answers when the server stops */
     uint64_t body_bytes;  /* of a request, at most; 0: by the memory */
     const char *template_file;

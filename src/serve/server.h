@@ -13,12 +13,10 @@
 
 enum {
     FM_OUT_PAUSE = 256 << 10,   /* bytes of a stream that its client has not taken: the answer pauses */
-    FM_OUT_STOP_SECONDS = 20,   /* … and is given up after so long */
     FM_MOST_DEPTH = 64,         /* of JSON */
     FM_MOST_MESSAGES = 4096,    /* of one request */
     FM_MOST_HEADERS = 16 << 10, /* bytes */
     FM_MOST_PIECES = 64,        /* sessions */
-    FM_ALIVE_SECONDS = 3,       /* a stream is silent at most */
 };
 
 /* ---- exchange.c ---- */

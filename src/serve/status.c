@@ -131,10 +131,13 @@ int fm_status_metrics(fm_exchange *x, fm_refusal *why) {
     fm_stats stats = s->stats;
     int ready = s->state == FM_SERVER_READY, running = s->n_running, waiting = s->n_waiting + s->n_coming, connections = (int)s->n_connections;
     uint64_t bodies = s->body_bytes;
+    int paused = 0;
+    for (const fm_exchange *each = s->exchanges; each; each = each->wire->next) paused += each->wire->full_since > 0;
     pthread_mutex_unlock(&s->lock);
     GAUGE("ready", "The model is loaded.", ready);
     GAUGE("running", "Answers that are being made.", running);
     GAUGE("waiting", "Answers that wait for that.", waiting);
+    GAUGE("paused", "Streams whose clients take nothing.", paused);
     GAUGE("parallel", "Answers that can be made at once.", s->o.parallel);
     GAUGE("connections", "Connections that are open.", connections);
     metric(p, "body_bytes", "gauge", "Bytes of requests that are in memory.", "%llu", (unsigned long long)bodies);

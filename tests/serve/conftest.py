@@ -20,6 +20,7 @@ PROGRAM = os.environ.get("FLASH_MOE", str(ROOT / "build" / "flash-moe"))
 SANITIZED = os.environ.get("FLASH_MOE_SANITIZE", "none") != "none"
 MEMORY = () if SANITIZED else ("--memory", "96M")  # a sanitizer needs memory of its own
 sys.path.insert(0, str(ROOT / "tests" / "cli"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 SYSTEM = "You are a helpful assistant."
 WEATHER = {"type": "function", "function": {"name": "get_weather", "description": "Get the weather of a city", "parameters": {

@@ -23,7 +23,7 @@ struct serve_options {
     const char *host, *key, *alias, *heat, *template_file;
     struct text_list origins, hosts;
     int port, parallel, queue, connections, max_tokens, think_budget;
-    float idle, grace;
+    float idle, alive, stall, grace;
     uint64_t body;
     bool strict_model;
 };
@@ -43,6 +43,8 @@ static const struct cli_option serve_table[] = {
     {"allow-host", 0, OPTION_LIST, AT(hosts), "NAME", "a name that the server is called by, besides localhost and addresses;\nmay be given again", 0, 0},
     {"connections", 0, OPTION_INT, AT(connections), "N", "open at once (default: 2048)", 1, 65536},
     {"idle", 0, OPTION_FLOAT, AT(idle), "SECONDS", "a silent connection is closed (default: 60)", 1, 86400},
+    {"alive", 0, OPTION_FLOAT, AT(alive), "SECONDS", "a stream that waits says so this often (default: 3)", 0.05, 86400},
+    {"stall", 0, OPTION_FLOAT, AT(stall), "SECONDS", "a stream whose client takes nothing is given up (default: 20)", 0.05, 86400},
     {"grace", 0, OPTION_FLOAT, AT(grace), "SECONDS", "answers may finish when the server is told to stop (default: 10)", 0, 86400},
     {"body", 0, OPTION_SIZE, AT(body), "SIZE", "the largest request (default: 8M, or less if memory is short)", 1, 0},
     {"heat", 0, OPTION_TEXT, AT(heat), "FILE",
@@ -116,7 +118,7 @@ static int serve(fm_server *server, const struct serve_options *o, struct progre
     while (rc == 1) {
         struct pollfd wait = {.fd = signal_pipe[0], .events = POLLIN};
         char byte;
-        poll(&wait, 1, 200);
+        poll(&wait, 1, 100);
         while (read(signal_pipe[0], &byte, 1) == 1) fm_server_stop(server);
         rc = fm_server_tick(server, err);
         if (rc == 1 && !ready && fm_server_ready(server)) {
@@ -159,6 +161,8 @@ static int run(const char *model, struct serve_options *o, char *key, const fm_l
     options.n_hosts = o->hosts.n;
     options.connections = o->connections;
     options.idle_seconds = o->idle;
+    options.alive_seconds = o->alive;
+    options.stall_seconds = o->stall;
     options.grace_seconds = o->grace;
     options.body_bytes = o->body;
     options.template_file = o->template_file;
@@ -190,6 +194,8 @@ static int serve_main(const struct cli_command *command, int argc, char **argv) 
                                     .max_tokens = -1,
                                     .think_budget = -1,
                                     .idle = 60,
+                                    .alive = 3,
+                                    .stall = 20,
                                     .grace = 10};
     const struct option_group groups[] = {OPTION_GROUP("Server", serve_table, &options), SAMPLING_GROUP(&options.sampling), ENGINE_GROUP(&options.engine),
                                           SESSION_GROUP(&options.session)};

@@ -125,7 +125,7 @@ static fm_exchange *find_gone(fm_server *s, double now) {
     for (fm_exchange *x = s->exchanges; x && !found; x = x->wire->next) {
         fm_wire *w = x->wire;
         if (!w->engine_holds || !x->n_jobs || !x->jobs[0].run) continue;
-        if (has_left(w) || w->broken || (w->full_since > 0 && now - w->full_since > FM_OUT_STOP_SECONDS)) {
+        if (has_left(w) || w->broken || (w->full_since > 0 && now - w->full_since > s->o.stall_seconds)) {
             w->gone = true;
             found = x;
         }
