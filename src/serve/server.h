@@ -172,7 +172,7 @@ typedef struct fm_work {
     int n_tokens, room_tokens;
     bool alone; /* a batch with it failed: it goes on by itself, until it has caught up */
     bool begun, calls_end, ended;
-    double began;
+    double began, first; /* first: its first token was made */
 } fm_work;
 
 /* Makes the prompt. 0, or -1. */

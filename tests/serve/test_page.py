@@ -99,6 +99,20 @@ def test_live_while_computing(start):
     assert all(b["requests"] >= a["requests"] for a, b in zip(looks, looks[1:])) and looks[-1]["requests"] > looks[0]["requests"]
 
 
+def test_timings(small):
+    """The speed that the page shows is measured where tokens are made: a call comes all at once."""
+    begun = time.monotonic()
+    connection = small.stream([{"role": "user", "content": "What is the weather in Brelka?"}], tools=[WEATHER], stream_options={"include_usage": True})
+    lines = connection.getresponse().read().decode().splitlines()
+    seconds = time.monotonic() - begun
+    connection.close()
+    last = json.loads(lines[-4].removeprefix("data: "))
+    usage, timings = last["usage"], last["timings"]
+    assert timings["prompt_n"] + timings["cache_n"] == usage["prompt_tokens"] and timings["cache_n"] == usage["prompt_tokens_details"]["cached_tokens"]
+    assert timings["predicted_n"] == usage["completion_tokens"] > 10 and 0 < timings["prompt_ms"] and timings["prompt_ms"] + timings["predicted_ms"] < 1000 * seconds
+    assert timings["predicted_per_second"] == pytest.approx((timings["predicted_n"] - 1) / (timings["predicted_ms"] / 1000))
+
+
 def test_live_needs_the_key_and_the_model(start, tmp_path):
     (tmp_path / "key").write_text("a-secret\n")
     server = start("--api-key", tmp_path / "key", ready=False)

@@ -7,7 +7,7 @@
 #define FINISH(reason) "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"" reason "\"}]}\n\n"
 #define USAGE                                                                                                                                                  \
     "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":20,\"completion_tokens\":7,\"prompt_tokens_details\":{\"cached_tokens\":12},"                          \
-    "\"completion_tokens_details\":{\"reasoning_tokens\":3}}}\n\n"
+    "\"completion_tokens_details\":{\"reasoning_tokens\":3}},\"timings\":{\"predicted_per_second\":12.5}}\n\n"
 #define DONE "data: [DONE]\n\n"
 
 static char seen[4096]; /* events, as text */
@@ -69,7 +69,8 @@ static void counts(void) {
     char *made, comments[256] = "";
     s.comment_user = comments;
     CHECK(run(&s, ": reading the prompt, 5 of 9 tokens\n\n:\n\n" CHUNK("{\"content\":\"a\"}") FINISH("stop") USAGE DONE, 5, &made, NULL) == 0, "whole");
-    CHECK(s.n_prompt == 20 && s.n_cached == 12 && s.n_tokens == 7 && s.n_reasoning == 3, "%d %d %d %d", s.n_prompt, s.n_cached, s.n_tokens, s.n_reasoning);
+    CHECK(s.n_prompt == 20 && s.n_cached == 12 && s.n_tokens == 7 && s.n_reasoning == 3 && s.tokens_per_second == 12.5, "%d %d %d %d", s.n_prompt, s.n_cached,
+          s.n_tokens, s.n_reasoning);
     CHECK(strcmp(comments, "#reading the prompt, 5 of 9 tokens") == 0, "%s", comments);
     free(made);
     fm_stream_close(&s);
@@ -97,8 +98,8 @@ int main(void) {
          "[Hé][ you]", "{\"role\":\"assistant\",\"content\":\"Hé you\"}", FM_STOP_EOS);
     good(CHUNK("{\"reasoning_content\":\"hm\",\"content\":null}") CHUNK("{\"content\":\"a\"}") FINISH("length"), "(hm)[a]",
          "{\"role\":\"assistant\",\"content\":\"a\",\"reasoning_content\":\"hm\"}", FM_STOP_LENGTH);
-    good("event: x\r\ndata: {\"choices\":[{\"delta\":\r\ndata: {\"content\":\"a\"}}]}\r\n\r\ndata:[DONE]\n", "[a]", "{\"role\":\"assistant\",\"content\":\"a\"}",
-         FM_STOP_EOS);
+    good("event: x\r\ndata: {\"choices\":[{\"delta\":\r\ndata: {\"content\":\"a\"}}]}\r\n\r\ndata:[DONE]\n", "[a]",
+         "{\"role\":\"assistant\",\"content\":\"a\"}", FM_STOP_EOS);
     good(
         CHUNK("{\"tool_calls\":[{\"index\":0,\"id\":\"c1\",\"function\":{\"name\":\"f\",\"arguments\":\"\"}}]}")
             CHUNK("{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"{\\\"a\\\":\"}}]}")

@@ -255,7 +255,7 @@ static void fill(fm_answered *out, const struct stream *s, double begun, double 
                          .n_reasoning = s->n_reasoning,
                          .synced.n_kept = s->n_cached,
                          .first_token_seconds = (first ? first : now) - begun,
-                         .decode_seconds = first ? now - first : 0,
+                         .decode_seconds = s->tokens_per_second > 0 ? (s->n_tokens - 1) / s->tokens_per_second : 0,
                          .message = fm_stream_message(s)};
 }
 

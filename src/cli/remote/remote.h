@@ -24,7 +24,8 @@ struct remote_calls {
     bool (*stop)(void); /* asked many times a second; true breaks the answer off: FM_STOP_CANCELLED, which is no error */
 };
 
-/* request is the body but for model, stream and stream_options. After an error *out is empty, though events may have come. What the server has not said is -1. */
+/* out->decode_seconds is by the server's clock, as what it holds back comes all at once; 0: it does not say.
+ * request is the body but for model, stream and stream_options. After an error *out is empty, though events may have come. What the server has not said is -1. */
 int fm_remote_answer(struct remote *remote, const char *request, const struct remote_calls *calls, fm_answered *out, fm_error *err);
 
 #endif

@@ -114,6 +114,12 @@ static void read_usage(struct stream *s, const json_t *usage) {
     s->n_reasoning = number_of(json_object_get(usage, "completion_tokens_details"), "reasoning_tokens");
 }
 
+static void read_timings(struct stream *s, const json_t *timings) {
+    double speed = json_number_value(json_object_get(timings, "predicted_per_second"));
+
+    if (speed > 0) s->tokens_per_second = speed;
+}
+
 static void read_choice(struct stream *s, const json_t *choice) {
     const json_t *delta = json_object_get(choice, "delta"), *part;
     const char *finish = json_string_value(json_object_get(choice, "finish_reason"));
@@ -146,6 +152,7 @@ static void read_event(struct stream *s, const char *text, size_t n) {
         return;
     }
     read_usage(s, json_object_get(event, "usage"));
+    read_timings(s, json_object_get(event, "timings"));
     read_choice(s, json_array_get(json_object_get(event, "choices"), 0));
     json_decref(event);
 }

@@ -23,6 +23,7 @@ struct stream {
     bool whole;                                    /* it was said how the answer ended, or that nothing more comes */
     int stop;                                      /* FM_STOP_… */
     int n_prompt, n_cached, n_tokens, n_reasoning; /* -1: the server has not said */
+    double tokens_per_second;                      /* by the server's own clock; 0: it has not said */
     fm_error error;                                /* code != 0: what is wrong; the rest is dropped */
     bool stopped;                                  /* event asked for it */
     /* Its own: */
