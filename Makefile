@@ -77,6 +77,10 @@ quality: all ## what fewer bits and experts cost, into docs/quality.md; needs EM
 plots: build/test.ninja ## draw bench/*.csv into bench/plots
 	@$(PYTHON) tools/plot.py
 
+screenshots: build/test.ninja ## pictures of the server's page, by Chromium, into docs/
+	@$(NINJA) -C build
+	@$(PYTHON) tools/page_screenshots.py build/flash-moe models/ember docs
+
 install: all ## into PREFIX (/usr/local), below DESTDIR
 	@meson setup --reconfigure build -Dprefix=$(abspath $(PREFIX)) >/dev/null
 	@$(NINJA) -C build
@@ -114,4 +118,4 @@ $(VENV): | deps-test build/build.ninja
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	@touch $@
 
-.PHONY: all demo test lint format asan tsan arm64 fuzz reference quality plots install wheel python-docs clean help deps-build deps-test
+.PHONY: all demo test lint format asan tsan arm64 fuzz reference quality plots screenshots install wheel python-docs clean help deps-build deps-test

@@ -36,7 +36,8 @@ MAY_INCLUDE = {
     "cli/talk": "serve cli",
     "cli/models": "serve cli",
     "cli/measure": "serve cli",
-    "cli/chat": "serve cli",
+    "cli/chat": "serve cli cli/remote",
+    "cli/remote": "cli",
     "cli/serve": "serve cli",
 }
 PUBLIC = ("flash_moe.h", "flash_moe_tools.h")

@@ -69,6 +69,7 @@ typedef struct fm_job {
     int n_logprobs;         /* likeliest tokens wanted beside the chosen one, 0 … FM_MOST_LOGPROBS; -1: no probabilities */
     /* What became of it, for printers: */
     int n_prompt, n_cached, n_tokens, n_reasoning; /* n_cached: of n_prompt, tokens that were not computed */
+    double prompt_seconds, answer_seconds;         /* from its beginning to the first token; of the tokens after that one */
     int stop;                                      /* FM_STOP_…, at `end` */
     const char *stopped_by;                        /* at `end`, of stops the one that ended it; NULL: none */
     const char *message;                           /* at `end`, with request: fm_answer_message, JSON in OpenAI's form */

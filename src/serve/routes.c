@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "serve/api/apis.h"
+#include "serve/page/page.h"
 #include "serve/server.h"
 #include "serve/status.h"
 
@@ -22,6 +23,8 @@ const fm_route fm_routes[] = {
     {"GET", "/health", FM_ROUTE_NOW, NULL, fm_status_health, true},
     {"GET", "/metrics", FM_ROUTE_NOW, NULL, fm_status_metrics, false},
     {"GET", "/props", FM_ROUTE_NOW, NULL, fm_status_props, false},
+    {"GET", "/", FM_ROUTE_NOW, NULL, fm_page_index, true},
+    {"GET", "/live", FM_ROUTE_NOW, NULL, fm_page_live, false},
 };
 const int fm_n_routes = sizeof fm_routes / sizeof *fm_routes;
 
