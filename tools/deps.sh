@@ -26,6 +26,8 @@ build() {
     library libutf8proc || need utf8proc libutf8proc-dev utf8proc
     library libedit || need libedit libedit-dev libedit
     library libxxhash || need xxhash libxxhash-dev xxhash
+    library libcurl || need libcurl libcurl4-openssl-dev curl
+    library nettle || need nettle nettle-dev nettle
     [ "$(uname)" != Linux ] || library liburing || need liburing liburing-dev ""
 }
 
