@@ -9,6 +9,7 @@
 #include "hub/fetch_file.h"
 
 #define POLL_MS 100
+#define MOST_MOVES 8 /* from address to address, for one request */
 #define BUFFER_BYTES 262144L
 #define LOCK_SECONDS 0.2 /* between two looks at a lock that another program has */
 
@@ -45,6 +46,7 @@ static int look_at_head(link *l) {
     const char *repo = l->f->fetch->hub->repo;
     int64_t total = l->head.status == 206 ? l->head.total : l->head.length;
     l->looked = true;
+    t->n_moves = 0;
     if (total >= 0 && (uint64_t)total != file->bytes)
         return fm_fail(l->f->err, FM_EFORMAT, "%s/%.200s: the hub says it has %" PRIu64 " bytes, but what it sends has %" PRId64, repo, file->name, file->bytes,
                        total);
@@ -160,6 +162,7 @@ static int hand_out(fetcher *f, fm_error *err) {
 
 /* After a request that failed and may work later. */
 static int again(fetcher *f, link *l, fm_transfer *t, bool expired, const fm_error *why) {
+    t->n_moves = 0;
     /* Connections that are cut together are one failure. */
     bool counts = fm_now() >= t->not_before;
     if (counts && ++t->failures > f->fetch->hub->n_retries) {
@@ -184,7 +187,7 @@ static int move(fetcher *f, link *l, fm_transfer *t) {
     if (l->head.linked_bytes >= 0 && (uint64_t)l->head.linked_bytes != t->to->file->bytes)
         return fm_fail(f->err, FM_EFORMAT, "%s/%.200s: the hub lists it with %" PRIu64 " bytes, and then says %" PRId64, hub->repo, t->to->file->name,
                        t->to->file->bytes, l->head.linked_bytes);
-    if (++t->failures > hub->n_retries) return fm_fail(f->err, FM_EIO, "%s/%.200s: the server sends on and on", hub->repo, t->to->file->name);
+    if (++t->n_moves > MOST_MOVES) return fm_fail(f->err, FM_EIO, "%s/%.200s: the server sends on and on", hub->repo, t->to->file->name);
     free(t->url);
     if (!(t->url = strdup(l->head.location))) return fm_fail(f->err, FM_ENOMEM, "%s: no memory for an address", hub->repo);
     return 0;

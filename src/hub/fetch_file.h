@@ -23,6 +23,7 @@ typedef struct fm_transfer {
     int fd, lock;
     uint64_t at, next; /* bytes on the disk; the first byte that no piece has */
     fm_fetch_piece *pieces;
+    int n_moves; /* since the last answer that was none */
     int n_asked; /* pieces that connections have */
     fm_hub_hash hash;
     char *url;         /* where the hub sends on to; NULL: not known, or the hub itself */

@@ -73,6 +73,18 @@ class Hub:
             return do(host, path, handler)
         self.faults.append(fault)
 
+    def listing(self, sizes=True):
+        siblings = []
+        for name, file in self.files.items():
+            entry = {"rfilename": name}
+            if sizes:
+                entry |= {"size": len(file.data), "blobId": file.hash if not file.large else git_hash(file.hash.encode())}
+                if file.large:
+                    entry["lfs"] = {"sha256": file.hash, "size": len(file.data), "pointerSize": 134}
+            siblings.append(entry)
+        return {"id": self.repo, "modelId": self.repo, "sha": self.commit, "private": False, "gated": "auto" if self.gated else False, "disabled": False,
+                "tags": [], "downloads": 0, "likes": 0, "siblings": siblings}
+
     def asked(self, host, part=""):
         with self.lock:
             return [request for request in self.requests if request[0] == host and part in request[2]]
@@ -183,23 +195,18 @@ class Handler(BaseHTTPRequestHandler):
 
     def serve_listing(self, path):
         hub = self.server.hub
-        found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^?]+))?(\?.*)?", path)
+        found = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(?:revision|tree)/([^?]+))?(\?.*)?", path)
         if not found or found[1] != hub.repo:
             return self.refuse(404 if found and hub.token is None and "Authorization" in self.headers else 401, "RepoNotFound", "Repository Not Found")
         if (found[2] or "main") not in hub.revisions:
             return self.refuse(404, "RevisionNotFound", "Invalid rev id")
         if hub.token and not self.allowed():
             return None
-        siblings = []
-        for name, file in hub.files.items():
-            entry = {"rfilename": name}
-            if hub.sizes and "blobs=true" in path:
-                entry |= {"size": len(file.data), "blobId": file.hash if not file.large else git_hash(file.hash.encode())}
-                if file.large:
-                    entry["lfs"] = {"sha256": file.hash, "size": len(file.data), "pointerSize": 134}
-            siblings.append(entry)
-        body = json.dumps({"id": hub.repo, "modelId": hub.repo, "sha": hub.commit, "private": False, "gated": "auto" if hub.gated else False,
-                           "disabled": False, "tags": [], "downloads": 0, "likes": 0, "siblings": siblings}).encode()
+        if "/tree/" in path: # as huggingface_hub lists files, from 2.0 on
+            entries = [{"type": "file", "path": e["rfilename"], "size": e["size"], "oid": e["blobId"],
+                        **({"lfs": {**e["lfs"], "oid": e["lfs"]["sha256"]}} if "lfs" in e else {})} for e in hub.listing()["siblings"]]
+            return self.answer(200, {"Content-Type": "application/json"}, json.dumps(entries).encode())
+        body = json.dumps(hub.listing(hub.sizes and "blobs=true" in path)).encode()
         return self.answer(200, {"Content-Type": "application/json"}, body)
 
     def serve_resolve(self, path):

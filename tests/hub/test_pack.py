@@ -84,7 +84,7 @@ def test_room(serve, sharded, tmp_path):
     from conftest import split, ember_files
     files = {**{k: v for k, v in sharded.items() if "safetensors" not in k}, **split(ember_files()["model.safetensors"], 16)}
     hub, puller = serve(files)
-    hub.bytes_per_second = 2_000_000
+    hub.bytes_per_second = 4_000_000
     target, most = tmp_path / "packed", 0
     process = puller.start("pull", "org/name", "--pack", target, "--delete-consumed", "--connections", 2)
     while process.poll() is None:
