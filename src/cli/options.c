@@ -273,7 +273,7 @@ static void print_help(const struct parser *p) {
 
 /* Models that are named as on the hub. */
 static int find_models(const struct cli_command *command, struct cli_words *words, int *status) {
-    int n = strncmp(command->arguments, "MODEL", 5) ? 0 : strstr(command->arguments, "OTHER") ? 2 : 1;
+    int n = strstr(command->arguments, "OTHER") ? 2 : strncmp(command->arguments, "MODEL", 5) == 0 || strncmp(command->arguments, "DIR", 3) == 0;
     fm_error err = {0};
 
     for (int i = 0; i < n && i < words->n; i++) {
@@ -308,8 +308,7 @@ int fm_options_parse(const struct cli_command *command, const struct option_grou
     }
     if (p.err.code == 0 && words->n == 0 && n_words > 0)
         fm_cli_fail(&p.err, FM_EINVAL, "%s needs %s: flash-moe %s %s", command->name,
-                    strncmp(command->arguments, "MODEL", 5) == 0 ? "MODEL, the directory of a model" : command->arguments, command->name,
-                    command->arguments);
+                    strncmp(command->arguments, "MODEL", 5) == 0 ? "MODEL, the directory of a model" : command->arguments, command->name, command->arguments);
     if (p.err.code == 0) return find_models(command, words, status);
     *status = fm_usage_error("%s", p.err.message);
     return 1;

@@ -65,7 +65,7 @@ struct cli_words { /* what is not an option, such as MODEL */
 };
 
 /* Reads the words after the command's name. 0: go on; else the command is over with exit code *status, because help was asked for and printed, or something
- * was wrong and said on stderr. At most n_words words that are not options are taken; MODEL, the first, must be there, unless n_words is negative. MODEL and OTHER may be a model's name on the hub and become the path of its snapshot; *words is not to be copied. */
+ * was wrong and said on stderr. At most n_words words that are not options are taken; MODEL, the first, must be there, unless n_words is negative. MODEL, OTHER and DIR may be a model's name on the hub and become the path of its snapshot; *words is not to be copied. */
 int fm_options_parse(const struct cli_command *command, const struct option_group *groups, int n_groups, int n_words, struct cli_words *words, char **argv,
                      int *status);
 

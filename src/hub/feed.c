@@ -13,7 +13,7 @@
 #include "prepare/pack/pack.h"
 
 #define HEAD_BYTES ((uint64_t)65536) /* of a shard; a longer header is asked for when its length is known */
-#define AHEAD 2                        /* shards that may be there before they are needed, where they are given back */
+#define AHEAD 2                      /* shards that may be there before they are needed, where they are given back */
 #define WAIT_SECONDS 0.1
 
 typedef struct feed {

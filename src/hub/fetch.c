@@ -9,6 +9,7 @@
 #include "hub/fetch_file.h"
 
 #define POLL_MS 100
+#define JUNK_BYTES ((size_t)1 << 20)
 #define MOST_MOVES 8 /* from address to address, for one request */
 #define BUFFER_BYTES 262144L
 #define LOCK_SECONDS 0.2 /* between two looks at a lock that another program has */
@@ -20,6 +21,7 @@ typedef struct link { /* a connection */
     fm_fetch_piece *piece;
     uint64_t from; /* first byte that is asked for */
     bool looked;   /* at the head */
+    size_t junk;   /* bytes of an answer that is none */
     int rc;        /* of what was done with the bytes */
     char url[FM_HUB_URL];
     fm_hub_head head;
@@ -70,7 +72,7 @@ static size_t on_bytes(char *data, size_t size, size_t n, void *user) {
     link *l = user;
     n *= size;
     if (l->rc < 0) return 0;
-    if (l->head.status != 200 && l->head.status != 206) return n; /* a page for people */
+    if (l->head.status != 200 && l->head.status != 206) return (l->junk += n) < JUNK_BYTES ? n : 0; /* a page for people */
     if (!l->looked && (l->rc = look_at_head(l)) < 0) return 0;
     /* What the server sends of a whole file beyond a part that is wanted. */
     if ((l->rc = fm_transfer_take(l->t, l->piece, data, n, l->f->err)) < 0) return 0;
@@ -87,6 +89,7 @@ static int ask(link *l, fm_transfer *t, fm_fetch_piece *p, fm_error *err) {
     l->piece = p;
     l->from = p->begin + p->got;
     l->looked = false;
+    l->junk = 0;
     l->rc = 0;
     if (t->url)
         snprintf(l->url, sizeof l->url, "%s", t->url);
@@ -181,6 +184,11 @@ static int again(fetcher *f, link *l, fm_transfer *t, bool expired, const fm_err
 
 static int move(fetcher *f, link *l, fm_transfer *t) {
     const fm_hub *hub = f->fetch->hub;
+    char hash[65];
+    fm_hub_etag(l->head.linked_etag, hash);
+    if (fm_hub_is_hash(hash, 64) && strcmp(hash, t->to->file->hash))
+        return fm_fail(f->err, FM_EFORMAT, "%s/%.200s: the hub lists it with the hash %s, and then says %s", hub->repo, t->to->file->name, t->to->file->hash,
+                       hash);
     if (l->head.commit[0] && strcmp(l->head.commit, f->fetch->commit))
         return fm_fail(f->err, FM_EFORMAT, "%s/%.200s: it was asked of commit %s, and the hub sends it of %s", hub->repo, t->to->file->name, f->fetch->commit,
                        l->head.commit);

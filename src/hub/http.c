@@ -107,6 +107,19 @@ static void read_header(fm_hub_head *h, const char *name, size_t n_name, const c
         time_t when = curl_getdate(text, NULL);
         h->retry_after = *text >= '0' && *text <= '9' ? strtod(text, NULL) : when > 0 ? difftime(when, time(NULL)) : -1;
     }
+    if (n_name == 9 && !strncasecmp(name, "ratelimit", n_name) && h->retry_after < 0 && h->status == 429) { /* "api";r=0;t=55 */
+        char text[100];
+        copy(text, sizeof text, value, n);
+        const char *seconds = strstr(text, ";t=");
+        if (seconds) h->retry_after = strtod(seconds + 3, NULL);
+    }
+}
+
+void fm_hub_etag(const char *etag, char hash[65]) {
+    if (!strncmp(etag, "W/", 2)) etag += 2;
+    if (*etag == '"') etag++;
+    size_t n = strcspn(etag, "\"");
+    copy(hash, 65, etag, n);
 }
 
 static size_t on_header(char *line, size_t size, size_t n, void *user) {
@@ -328,11 +341,8 @@ int fm_hub_stat(const fm_hub *hub, const char *commit, const char *file, uint64_
     int rc = ask(&b, url, true, file, &head, err);
     free(b.text);
     if (rc < 0) return rc;
-    const char *etag = head.linked_etag[0] ? head.linked_etag : head.etag;
     int64_t n = head.linked_bytes >= 0 ? head.linked_bytes : head.length;
-    if (!strncmp(etag, "W/", 2)) etag += 2;
-    size_t length = strcspn(etag + (*etag == '"'), "\"");
-    snprintf(hash, 65, "%.*s", (int)(length < 65 ? length : 0), etag + (*etag == '"'));
+    fm_hub_etag(head.linked_etag[0] ? head.linked_etag : head.etag, hash);
     if (n < 0 || !(fm_hub_is_hash(hash, 40) || fm_hub_is_hash(hash, 64)))
         return fm_fail(err, FM_EFORMAT, "%s/%s: the hub does not say its size and hash", hub->repo, file);
     *bytes = (uint64_t)n;

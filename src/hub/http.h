@@ -36,6 +36,9 @@ void fm_hub_file_url(const fm_hub *hub, const char *commit, const char *file, ch
 /* Prepares easy to ask for url; *headers is freed by the caller after the request. The head's fields are filled as they come. False: no memory. */
 bool fm_hub_ask(const fm_hub *hub, CURL *easy, const char *url, fm_hub_head *head, struct curl_slist **headers);
 
+/* An ETag without what is around it, as far as it fits. */
+void fm_hub_etag(const char *etag, char hash[65]);
+
 typedef enum fm_hub_verdict {
     FM_HUB_GOOD,
     FM_HUB_MOVED,   /* to head->location, which is then a whole address */

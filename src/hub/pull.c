@@ -113,6 +113,7 @@ static int ask_hub(fm_pull_job *job, char architecture[96], fm_error *err) {
     return rc == 0 ? select_files(job, err) : rc;
 }
 
+/* Asks the hub and fills everything; nothing is written. */
 static int open_job(fm_pull_job *job, const char *name, const fm_pull_options *options, char architecture[96], fm_error *err) {
     *job = (fm_pull_job){.options = FM_PULL_OPTIONS_INIT, .what = "asking the hub"};
     if (options) memcpy(&job->options, options, options->size < sizeof job->options ? options->size : sizeof job->options);
@@ -120,6 +121,7 @@ static int open_job(fm_pull_job *job, const char *name, const fm_pull_options *o
     if (rc < 0 || (rc = fm_hub_open(&job->hub, job->options.endpoint, job->options.token, job->name.repo, err)) < 0) return rc;
     if ((rc = fm_hub_cache_open(&job->cache, job->options.cache, job->name.repo, err)) < 0) return rc;
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) return fm_fail(err, FM_ENOMEM, "%s: no memory for connections", name);
+    job->curl = true;
     job->hub.n_retries = job->options.n_retries > 0 ? job->options.n_retries : 10;
     job->hub.cancelled = cancelled;
     job->hub.user = job;
@@ -130,14 +132,10 @@ static int open_job(fm_pull_job *job, const char *name, const fm_pull_options *o
     return list_files(job, err);
 }
 
-int fm_pull_open(fm_pull_job *job, const char *name, const fm_pull_options *options, fm_error *err) {
-    char architecture[96];
-    return open_job(job, name, options, architecture, err);
-}
-
-void fm_pull_close(fm_pull_job *job) {
+static void close_job(fm_pull_job *job) {
     fm_hub_listing_close(&job->listing);
     free(job->files);
+    if (job->curl) curl_global_cleanup();
     *job = (fm_pull_job){0};
 }
 
@@ -149,7 +147,8 @@ uint64_t fm_pull_here(const fm_fetch_file *f) {
     return stat(f->part, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size <= f->file->bytes ? (uint64_t)st.st_size : 0;
 }
 
-int fm_pull_free(const char *path, uint64_t *bytes, fm_error *err) {
+/* Free bytes where path is, or would be. */
+static int free_bytes(const char *path, uint64_t *bytes, fm_error *err) {
     char at[FM_HUB_PATH];
     snprintf(at, sizeof at, "%s", path);
     while (!fm_path_exists(at)) {
@@ -175,7 +174,7 @@ static int make_plan(const fm_pull_job *job, fm_pull_plan *p, fm_error *err) {
         p->here_bytes += here;
         if (job->options.file) job->options.file(job->options.user, job->files[i].file->name, job->files[i].file->bytes, here);
     }
-    return fm_pull_free(job->cache.repo, &p->free_bytes, err);
+    return free_bytes(job->cache.repo, &p->free_bytes, err);
 }
 
 int fm_pull_plan_make(fm_pull_plan *out, const char *name, const fm_pull_options *options, fm_error *err) {
@@ -183,7 +182,7 @@ int fm_pull_plan_make(fm_pull_plan *out, const char *name, const fm_pull_options
     *out = (fm_pull_plan){0};
     int rc = open_job(&job, name, options, out->architecture, err);
     if (rc == 0) rc = make_plan(&job, out, err);
-    fm_pull_close(&job);
+    close_job(&job);
     return rc;
 }
 
@@ -224,6 +223,6 @@ int fm_pull(const char *name, const fm_pull_options *options, fm_pull_result *re
         if (rc == 0) rc = fm_hub_cache_note(&job.cache, job.name.revision, job.listing.commit, err);
     }
     r->seconds = fm_now() - begin;
-    fm_pull_close(&job);
+    close_job(&job);
     return rc;
 }

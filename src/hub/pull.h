@@ -7,6 +7,7 @@
 #include "hub/hash.h"
 
 typedef struct fm_pull_job {
+    bool curl; /* libcurl is begun */
     fm_pull_options options;
     fm_hub hub;
     fm_hub_name name;
@@ -19,13 +20,8 @@ typedef struct fm_pull_job {
     int first; /* of the listing's files in the fetch at work */
 } fm_pull_job;
 
-/* Asks the hub and fills everything; nothing is written. */
-int fm_pull_open(fm_pull_job *job, const char *name, const fm_pull_options *options, fm_error *err);
-void fm_pull_close(fm_pull_job *job);
 /* Bytes of a file that are on the disk. */
 uint64_t fm_pull_here(const fm_fetch_file *file);
-/* Free bytes where path is, or would be. */
-int fm_pull_free(const char *path, uint64_t *bytes, fm_error *err);
 /* Fetches files [first, first + n) into the cache's snapshot. */
 int fm_pull_fetch(fm_pull_job *job, int first, int n, fm_error *err);
 /* Says how far it is; non-zero: it is cancelled. */

@@ -210,6 +210,22 @@ def test_retry_after(serve):
     assert "the hub says to come again in 100000 s" in puller.refused()
 
 
+def test_rate_limit_as_the_hub_says_it(serve):
+    hub, puller = serve(SMALL)
+    hub.faults.append(lambda host, path, handler: handler.refuse(429, RateLimit='"api";r=0;t=100000'))
+    assert "the hub says to come again in 100000 s" in puller.refused()
+
+
+def test_another_hash_is_sent(serve):
+    hub, puller = serve(SMALL)
+    hub.faults.append(lambda host, path, handler: path.endswith("model.safetensors") and
+                      handler.answer(302, {"X-Linked-ETag": '"' + "a" * 64 + '"', "Location": hub.cdn + "/signed/x"}))
+    assert "and then says " + "a" * 64 in puller.refused()
+    hub.faults[:] = [lambda host, path, handler: path.endswith("model.safetensors") and
+                     handler.answer(302, {"X-Linked-Size": "17", "Location": hub.cdn + "/signed/x"})]
+    assert "and then says 17" in puller.refused()
+
+
 def test_gives_up(serve):
     hub, puller = serve(SMALL)
     hub.faults.append(lambda host, path, handler: host == "cdn" and handler.refuse(503))

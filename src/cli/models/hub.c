@@ -131,7 +131,10 @@ static int offer(const char *name, const struct hub *hub, fm_error *err) {
     fm_catch_signals();
     rc = fm_pull_plan_make(&plan, name, &options, err);
     fm_progress_clear(&progress);
-    if (rc < 0) return rc;
+    if (rc < 0) {
+        fm_error why = *err;
+        return rc == FM_ECANCELLED ? rc : fm_cli_fail(err, rc, "there is no directory %s, and of the hub's model: %.300s", name, why.message);
+    }
     fprintf(stderr, "flash-moe: %s is not here; it is %s on %s, and %s are free in %s\n", name, fm_disk_text(size, (double)(plan.bytes - plan.here_bytes)),
             hub->endpoint ? hub->endpoint : "the hub", fm_disk_text(room, (double)plan.free_bytes), hub->cache);
     if (!agreed()) return fm_cli_fail(err, FM_ECANCELLED, "%s was not pulled", name);
