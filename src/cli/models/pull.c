@@ -92,19 +92,20 @@ static int print_result(const fm_pull_result *r, const struct pull_options *give
     return fm_finish_output();
 }
 
-static int pull(const char *name, const struct pull_options *given, fm_pull_options *options) {
+static int pull(const char *name, const struct pull_options *given, const fm_pull_options *wanted) {
     struct shown shown = {.files = {.n_columns = 3, .n_left = 1}, .list = given->dry_run && given->json ? json_array() : NULL};
+    fm_pull_options options = *wanted;
     fm_pull_plan plan;
     fm_pull_result result;
     fm_error err = {0};
     int rc, status;
 
     fm_progress_open(&shown.progress);
-    options->progress = show;
-    options->user = &shown;
-    if (given->dry_run) options->file = add_file;
+    options.progress = show;
+    options.user = &shown;
+    if (given->dry_run) options.file = add_file;
     fm_catch_signals();
-    rc = given->dry_run ? fm_pull_plan_make(&plan, name, options, &err) : fm_pull(name, options, &result, &err);
+    rc = given->dry_run ? fm_pull_plan_make(&plan, name, &options, &err) : fm_pull(name, &options, &result, &err);
     fm_progress_clear(&shown.progress);
     if (rc < 0)
         status = rc == FM_EINVAL ? fm_usage_error("%s", err.message) : fm_report(&err);

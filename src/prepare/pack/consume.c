@@ -54,14 +54,15 @@ static int next_layer(const fm_pack_job *job, const bool *done, const bool *take
 int fm_uses_make(fm_pack_job *job, fm_error *err) {
     size_t n_layers = (size_t)job->model->description.n_layers, n_files = (size_t)job->model->tensors.n_files;
     fm_uses *u = &job->uses;
-    bool *done = calloc(n_layers + n_files + 2, sizeof *done), *taken = done + n_layers + 1;
+    bool *done = calloc(n_layers + 1, sizeof *done), *taken = calloc(n_files + 1, sizeof *taken);
     int n = 0;
     u->order = calloc(n_layers + 1, sizeof *u->order);
     u->uses = calloc(n_layers * n_files + 1, 1);
     u->files = calloc(n_files + 1, sizeof *u->files);
     u->here = calloc(n_files + 1, sizeof *u->here);
-    if (!done || !u->order || !u->uses || !u->files || !u->here) {
+    if (!done || !taken || !u->order || !u->uses || !u->files || !u->here) {
         free(done);
+        free(taken);
         return fm_fail(err, FM_ENOMEM, "%s: no memory for %zu files", job->model->path, n_files);
     }
     find_uses(job);
@@ -78,6 +79,7 @@ int fm_uses_make(fm_pack_job *job, fm_error *err) {
         if (!taken[file]) u->files[n++] = file;
     }
     free(done);
+    free(taken);
     return 0;
 }
 
