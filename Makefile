@@ -57,7 +57,7 @@ tsan: ## the tests that use threads with the thread sanitizer
 arm64: ## cross-build for arm64 and run the unit, kernel and golden tests under QEMU
 	@tools/deps.sh cross
 	@tools/arm64_sysroot.sh build-arm64-sysroot
-	@$(SETUP) build-arm64 --cross-file build-arm64-sysroot/paths.ini --cross-file cross/arm64.ini $(WERROR)
+	@$(SETUP) build-arm64 --cross-file build-arm64-sysroot/paths.ini --cross-file cross/arm64.ini -Dpull=disabled $(WERROR)
 	@$(NINJA) -C build-arm64
 	@$(MESON_TEST) 10 -C build-arm64 $(ARM64_SUITES)
 

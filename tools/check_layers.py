@@ -25,6 +25,7 @@ MAY_INCLUDE = {
     "chat": "base text template engine",
     "prepare": "base text formats experts model families",
     "prepare/pack": "base text formats experts model families prepare",
+    "hub": "base formats model families prepare/pack",
     "measure": "base text formats experts model families cpu cpu/isa snapshots engine",
     "serve": "serve/api serve/page",
     "serve/api": "serve",
