@@ -51,6 +51,12 @@ static int open_chat(fm_server *s, fm_error *err) {
     return fm_chat_open(&s->chat, s->engine, &o, err);
 }
 
+/* What is much longer than the context holds would only keep everybody waiting for its tokens. */
+static void limit_body(fm_server *s) {
+    uint64_t most = MIB + 64 * (uint64_t)s->facts.context;
+    if (!s->o.body_bytes && s->most_body > most) s->most_body = most;
+}
+
 static void set_facts(fm_server *s) {
     fm_facts *f = &s->facts;
     const fm_model_info *info = fm_engine_info(s->engine);
@@ -72,6 +78,7 @@ int fm_server_load(fm_server *s, fm_error *err) {
     for (int i = 0; i < s->o.parallel && rc >= 0; i++) rc = fm_session_open(&s->slots[i].session, s->engine, err);
     if (rc < 0) return rc;
     set_facts(s);
+    limit_body(s);
     pthread_mutex_lock(&s->lock);
     fm_engine_stats(s->engine, &s->stats);
     s->state = FM_SERVER_READY;
