@@ -151,7 +151,7 @@ typedef struct fm_api {
     void (*broken)(fm_exchange *x, const fm_refusal *why);             /* in the middle of a stream; NULL: an event of `error` without a name */
     const char *alive;                                                 /* what keeps a silent stream alive; NULL: a comment that says what is being done */
     void (*close)(fm_exchange *x);                                     /* frees what is not the exchange's memory */
-    void *(*open_shared)(void);                                        /* shared of all its exchanges; it locks by itself */
+    void *(*open_shared)(uint64_t most_bytes);                         /* shared of all its exchanges; it locks by itself */
     void (*close_shared)(void *shared);
 } fm_api;
 

@@ -118,7 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (fm_routes[i].kind == FM_ROUTE_JOBS) jobs[n++] = &fm_routes[i];
     const fm_route *route = jobs[data[0] % n];
     json_t *body = json_loadb((const char *)data + 2, size - 2, 0, NULL);
-    void *shared = route->api->open_shared ? route->api->open_shared() : NULL;
+    void *shared = route->api->open_shared ? route->api->open_shared(1 << 20) : NULL;
     if (json_is_object(body)) request(route, body, shared, data[1]);
     if (shared) route->api->close_shared(shared);
     json_decref(body);

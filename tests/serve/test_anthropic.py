@@ -127,6 +127,16 @@ def test_turns_of_one_role_are_one(client):
     assert count(conversation) == count([QUESTION, {"role": "assistant", "content": OSLO}, QUESTION])
 
 
+def test_many_pieces_take_no_longer_than_one(client):
+    """Tens of thousands of blocks in a turn, and thousands of turns of one role."""
+    def count(messages):
+        return client.messages.count_tokens(model="claude", messages=messages).input_tokens
+    assert count([{"role": "user", "content": [{"type": "text", "text": "a"}] * 10000}]) == count([{"role": "user", "content": "\n".join("a" * 10000)}])
+    assert count([{"role": "user", "content": "a"}] * 4096) == count([{"role": "user", "content": "\n".join("a" * 4096)}])
+    with pytest.raises(anthropic.BadRequestError):
+        count([{"role": "user", "content": "a"}] * 4097)
+
+
 # ---- how an answer ends ----
 
 def test_max_tokens(server, client):

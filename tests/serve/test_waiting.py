@@ -23,7 +23,7 @@ def blocks(answer):
 
 
 def test_streams_that_wait_and_are_ended(start):
-    s = start("--parallel", 1, "--grace", 0, context=8192)
+    s = start("--parallel", 1, "--grace", 0, "--alive", 0.2, context=8192)
     message = {"model": "claude", "max_tokens": 9, "messages": [QUESTION], "stream": True}
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         first = pool.submit(wire.request, s.url, "/v1/chat/completions", ENDLESS)
@@ -34,7 +34,7 @@ def test_streams_that_wait_and_are_ended(start):
         own = openai.OpenAI(base_url=s.url + "/v1", api_key="none", max_retries=0)
         events = pool.submit(lambda: list(own.responses.create(model="gpt", input="Hello", stream=True)))
         s.wait_for("waiting", least=4)
-        time.sleep(3.5)  # a stream is silent for 3 seconds at most
+        time.sleep(1)
         s.process.send_signal(signal.SIGTERM)
         messages, responses = (blocks(each.result(30)) for each in waiting)
         assert s.process.wait(30) == 0, s.log

@@ -1,5 +1,6 @@
 """The wire as it is, under the official clients: requests by http.client, streams taken apart line by line, and every object checked against the clients' own types,
 strictly: no field that they do not know, none missing, none of another type."""
+import functools
 import http.client
 import json
 import urllib.parse
@@ -67,7 +68,10 @@ def known(model, where=""):
     return model
 
 
+adapter = functools.cache(TypeAdapter)  # each takes long to make
+
+
 def typed(kind, data):
     """data (a text of JSON, or its value) as an object of the client's type."""
     value = json.loads(data) if isinstance(data, (str, bytes)) else data
-    return known(TypeAdapter(kind).validate_python(value, strict=True))
+    return known(adapter(kind).validate_python(value, strict=True))

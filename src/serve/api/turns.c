@@ -28,7 +28,10 @@ int fm_turns_finish(fm_turns *t) {
     return rc ? -1 : 0;
 }
 
-int fm_turns_add(fm_turns *t, json_t *message) { return fm_turns_finish(t) < 0 || json_array_append_new(t->out, message) ? -1 : 0; }
+int fm_turns_add(fm_turns *t, json_t *message) {
+    int rc = fm_turns_finish(t);
+    return json_array_append_new(t->out, message) || rc < 0 ? -1 : 0;
+}
 
 /* The message of this role that goes on, or a new one. */
 static int open_turn(fm_turns *t, const char *role) {

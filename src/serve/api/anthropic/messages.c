@@ -192,8 +192,8 @@ static int read_options(fm_exchange *x, thinking *thinks, choice *picks, json_t 
 }
 
 static int parse(fm_exchange *x, fm_refusal *why) {
-    thinking thinks;
-    choice picks;
+    thinking thinks = {0};
+    choice picks = {0};
     json_t *tools = NULL;
     fm_messages_state *state = x->state = fm_exchange_alloc(x, sizeof *state);
     if (!state) return fm_no_memory(why);
@@ -211,8 +211,8 @@ static int parse(fm_exchange *x, fm_refusal *why) {
 /* ---- count_tokens ---- */
 
 int fm_messages_count(fm_exchange *x, fm_refusal *why) {
-    thinking thinks;
-    choice picks;
+    thinking thinks = {0};
+    choice picks = {0};
     const char *request;
     fm_prompt prompt;
     fm_error err = {0};

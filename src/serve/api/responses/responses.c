@@ -6,8 +6,6 @@
 
 #include "serve/api/apis.h"
 
-#define MOST_KEPT_BYTES ((size_t)64 << 20)
-
 static const fm_field FIELDS[] = {
     {"model", FM_FIELD_USED},
     {"input", FM_FIELD_USED},
@@ -223,7 +221,7 @@ int fm_responses_delete(fm_exchange *x, fm_refusal *why) {
     return 0;
 }
 
-static void *open_shared(void) { return fm_responses_store_open(MOST_KEPT_BYTES); }
+static void *open_shared(uint64_t most_bytes) { return fm_responses_store_open((size_t)most_bytes); }
 
 static void close_shared(void *shared) {
     fm_responses_store *store = shared;

@@ -134,12 +134,17 @@ int fm_responses_read(const json_t *input, json_t *messages, fm_refusal *why) {
 
 /* ---- tools ---- */
 
+/* Nothing is strict: the response says so. */
 static const fm_field TOOL[] = {
-    {"type", FM_FIELD_ONLY, "\"function\""}, {"name", FM_FIELD_USED},
-    {"description", FM_FIELD_USED},          {"parameters", FM_FIELD_USED},
-    {"strict", FM_FIELD_ADVISORY}, /* the response says false */
-    {"output_schema", FM_FIELD_ADVISORY},    {"defer_loading", FM_FIELD_ONLY, "false"},
-    {"async", FM_FIELD_ONLY, "false"},       {"allowed_callers", FM_FIELD_ONLY, "[\"direct\"]"},
+    {"type", FM_FIELD_ONLY, "\"function\""},
+    {"name", FM_FIELD_USED},
+    {"description", FM_FIELD_USED},
+    {"parameters", FM_FIELD_USED},
+    {"strict", FM_FIELD_ADVISORY},
+    {"output_schema", FM_FIELD_ADVISORY},
+    {"defer_loading", FM_FIELD_ONLY, "false"},
+    {"async", FM_FIELD_ONLY, "false"},
+    {"allowed_callers", FM_FIELD_ONLY, "[\"direct\"]"},
 };
 
 static bool is_allowed(const json_t *allowed, const char *name) {
