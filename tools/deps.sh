@@ -35,6 +35,7 @@ test_() {
     build
     python3 -c 'import venv, ensurepip' 2>/dev/null || need "python3-with-venv" "python3 python3-venv" python
     has tmux || need tmux tmux tmux
+    has c++ || need "a-C++-compiler" g++ gcc
     # Without it the page's tests are skipped. Homebrew has it as a cask only.
     [ "$(uname)" = Darwin ] || has chromium || has chromium-browser || has google-chrome || need chromium chromium ""
 }

@@ -156,6 +156,16 @@ fm_chat *fm_exchange_chat(const fm_exchange *x) { return x->wire->server->chat; 
 
 const char *fm_exchange_query(const fm_exchange *x, const char *name) { return MHD_lookup_connection_value(x->wire->connection, MHD_GET_ARGUMENT_KIND, name); }
 
+int fm_exchange_read(fm_exchange *x, const char *body, size_t n, fm_refusal *why) {
+    json_error_t at;
+    if (n == 0) return fm_deny(why, 400, NULL, "the request has no body");
+    if (fm_guard_depth(body, n, why) < 0) return -1;
+    x->body = json_loadb(body, n, JSON_REJECT_DUPLICATES, &at);
+    if (!x->body) return fm_deny(why, 400, NULL, "the body is not JSON: line %d, column %d: %s", at.line, at.column, at.text);
+    if (!json_is_object(x->body)) return fm_deny(why, 400, NULL, "the body is not a JSON object");
+    return 0;
+}
+
 /* ---- writing ---- */
 
 void fm_wire_wake(fm_wire *w) {

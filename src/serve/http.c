@@ -126,17 +126,6 @@ static size_t unescape(void *user, struct MHD_Connection *connection, char *text
 
 static const char *header(struct MHD_Connection *connection, const char *name) { return MHD_lookup_connection_value(connection, MHD_HEADER_KIND, name); }
 
-static int parse_body(fm_exchange *x, fm_refusal *why) {
-    fm_wire *w = x->wire;
-    json_error_t at;
-    if (w->n_in == 0) return fm_deny(why, 400, NULL, "the request has no body");
-    if (fm_guard_depth(w->in, w->n_in, why) < 0) return -1;
-    x->body = json_loadb(w->in, w->n_in, JSON_REJECT_DUPLICATES, &at);
-    if (!x->body) return fm_deny(why, 400, NULL, "the body is not JSON: line %d, column %d: %s", at.line, at.column, at.text);
-    if (!json_is_object(x->body)) return fm_deny(why, 400, NULL, "the body is not a JSON object");
-    return 0;
-}
-
 static int not_ready(fm_server *s, fm_refusal *why) {
     pthread_mutex_lock(&s->lock);
     int state = s->state, stopping = s->stopping;
@@ -154,7 +143,7 @@ static void dispatch(fm_exchange *x) {
     fm_refusal why = w->refusal;
     int rc = why.status ? -1 : 0;
     if (rc == 0 && route->kind != FM_ROUTE_NOW) rc = not_ready(w->server, &why);
-    if (rc == 0 && (strcmp(route->method, "POST") == 0)) rc = parse_body(x, &why);
+    if (rc == 0 && (strcmp(route->method, "POST") == 0)) rc = fm_exchange_read(x, w->in, w->n_in, &why);
     if (rc == 0 && route->kind == FM_ROUTE_NOW)
         rc = route->handle(x, &why);
     else if (rc == 0) {
@@ -242,10 +231,11 @@ static enum MHD_Result fm_on_request(void *user, struct MHD_Connection *connecti
         *n_data = 0;
         return MHD_YES;
     }
-    if (!w->dispatched) {
-        w->dispatched = true;
-        dispatch(x);
-    }
+    pthread_mutex_lock(&s->lock);
+    bool first = !w->dispatched;
+    w->dispatched = true;
+    pthread_mutex_unlock(&s->lock);
+    if (first) dispatch(x);
     pthread_mutex_lock(&s->lock);
     bool ready = w->ready;
     if (!ready) {

@@ -33,7 +33,8 @@ static int open_engine(fm_server *s, fm_error *err) {
     o.progress = on_progress;
     o.log = on_log;
     o.user = s;
-    if (o.memory_bytes > 4 * s->most_bodies) o.memory_bytes -= 2 * s->most_bodies; /* requests and answers live in the budget too */
+    uint64_t own = 2 * s->most_bodies + (uint64_t)s->o.connections * FM_MOST_HEADERS; /* requests, answers and connections live in the budget too */
+    o.memory_bytes -= own < o.memory_bytes / 16 ? own : o.memory_bytes / 16;
     fm_engine *engine;
     int rc = fm_engine_open(&engine, s->o.model, &o, err);
     if (rc < 0) return rc;

@@ -62,6 +62,8 @@ typedef struct fm_wire {
 fm_exchange *fm_exchange_open(struct fm_server *s, struct MHD_Connection *connection, const fm_route *route);
 /* The connection, or the engine, lets go; the last one frees. Locks. */
 void fm_exchange_leave(fm_exchange *x, bool engine);
+/* The body's JSON: an object. 0, or -1. */
+int fm_exchange_read(fm_exchange *x, const char *body, size_t n, fm_refusal *why);
 /* The refusal in the API's form: as the whole answer or, in a stream, as its last event. */
 void fm_exchange_refuse(fm_exchange *x, const fm_refusal *why);
 /* From here on what is written is a stream. */

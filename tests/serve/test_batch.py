@@ -1,6 +1,7 @@
 """Several at once: the answers are those that each gets alone, bit for bit, and nobody stands still."""
 import concurrent.futures
 import json
+import re
 import time
 
 import openai
@@ -142,3 +143,10 @@ def test_who_waits_hears_something(start):
     assert line.startswith(b": waiting") and time.monotonic() - begin < 1, line
     first.close()
     assert b"Oslo" in waiting.read()
+
+
+def test_a_long_prompt_says_how_far_it_is(start):
+    s = start("--parallel", 1, "--temp", "0", "--threads", 1, "--alive", 0.05, "--session-cache", "off")
+    events = s.stream(user(WORDS * 120), max_tokens=2).getresponse().read().split(b"\n\n")
+    said = [tuple(map(int, re.fullmatch(rb": reading the prompt, (\d+) of (\d+) tokens", e).groups())) for e in events if e.startswith(b": reading the prompt, ")]
+    assert said and said == sorted(said) and all(0 < done < total > 1500 for done, total in said), events

@@ -157,7 +157,7 @@ def test_slow_readers_hold_nobody(start):
     begin = time.monotonic()
     for _ in range(3):
         alive(s)
-    assert time.monotonic() - begin < 2 and s.resident() - before < 40 << 20
+    assert time.monotonic() - begin < 2 and (SANITIZED or s.resident() - before < 40 << 20)
     s.wait_for("running", most=0, seconds=10)
     assert s.metrics()["cancelled_total"] == 1
     slow.close()

@@ -15,7 +15,7 @@ void fm_token_probabilities(fm_token *out, int32_t id, int n, const float *logit
         for (; at > 0 && out->top[at - 1].logprob < logits[i]; at--) out->top[at] = out->top[at - 1];
         out->top[at] = (fm_logprob){.id = i, .logprob = logits[i]};
     }
-    double all = most + log(sum);
+    double all = most + (sum > 0 ? log(sum) : 0);
     for (int i = 0; i < n_top; i++) out->top[i].logprob = (float)(out->top[i].logprob - all);
     for (int i = n_top; i < n; i++) out->top[i] = (fm_logprob){.id = id, .logprob = -INFINITY};
     out->chosen = (fm_logprob){.id = id, .logprob = (float)(logits[id] - all)};

@@ -346,11 +346,25 @@ static void idle(fm_server *s) {
     pthread_mutex_unlock(&s->lock);
 }
 
-/* Those that wait when the server stops, and all when it must. */
+/* Whether any answer of it has begun. */
+static bool has_begun(const fm_exchange *x) {
+    for (int i = 0; i < x->n_jobs; i++)
+        if (x->jobs[i].run->begun) return true;
+    return false;
+}
+
+/* When the server stops, requests of which nothing has begun; and all when it must. */
 static void fail_stopped(fm_server *s, bool all) {
     fm_refusal why;
     fm_deny(&why, 503, NULL, "the server is shutting down");
-    while (s->n_waiting) fail(s, s->waiting[0]->exchange, &why);
+    for (int i = 0; i < s->n_waiting;) {
+        if (all || !has_begun(s->waiting[i]->exchange)) {
+            fail(s, s->waiting[i]->exchange, &why);
+            i = 0;
+        } else {
+            i++;
+        }
+    }
     for (int i = 0; all && i < s->o.parallel; i++)
         if (s->slots[i].job) fail(s, s->slots[i].job->exchange, &why);
 }
@@ -362,7 +376,7 @@ static bool stop(fm_server *s) {
     pthread_mutex_unlock(&s->lock);
     if (!stopping) return false;
     fail_stopped(s, stopping > 1 || fm_serve_now() > s->stop_at);
-    return s->n_running == 0;
+    return s->n_running == 0 && s->n_waiting == 0;
 }
 
 static void serve(fm_server *s) {
