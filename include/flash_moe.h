@@ -55,8 +55,8 @@
  *
  * Threads. Threads may share an engine: each works on sessions, samplers and chats of its own, of which each belongs to one thread at a time; what computes takes
  * turns, in the order of asking (between the batches of a long prompt too), so nothing depends on who else is there. fm_engine_cancel may be called from
- * any thread and from a signal handler, fm_engine_live from any thread, at any time. Callbacks run in the thread that called, in its turn; they must not feed, generate or close. Closing an engine
- * comes after closing all that was opened with it. flash_moe_tools.h measures: there an engine is for one thread alone. The library starts threads that only
+ * any thread and from a signal handler, fm_engine_live from any thread, at any time. Callbacks run in the thread that called, in its turn; they must not
+ * feed, generate or close. Closing an engine comes after closing all that was opened with it. flash_moe_tools.h measures: there an engine is for one thread alone. The library starts threads that only
  * compute and read, and joins them when the engine is closed; an engine does not survive fork() in the child. It installs no signal handlers, prints nothing, never exits
  * and reads no environment variable.
  *
