@@ -178,7 +178,7 @@ static void give_event(fm_server *s, fm_work *r, const fm_event *event) {
     }
     if (job->exchange->api->event) job->exchange->api->event(job->exchange, job, event);
     r->n_tokens -= used;
-    memmove(r->tokens, r->tokens + used, (size_t)r->n_tokens * sizeof *r->tokens);
+    if (r->n_tokens) memmove(r->tokens, r->tokens + used, (size_t)r->n_tokens * sizeof *r->tokens);
     job->n_new = 0;
 }
 
