@@ -33,7 +33,7 @@ static int open_engine(fm_server *s, fm_error *err) {
     o.progress = on_progress;
     o.log = on_log;
     o.user = s;
-    uint64_t own = 2 * s->most_bodies + (uint64_t)s->o.connections * FM_MOST_HEADERS; /* requests, answers and connections live in the budget too */
+    uint64_t own = 3 * s->most_bodies + (uint64_t)s->o.connections * FM_MOST_HEADERS; /* requests, answers, what is kept, connections: of the budget too */
     o.memory_bytes -= own < o.memory_bytes / 16 ? own : o.memory_bytes / 16;
     fm_engine *engine;
     int rc = fm_engine_open(&engine, s->o.model, &o, err);
@@ -135,7 +135,7 @@ static void open_shared(fm_server *s) {
         if (!api || !api->open_shared) continue;
         for (int k = 0; k < i && !s->shared[i]; k++)
             if (fm_routes[k].api && fm_routes[k].api->open_shared == api->open_shared) s->shared[i] = s->shared[k];
-        if (!s->shared[i]) s->shared[i] = api->open_shared();
+        if (!s->shared[i]) s->shared[i] = api->open_shared(s->most_bodies);
     }
 }
 

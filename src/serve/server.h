@@ -130,6 +130,7 @@ struct fm_server {
     double piece_until;                 /* no pieces of prompts before then: those who are answered have their turn */
     fm_stats stats;                     /* copied after each step */
     fm_counters counters;
+    uint64_t n_looks;    /* of GET /live */
     double looked;       /* for clients that have left */
     int turn, n_unsaved; /* whose prompt is first in a step; snapshots that are not on the disk */
     int stopping;        /* 1: finish what runs; 2: at once */
@@ -174,7 +175,7 @@ typedef struct fm_work {
     int n_tokens, room_tokens;
     bool alone; /* a batch with it failed: it goes on by itself, until it has caught up */
     bool begun, calls_end, ended;
-    double began;
+    double began, first; /* first: its first token was made */
 } fm_work;
 
 /* Makes the prompt. 0, or -1. */

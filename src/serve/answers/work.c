@@ -169,6 +169,8 @@ static void give_event(fm_server *s, fm_work *r, const fm_event *event) {
     int used = r->n_tokens;
     if (event->type == FM_EVENT_STOP) {
         job->stop = r->calls_end ? FM_STOP_CALLS : event->stop;
+        for (int i = 0; i < job->n_stops && event->text && job->stop == FM_STOP_STRING; i++)
+            if (!strcmp(job->stops[i], event->text)) job->stopped_by = job->stops[i];
         return;
     }
     job->n_new = 0;
@@ -234,6 +236,13 @@ static int ended(fm_server *s, fm_work *r) {
     return 1;
 }
 
+static void note_times(fm_work *r) {
+    double now = fm_serve_now();
+    if (!r->first) r->first = now;
+    r->job->prompt_seconds = r->first - r->began;
+    r->job->answer_seconds = now - r->first;
+}
+
 int fm_work_next(fm_server *s, fm_work *r, fm_error *err) {
     const float *logits = fm_session_logits(r->session);
     int before = r->job->n_tokens;
@@ -241,6 +250,7 @@ int fm_work_next(fm_server *s, fm_work *r, fm_error *err) {
     int rc = r->answer ? fm_answer_next(r->answer, r->sampler, logits, &id, err) : fm_raw_next(r->raw, s->engine, r->sampler, logits, &id, err);
     if (rc < 0) return rc;
     count(r);
+    note_times(r);
     if (r->job->n_logprobs >= 0 && r->job->n_tokens > before && !fm_engine_token_is_eos(s->engine, id)) {
         int noted = note_token(s, r, id, logits, err);
         if (noted < 0) return noted;

@@ -20,6 +20,16 @@ json_t *fm_openai_usage(const fm_exchange *x) {
                      "prompt_tokens_details", "cached_tokens", x->jobs[0].n_cached, "completion_tokens_details", "reasoning_tokens", n_reasoning);
 }
 
+/* How fast it was, under the names that other servers have, of an exchange of one job: calls are held back until they are whole, so clients cannot measure it. NULL: of several. */
+static json_t *timings(const fm_exchange *x) {
+    const fm_job *job = &x->jobs[0];
+    int n_after = job->n_tokens > 1 ? job->n_tokens - 1 : 0;
+    if (x->n_jobs != 1) return NULL;
+    return json_pack("{s:i, s:i, s:f, s:i, s:f, s:f}", "cache_n", job->n_cached, "prompt_n", job->n_prompt - job->n_cached, "prompt_ms",
+                     1e3 * job->prompt_seconds, "predicted_n", job->n_tokens, "predicted_ms", 1e3 * job->answer_seconds, "predicted_per_second",
+                     n_after && job->answer_seconds > 0 ? n_after / job->answer_seconds : 0.0);
+}
+
 /* ---- probabilities ---- */
 
 static json_t *probability(const fm_exchange *x, const fm_logprob *p) {
@@ -95,6 +105,7 @@ static void finish_stream(fm_exchange *x) {
     if (chat->include_usage) {
         json_t *last = chunk(x, json_array());
         json_object_set_new(last, "usage", fm_openai_usage(x));
+        json_object_set_new(last, "timings", timings(x));
         fm_sse(x, NULL, last);
     }
     fm_put(x, "data: [DONE]\n\n", 14);
