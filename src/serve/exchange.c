@@ -176,7 +176,7 @@ void fm_wire_wake(fm_wire *w) {
 
 /* With the lock held. */
 static void append(fm_wire *w, const void *bytes, size_t n) {
-    if (w->finished || w->gone || w->broken) return;
+    if (w->finished || w->gone || w->broken || n == 0) return;
     if (w->at_out && w->at_out == w->n_out) w->at_out = w->n_out = 0;
     if (w->at_out > FM_OUT_PAUSE) {
         memmove(w->out, w->out + w->at_out, w->n_out - w->at_out);

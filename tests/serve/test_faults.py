@@ -12,7 +12,7 @@ import time
 import openai
 import pytest
 
-from conftest import EMBER, MEMORY, PROGRAM, SANITIZED, user
+from conftest import EMBER, MEMORY, PROGRAM, SANITIZED, Server, user
 
 NORWAY = user("What is the capital of Norway?")
 OSLO = "The capital of Norway is Oslo."
@@ -244,23 +244,26 @@ def test_states_survive_a_restart(start):
 
 
 def test_health_while_loading(tmp_path):
-    """The port opens first. A model that is not there ends the program with its error."""
-    from conftest import Server
-    pipe = tmp_path / "model"
-    pipe.mkdir()
+    """The port opens first. Loading takes its time: the tokenizer's file ends with many spaces."""
+    model = tmp_path / "model"
+    model.mkdir()
     for file in EMBER.iterdir():
-        (pipe / file.name).symlink_to(file)
-    (pipe / "tokenizer.json").unlink()
-    os.mkfifo(pipe / "tokenizer.json")  # loading waits until somebody writes to it
-    s = Server(model=pipe, ready=False)
+        (model / file.name).symlink_to(file)
+    (model / "tokenizer.json").unlink()
+    (model / "tokenizer.json").write_bytes((EMBER / "tokenizer.json").read_bytes() + b" " * (50 << 20))
+    s = Server("--temp", "0", model=model, ready=False, memory=())
     try:
         status, _, data = s.request("GET", "/health")
         assert status == 503 and json.loads(data)["status"] == "loading"
         status, headers, data = s.request("POST", "/v1/chat/completions", {"messages": NORWAY})
         assert status == 503 and headers["Retry-After"] and "loaded" in json.loads(data)["error"]["message"]
         assert s.request("GET", "/v1/models")[0] == 200 and s.request("GET", "/metrics")[0] == 200
+        assert s.is_ready.wait(60), s.log
+        assert s.request("GET", "/health")[0] == 200
+        alive(s)
     finally:
         s.kill()
+        (model / "tokenizer.json").unlink()
 
 
 def test_no_model(tmp_path):

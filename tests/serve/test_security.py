@@ -123,7 +123,7 @@ def test_typed_permission(server):
     "/../../../etc/passwd", "/..%2f..%2fetc%2fpasswd", "/%2e%2e/%2e%2e/etc/passwd", "//etc/passwd", "/v1/models/../../etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd",
     "/v1//models", "/v1/models/", "/v1/chat/completions/", "/health%00", "/health/x", "/" + "a" * 5000, "/v1/models/%ff%fe", "/index.html/../../config.json", "/config.json",
     "/v1/models/ember/../ember", "/file:///etc/passwd",
-])
+], ids=lambda path: path[:40])
 def test_paths(server, path):
     status, _, data = server.request("GET", path)
     assert status in (404, 400, 414) and b"root:" not in data
@@ -194,7 +194,7 @@ def test_a_header_that_is_too_large(server):
 
 
 @pytest.mark.parametrize("body", [b"[" * 100000, b'{"messages":' * 50000, b'{"messages":[{"role":"user","content":' + b"[" * 65 + b"]" * 65 + b"}]}",
-                                  b'{"messages": [], "x": "' + b"\\" * 99999])
+                                  b'{"messages": [], "x": "' + b"\\" * 99999], ids=["lists", "objects", "content", "escapes"])
 def test_deep_bodies(server, body):
     status, _, data = server.request("POST", "/v1/chat/completions", body)
     assert status == 400 and json.loads(data)["error"]["message"]
