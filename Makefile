@@ -57,7 +57,7 @@ tsan: ## the tests that use threads with the thread sanitizer
 arm64: ## cross-build for arm64 and run the unit, kernel and golden tests under QEMU
 	@tools/deps.sh cross
 	@tools/arm64_sysroot.sh build-arm64-sysroot
-	@$(SETUP) build-arm64 --cross-file build-arm64-sysroot/paths.ini --cross-file cross/arm64.ini $(WERROR)
+	@$(SETUP) build-arm64 --cross-file build-arm64-sysroot/paths.ini --cross-file cross/arm64.ini -Dpull=disabled $(WERROR)
 	@$(NINJA) -C build-arm64
 	@$(MESON_TEST) 10 -C build-arm64 $(ARM64_SUITES)
 
@@ -86,6 +86,13 @@ install: all ## into PREFIX (/usr/local), below DESTDIR
 	@$(NINJA) -C build
 	@meson install -C build --no-rebuild
 
+wheel: ## the Python package as a wheel for manylinux, in build/wheels
+	@tools/deps.sh test
+	@tools/wheel.sh build
+
+python-docs: wheel ## docs/python.md from the package's docstrings
+	@tools/wheel.sh docs
+
 clean: ## remove everything that was built
 	rm -rf build build-*
 
@@ -111,4 +118,4 @@ $(VENV): | deps-test build/build.ninja
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	@touch $@
 
-.PHONY: all demo test lint format asan tsan arm64 fuzz reference quality plots screenshots install clean help deps-build deps-test
+.PHONY: all demo test lint format asan tsan arm64 fuzz reference quality plots screenshots install wheel python-docs clean help deps-build deps-test

@@ -54,9 +54,9 @@
  * Structs of options begin with `size`, which the caller sets to sizeof (the FM_…_INIT macros do), so that they can grow.
  *
  * Threads. Threads may share an engine: each works on sessions, samplers and chats of its own, of which each belongs to one thread at a time; what computes takes
- * turns, in the order of asking (between the batches of a long prompt too), so nothing depends on who else is there. fm_engine_cancel may be called from
- * any thread and from a signal handler, fm_engine_live from any thread, at any time. Callbacks run in the thread that called, in its turn; they must not
- * feed, generate or close. Closing an engine comes after closing all that was opened with it. flash_moe_tools.h measures: there an engine is for one thread alone. The library starts threads that only
+ * turns, in the order of asking (between the batches of a long prompt too), so nothing depends on who else is there. fm_engine_cancel and fm_engine_live may be called from
+ * any thread at any time, the former from a signal handler too. Callbacks run in the thread that called, in its turn; they must not feed, generate or close. Closing an engine
+ * comes after closing all that was opened with it. flash_moe_tools.h measures: there an engine is for one thread alone. The library starts threads that only
  * compute and read, and joins them when the engine is closed; an engine does not survive fork() in the child. It installs no signal handlers, prints nothing, never exits
  * and reads no environment variable.
  *
@@ -467,7 +467,7 @@ enum {
     FM_EVENT_CALL,      /* a tool call begins: call, id, name. Calls are held back until they are whole: what is malformed or unfinished is text */
     FM_EVENT_ARGUMENTS, /* text: a piece of the call's arguments; all pieces together are one JSON object */
     FM_EVENT_CALL_END,
-    FM_EVENT_STOP, /* stop: FM_STOP_…; FM_STOP_CALLS when the answer ended with tool calls */
+    FM_EVENT_STOP, /* stop: FM_STOP_…; FM_STOP_CALLS when the answer ended with tool calls. text: of FM_STOP_STRING, the string */
 };
 
 typedef struct fm_event {

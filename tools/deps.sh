@@ -28,6 +28,8 @@ build() {
     library libmicrohttpd || need libmicrohttpd libmicrohttpd-dev libmicrohttpd
     library libcurl || need libcurl libcurl4-openssl-dev curl
     library libxxhash || need xxhash libxxhash-dev xxhash
+    library libcurl || need libcurl libcurl4-openssl-dev curl
+    library nettle || need nettle nettle-dev nettle
     [ "$(uname)" != Linux ] || library liburing || need liburing liburing-dev ""
 }
 

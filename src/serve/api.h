@@ -71,6 +71,7 @@ typedef struct fm_job {
     int n_prompt, n_cached, n_tokens, n_reasoning; /* n_cached: of n_prompt, tokens that were not computed */
     double prompt_seconds, answer_seconds;         /* from its beginning to the first token; of the tokens after that one */
     int stop;                                      /* FM_STOP_…, at `end` */
+    const char *stopped_by;                        /* at `end`, of stops the one that ended it; NULL: none */
     const char *message;                           /* at `end`, with request: fm_answer_message, JSON in OpenAI's form */
     const fm_token *tokens;                        /* [n_new], in `event`: of a text event the tokens that it is made of. n_logprobs < 0: none */
     int n_new;
@@ -150,7 +151,7 @@ typedef struct fm_api {
     void (*broken)(fm_exchange *x, const fm_refusal *why);             /* in the middle of a stream; NULL: an event of `error` without a name */
     const char *alive;                                                 /* what keeps a silent stream alive; NULL: a comment that says what is being done */
     void (*close)(fm_exchange *x);                                     /* frees what is not the exchange's memory */
-    void *(*open_shared)(void);                                        /* shared of all its exchanges; it locks by itself */
+    void *(*open_shared)(uint64_t most_bytes);                         /* shared of all its exchanges; it locks by itself */
     void (*close_shared)(void *shared);
 } fm_api;
 

@@ -9,6 +9,15 @@
 
 const fm_route fm_routes[] = {
     {"POST", "/v1/chat/completions", FM_ROUTE_JOBS, &fm_api_openai_chat, NULL, false},
+    {"POST", "/v1/completions", FM_ROUTE_JOBS, &fm_api_completions, NULL, false},
+    {"POST", "/v1/responses", FM_ROUTE_JOBS, &fm_api_responses, NULL, false},
+    {"GET", "/v1/responses/*", FM_ROUTE_NOW, &fm_api_responses, fm_responses_get, false},
+    {"DELETE", "/v1/responses/*", FM_ROUTE_NOW, &fm_api_responses, fm_responses_delete, false},
+    {"POST", "/v1/messages", FM_ROUTE_JOBS, &fm_api_messages, NULL, false},
+    {"POST", "/v1/messages/count_tokens", FM_ROUTE_ENGINE, &fm_api_messages, fm_messages_count, false},
+    {"POST", "/tokenize", FM_ROUTE_ENGINE, NULL, fm_small_tokenize, false},
+    {"POST", "/detokenize", FM_ROUTE_ENGINE, NULL, fm_small_detokenize, false},
+    {"POST", "/apply-template", FM_ROUTE_ENGINE, NULL, fm_small_apply_template, false},
     {"GET", "/v1/models", FM_ROUTE_NOW, NULL, fm_status_models, false},
     {"GET", "/v1/models/*", FM_ROUTE_NOW, NULL, fm_status_model, false},
     {"GET", "/health", FM_ROUTE_NOW, NULL, fm_status_health, true},

@@ -33,7 +33,7 @@ static int open_engine(fm_server *s, fm_error *err) {
     o.progress = on_progress;
     o.log = on_log;
     o.user = s;
-    uint64_t own = 2 * s->most_bodies + (uint64_t)s->o.connections * FM_MOST_HEADERS; /* requests, answers and connections live in the budget too */
+    uint64_t own = 3 * s->most_bodies + (uint64_t)s->o.connections * FM_MOST_HEADERS; /* requests, answers, what is kept, connections: of the budget too */
     o.memory_bytes -= own < o.memory_bytes / 16 ? own : o.memory_bytes / 16;
     fm_engine *engine;
     int rc = fm_engine_open(&engine, s->o.model, &o, err);
@@ -49,6 +49,12 @@ static int open_chat(fm_server *s, fm_error *err) {
     o.template_file = s->o.template_file;
     if (!o.template_file && !*fm_engine_info(s->engine)->chat_template) return 0;
     return fm_chat_open(&s->chat, s->engine, &o, err);
+}
+
+/* What is much longer than the context holds would only keep everybody waiting for its tokens. */
+static void limit_body(fm_server *s) {
+    uint64_t most = MIB + 64 * (uint64_t)s->facts.context;
+    if (!s->o.body_bytes && s->most_body > most) s->most_body = most;
 }
 
 static void set_facts(fm_server *s) {
@@ -72,6 +78,7 @@ int fm_server_load(fm_server *s, fm_error *err) {
     for (int i = 0; i < s->o.parallel && rc >= 0; i++) rc = fm_session_open(&s->slots[i].session, s->engine, err);
     if (rc < 0) return rc;
     set_facts(s);
+    limit_body(s);
     pthread_mutex_lock(&s->lock);
     fm_engine_stats(s->engine, &s->stats);
     s->state = FM_SERVER_READY;
@@ -128,7 +135,7 @@ static void open_shared(fm_server *s) {
         if (!api || !api->open_shared) continue;
         for (int k = 0; k < i && !s->shared[i]; k++)
             if (fm_routes[k].api && fm_routes[k].api->open_shared == api->open_shared) s->shared[i] = s->shared[k];
-        if (!s->shared[i]) s->shared[i] = api->open_shared();
+        if (!s->shared[i]) s->shared[i] = api->open_shared(s->most_bodies);
     }
 }
 

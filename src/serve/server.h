@@ -107,8 +107,9 @@ struct fm_server {
     struct MHD_Daemon *daemon;
     int port;
     fm_connection *connections;
-    uint64_t n_connections, body_bytes, most_body, most_bodies; /* body_bytes: of all requests that came and are not done */
-    void **shared;                                              /* [fm_n_routes] by route's API */
+    _Atomic uint64_t most_body;                      /* bytes of a request */
+    uint64_t n_connections, body_bytes, most_bodies; /* body_bytes: of all requests that came and are not done */
+    void **shared;                                   /* [fm_n_routes] by route's API */
     /* the engine's thread */
     pthread_t thread;
     bool thread_runs, unloaded;

@@ -29,7 +29,7 @@ static void open_server(void) {
                               .sampling = FM_SAMPLING_INIT};
     for (int i = 0; i < fm_n_routes; i++) {
         const fm_api *api = fm_routes[i].api;
-        if (api && api->open_shared) server.shared[i] = api->open_shared();
+        if (api && api->open_shared) server.shared[i] = api->open_shared(1 << 20);
     }
 }
 

@@ -301,6 +301,10 @@ def test_a_disk_error_during_a_request(start, tmp_path):
     assert set(seen) <= {200, 500} and seen.get(500), "some needed what is not there"
     for failed in seen[500]:
         assert files[3].name in failed["error"]["message"] and failed["error"]["type"] == "server_error"
+    with pytest.raises(openai.InternalServerError) as error:
+        for i in range(50):
+            s.client().chat.completions.create(model="packed", messages=user(f"Say {i}."), temperature=1, seed=i, max_tokens=80)
+    assert files[3].name in error.value.message
     connection = s.stream(user("Tell me a long story about a boat."), max_tokens=300, temperature=1, seed=2)
     last = [e for e in connection.getresponse().read().decode().split("\n\n") if e][-1]
     assert last == "data: [DONE]" or files[3].name in json.loads(last[6:])["error"]["message"]

@@ -112,6 +112,11 @@ def test_a_simple_request_of_a_page_is_refused(server):
     assert server.metrics()["requests_total"] == before
 
 
+def test_typed_permission(server):
+    with pytest.raises(openai.PermissionDeniedError):
+        server.client(default_headers={"Origin": "https://evil.example"}).chat.completions.create(model="m", **BODY)
+
+
 # ---- paths ----
 
 @pytest.mark.parametrize("path", [
@@ -166,6 +171,16 @@ def test_a_body_that_turns_out_too_large(server):
 def iter_bytes(n):
     piece = b" " * 65536
     return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for _ in range(n // len(piece) + 1)) + b"0\r\n\r\n"
+
+
+def test_a_text_much_longer_than_the_context(server):
+    """It would only keep everybody waiting: it is refused by its size, before its tokens are looked for."""
+    most = json.loads(server.request("GET", "/props")[2])["body_bytes"]
+    assert most <= (1 << 20) + 64 * 2048
+    begin = time.monotonic()
+    assert server.request("POST", "/v1/chat/completions", {"messages": user(" " * (most - 1000))})[0] == 400
+    assert server.request("POST", "/v1/chat/completions", {"messages": user(" " * most)})[0] == 413
+    assert time.monotonic() - begin < 10
 
 
 def test_a_header_that_is_too_large(server):

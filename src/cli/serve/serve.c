@@ -46,7 +46,7 @@ static const struct cli_option serve_table[] = {
     {"alive", 0, OPTION_FLOAT, AT(alive), "SECONDS", "a stream that waits says so this often (default: 3)", 0.05, 86400},
     {"stall", 0, OPTION_FLOAT, AT(stall), "SECONDS", "a stream whose client takes nothing is given up (default: 20)", 0.05, 86400},
     {"grace", 0, OPTION_FLOAT, AT(grace), "SECONDS", "answers may finish when the server is told to stop (default: 10)", 0, 86400},
-    {"body", 0, OPTION_SIZE, AT(body), "SIZE", "the largest request (default: 8M, or less if memory is short)", 1, 0},
+    {"body", 0, OPTION_SIZE, AT(body), "SIZE", "the largest request (default: 8M, or less if memory or context are\nsmall)", 1, 0},
     {"heat", 0, OPTION_TEXT, AT(heat), "FILE",
      "remembers which experts were used most, for the next start; off: nowhere\n(default: a file of the model's in the user's cache directory)", 0, 0},
 };

@@ -169,6 +169,8 @@ static void give_event(fm_server *s, fm_work *r, const fm_event *event) {
     int used = r->n_tokens;
     if (event->type == FM_EVENT_STOP) {
         job->stop = r->calls_end ? FM_STOP_CALLS : event->stop;
+        for (int i = 0; i < job->n_stops && event->text && job->stop == FM_STOP_STRING; i++)
+            if (!strcmp(job->stops[i], event->text)) job->stopped_by = job->stops[i];
         return;
     }
     job->n_new = 0;
@@ -178,7 +180,7 @@ static void give_event(fm_server *s, fm_work *r, const fm_event *event) {
     }
     if (job->exchange->api->event) job->exchange->api->event(job->exchange, job, event);
     r->n_tokens -= used;
-    if (used) memmove(r->tokens, r->tokens + used, (size_t)r->n_tokens * sizeof *r->tokens);
+    if (r->n_tokens) memmove(r->tokens, r->tokens + used, (size_t)r->n_tokens * sizeof *r->tokens);
     job->n_new = 0;
 }
 

@@ -20,7 +20,7 @@ json_t *fm_openai_usage(const fm_exchange *x) {
                      "prompt_tokens_details", "cached_tokens", x->jobs[0].n_cached, "completion_tokens_details", "reasoning_tokens", n_reasoning);
 }
 
-/* How fast it was, under the names that other servers gave it, of an exchange of one job: calls are held back until they are whole, so clients cannot measure it. NULL: of several. */
+/* How fast it was, under the names that other servers have, of an exchange of one job: calls are held back until they are whole, so clients cannot measure it. NULL: of several. */
 static json_t *timings(const fm_exchange *x) {
     const fm_job *job = &x->jobs[0];
     int n_after = job->n_tokens > 1 ? job->n_tokens - 1 : 0;
