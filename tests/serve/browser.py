@@ -18,6 +18,10 @@ MISSING = None if CHROMIUM and websocket else "there is no Chromium; tools/deps.
 KEYS = {"Enter": (13, "\r"), "Escape": (27, ""), "Tab": (9, "\t"), "ArrowRight": (39, ""), "ArrowDown": (40, "")}
 
 
+class Navigated(Exception):
+    """The page went away while something was asked of it."""
+
+
 class Browser:
     def __init__(self, width=1280, height=800):
         self.folder = tempfile.mkdtemp(prefix="flash-moe-browser-")
@@ -46,6 +50,8 @@ class Browser:
         while True:
             message = json.loads(self.socket.recv())
             if message.get("id") == number:
+                if "navigated" in message.get("error", {}).get("message", ""):
+                    raise Navigated(method)
                 assert "error" not in message, f"{method}: {message['error']}"
                 return message["result"]
             self.notice(message)
@@ -71,10 +77,14 @@ class Browser:
     def wait(self, expression, timeout=30):
         """Its value as soon as it is true."""
         deadline = time.monotonic() + timeout
-        while not (value := self.run(f"(value => value instanceof Node || value)({expression})")):
-            assert time.monotonic() < deadline, f"never: {expression}\n{self.run('document.body.innerText')}"
+        while True:
+            try:
+                if value := self.run(f"(value => value instanceof Node || value)({expression})"):
+                    return value
+                assert time.monotonic() < deadline, f"never: {expression}\n{self.run('document.body.innerText')}"
+            except Navigated:
+                pass  # the new page is asked
             time.sleep(0.03)
-        return value
 
     def open(self, url):
         self.call("Page.navigate", url=url)
