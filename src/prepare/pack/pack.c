@@ -1,5 +1,6 @@
 /* prepare/pack/pack.c: packing a model: what it will take, and the order of things, so that a stop at any moment loses one layer at most. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -35,9 +36,10 @@ bool fm_pack_cancelled(const fm_pack_job *job, const char *what, uint64_t done, 
 }
 
 int fm_pack_finite(const fm_model *model, const fm_tensor *t, const uint8_t *data, uint64_t first, uint64_t n, fm_error *err) {
-    if (t->dtype != FM_F32 && t->dtype != FM_F16 && t->dtype != FM_BF16) return 0;
+    if (t->dtype != FM_F32 && t->dtype != FM_F16 && t->dtype != FM_BF16 && t->dtype != FM_F8_E4M3) return 0;
     int64_t bad = fm_find_nonfinite(data, t->dtype, n);
     if (bad < 0) return 0;
+    if (t->dtype == FM_F8_E4M3) return fm_model_nonfinite(model, t, first + (uint64_t)bad, NAN, err);
     const fm_matrix_type one = {.format = t->dtype == FM_F32 ? FM_FORMAT_F32 : t->dtype == FM_F16 ? FM_FORMAT_F16 : FM_FORMAT_BF16, .rows = 1, .cols = 1};
     float value;
     fm_matrix_row(&(fm_matrix){one, data + (size_t)bad * fm_dtype_bytes(t->dtype)}, 0, &value);
