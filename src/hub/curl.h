@@ -7,11 +7,13 @@
 
 #include "base/error.h"
 
-#define FM_CURL_FUNCTIONS(X)                                                                                                                                   \
-    X(easy_cleanup)                                                                                                                                            \
-    X(easy_getinfo) X(easy_init) X(easy_perform) X(easy_reset) X(easy_setopt) X(easy_strerror) X(free) X(global_cleanup) X(global_init) X(multi_add_handle)    \
-        X(multi_cleanup) X(multi_info_read) X(multi_init) X(multi_perform) X(multi_poll) X(multi_remove_handle) X(slist_append) X(slist_free_all) X(url)       \
-            X(url_cleanup) X(url_get) X(url_set)
+/* What clang-format makes of this changes each time. */
+/* clang-format off */
+#define FM_CURL_FUNCTIONS(X) \
+    X(easy_cleanup) X(easy_getinfo) X(easy_init) X(easy_perform) X(easy_reset) X(easy_setopt) X(easy_strerror) X(free) X(global_cleanup) X(global_init) \
+    X(multi_add_handle) X(multi_cleanup) X(multi_info_read) X(multi_init) X(multi_perform) X(multi_poll) X(multi_remove_handle) X(slist_append) \
+    X(slist_free_all) X(url) X(url_cleanup) X(url_get) X(url_set)
+/* clang-format on */
 
 #define FM_CURL_MEMBER(name) __typeof__(curl_##name) *name;
 typedef struct fm_curl {
