@@ -203,8 +203,10 @@ int fm_experts_write(fm_pack_job *job, fm_error *err) {
     const fm_description *d = &job->model->description;
     banks b = {.job = job, .sums = calloc((size_t)d->n_experts + 1, sizeof *b.sums)};
     int rc = b.sums ? 0 : fm_fail(err, FM_ENOMEM, "no memory for %d experts", d->n_experts);
-    for (int layer = 0; layer < d->n_layers && rc == 0; layer++) {
-        if (!d->layers[layer].moe || fm_packer_has_layer(job->packer, layer)) continue;
+    for (int i = 0; i < job->uses.n && rc == 0; i++) {
+        int layer = job->uses.order[i];
+        if (fm_packer_has_layer(job->packer, layer)) continue;
+        if ((rc = fm_feed_wait(job, layer, err)) < 0) break;
         b.layer = layer;
         json_t *state = NULL;
         if ((rc = write_layer(&b, err)) == 0 && (rc = fm_journal_check(&job->journal, job->model, err)) == 0) {
