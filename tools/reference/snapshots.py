@@ -1,0 +1,65 @@
+"""Writing a tiny model as published checkpoints and mlx-lm's conversions store theirs, and mlx-lm's own logits of it."""
+
+import json
+import os
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+
+def write_snapshot(path, config, tensors, n_shards):
+    os.makedirs(path)
+    with open(f"{path}/config.json", "w") as f:
+        json.dump(config, f, indent=1)
+    if n_shards == 1:
+        save_file(tensors, f"{path}/model.safetensors", metadata={"format": "pt"})
+        return
+    total, sofar, shards = sum(x.nbytes for x in tensors.values()), 0, [{} for _ in range(n_shards)]
+    for name, x in tensors.items():
+        shards[sofar * n_shards // total][name] = x
+        sofar += x.nbytes
+    index = {"metadata": {"total_size": total}, "weight_map": {}}
+    for i, shard in enumerate(shards):
+        file = f"model-{i + 1:05d}-of-{n_shards:05d}.safetensors"
+        save_file(shard, f"{path}/{file}", metadata={"format": "pt"})
+        index["weight_map"].update({name: file for name in shard})
+    with open(f"{path}/model.safetensors.index.json", "w") as f:
+        json.dump(index, f, indent=1)
+
+
+def write_mlx(source, path, settings):
+    """What mlx_lm.convert does, less the tokenizer."""
+    from pathlib import Path
+    import mlx.core as mx
+    from mlx.utils import tree_map_with_path
+    from mlx_lm import utils
+    mx.set_default_device(mx.cpu)
+    with open(f"{source}/config.json") as f:
+        config = json.load(f)
+    with open(f"{source}/config.json", "w") as f:
+        json.dump(config | settings["change"], f)
+    model, config = utils.load_model(Path(source), lazy=True)
+    keep_type = getattr(model, "cast_predicate", lambda _: True)
+    dtype = getattr(mx, settings["dtype"])
+    model.update(tree_map_with_path(
+        lambda k, v: v.astype(dtype) if keep_type(k) and mx.issubdtype(v.dtype, mx.floating) else v, model.parameters()))
+    if settings["bits"]:
+        model, config = utils.quantize_model(model, config, settings["group"], settings["bits"], quant_predicate=settings["predicate"])
+    utils.save_model(path, model)
+    utils.save_config(config, f"{path}/config.json")
+    if not settings["index"]:       # says nothing where there is one file; the baseline keeps it
+        os.remove(f"{path}/model.safetensors.index.json")
+
+
+def mlx_logits(path, ids):
+    """mlx-lm's own logits of the stored snapshot, all floating tensors cast to
+    float32 first, since its kernels otherwise sum in bf16."""
+    from pathlib import Path
+    import mlx.core as mx
+    from mlx.utils import tree_map
+    from mlx_lm import utils
+    mx.set_default_device(mx.cpu)
+    model, _ = utils.load_model(Path(path))
+    model.update(tree_map(lambda v: v.astype(mx.float32) if mx.issubdtype(v.dtype, mx.floating) else v, model.parameters()))
+    return torch.from_numpy(np.array(model(mx.array(ids.tolist())[None])[0]))
