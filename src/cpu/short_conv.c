@@ -4,7 +4,7 @@
 
 #include "cpu/cpu.h"
 
-#define SLICE 256 /* channels of a task */
+#define SLICE 64 /* channels of a task */
 
 void fm_conv_rows(const fm_conv *c, const fm_span *span, int token, const float *rows[FM_MAX_TAPS]) {
     for (int j = 0; j < c->n_taps; j++) {

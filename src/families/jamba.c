@@ -1,5 +1,7 @@
 /* families/jamba.c: Jamba (v0.1, 1.5, 1.6, 1.7): Mamba layers with some of attention, which has no rope; experts in some layers, dense MLPs of the same width in the
  * others. Mathematics: transformers' modeling_jamba.py (mlx-lm's router divides the weights by their sum, and has another rule of which layers have experts). */
+#include <string.h>
+
 #include "families/keys.h"
 #include "families/names.h"
 #include "model/family.h"
@@ -12,6 +14,18 @@ typedef struct every {
 static int read_every(const fm_config *config, const char *period, const char *offset, const every *fallback, every *out, fm_error *err) {
     int rc = fm_config_int(config, period, fallback->period, 1, FM_MAX_LAYERS, &out->period, err);
     return rc < 0 ? rc : fm_config_int(config, offset, fallback->offset, 0, out->period - 1, &out->offset, err);
+}
+
+/* Older configs name the layers too. */
+static int check_types(const fm_description *d, const fm_config *config, fm_error *err) {
+    const json_t *types = fm_config_get(config, "layers_block_type");
+    for (int i = 0; types && i < d->n_layers; i++) {
+        const char *type = json_string_value(json_array_get(types, (size_t)i)), *wanted = d->layers[i].mixer == FM_MIXER_ATTENTION ? "attention" : "mamba";
+        if (!type || strcmp(type, wanted))
+            return fm_fail(err, FM_EFORMAT, "%s: layers_block_type[%d] is %s, but attn_layer_period and attn_layer_offset give %s", config->path, i,
+                           type ? type : "no string", wanted);
+    }
+    return 0;
 }
 
 static int describe_mamba(fm_description *d, const fm_config *config, fm_error *err) {
@@ -46,6 +60,7 @@ static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     }
     d->dense_width = d->expert_width;
     if (d->n_experts < 2) return fm_fail(err, FM_EUNSUPPORTED, "%s: num_experts is %d: a model without experts is not supported", config->path, d->n_experts);
+    if ((rc = check_types(d, config, err)) < 0) return rc;
     if ((rc = fm_config_expect_absent(config, "sliding_window", err)) < 0) return rc;
     return fm_config_expect_bool(config, "attention_bias", false, err);
 }

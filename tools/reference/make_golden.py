@@ -218,12 +218,12 @@ def raw(config, dtype=torch.bfloat16, fused=False, shards=1, extra=None, steps=T
     return {"config": config, "dtype": dtype, "fused": fused or config["model_type"] in families.FUSED, "shards": shards, "extra": extra, "mlx": None, "steps": steps, "keep": lambda name: config.get("moe_use_aux_free", True) or not name.endswith("e_score_correction_bias")}
 
 
-def mlx(config, bits=4, group=64, dtype="bfloat16", predicate=None, index=False, same=True, change=None):
+def mlx(config, bits=4, group=64, dtype="bfloat16", predicate=None, index=False, same=True, change=None, own=False):
     """Through mlx-lm's own quantise and save. bits None: MLX's form, unquantised.
     same False: mlx-lm computes something else there, so its logits are not kept.
-    change: of the config that it is given."""
+    change: of the config that it is given. own: mlx-lm has no such model."""
     return {**raw(config, fused=config["model_type"] == "qwen3_5_moe"),
-            "mlx": {"bits": bits, "group": group, "dtype": dtype, "predicate": predicate, "index": index, "same": same, "change": change or {}}}
+            "mlx": {"bits": bits, "group": group, "dtype": dtype, "predicate": predicate, "index": index, "same": same and not own, "change": change or {}, "own": own}}
 
 
 def mixed_bits(path, module):
@@ -354,15 +354,16 @@ CASES = {
     "bailing_moe-v2-bf16": raw(bailing_moe_v2(num_nextn_predict_layers=1), extra=BEHIND),
     "bailing_moe-v2-mlx-4bit": mlx(bailing_moe_v2(layers=2, moe_intermediate_size=64, intermediate_size=64, num_experts=4, n_group=1, topk_group=1)),
     "lfm2_moe-bf16": raw(lfm2_moe()),
-    "lfm2_moe-bf16-bias": raw(lfm2_moe(layers=3, conv_bias=True, conv_L_cache=5, num_dense_layers=0, use_expert_bias=False, norm_topk_prob=False,
+    "lfm2_moe-bf16-bias": raw(lfm2_moe(layers=3, hidden_size=72, conv_bias=True, conv_L_cache=5, num_dense_layers=0, use_expert_bias=False, norm_topk_prob=False,
                                        routed_scaling_factor=1.6, tie_word_embeddings=False)),
     "lfm2_moe-mlx-4bit": mlx(lfm2_moe(layers=3, moe_intermediate_size=64, intermediate_size=64, num_experts=5)),
     "jamba-bf16": raw(jamba()),
-    "jamba-bf16-bias": raw(jamba(layers=4, attn_layer_period=3, attn_layer_offset=1, expert_layer_period=3, expert_layer_offset=0, mamba_conv_bias=False,
+    "jamba-bf16-bias": raw(jamba(layers=3, attn_layer_period=3, attn_layer_offset=1, expert_layer_period=3, expert_layer_offset=0, mamba_conv_bias=False,
                                  mamba_proj_bias=True, mamba_dt_rank="auto", mamba_d_conv=3, mamba_d_state=5, mamba_expand=3, tie_word_embeddings=True)),
     # mlx-lm's router is another one.
     "jamba-mlx-4bit": mlx(jamba(layers=3, attn_layer_period=2, attn_layer_offset=1, mamba_dt_rank=64, intermediate_size=64, num_experts=5), same=False),
     "minimax-bf16": raw(minimax()),
+    "minimax-mlx-4bit": mlx(minimax(layers=2, head_dim=16, rotary_dim=8, intermediate_size=64, num_local_experts=5), own=True),
     "minimax-bf16-hf": raw(minimax_hf(num_attention_heads=6, num_key_value_heads=2, head_dim=16, rotary_dim=16), extra=DECAYS),
     "granitemoe-mlx-4bit": mlx(granitemoe(layers=2, intermediate_size=64, num_local_experts=5, num_experts_per_tok=2)),
 }

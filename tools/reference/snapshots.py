@@ -28,8 +28,35 @@ def write_snapshot(path, config, tensors, n_shards):
         json.dump(index, f, indent=1)
 
 
+def write_mlx_form(source, path, settings):
+    """The same form for a model that mlx-lm does not have: its own quantisation of every matrix, experts stacked, routers in 8 bits."""
+    import mlx.core as mx
+    mx.set_default_device(mx.cpu)
+    with open(f"{source}/config.json") as f:
+        config = json.load(f)
+    config["quantization"] = {"group_size": settings["group"], "bits": settings["bits"], "mode": "affine"}
+    raw, out = mx.load(f"{source}/model.safetensors"), {}
+    for letter, name in (("w1", "gate_proj"), ("w3", "up_proj"), ("w2", "down_proj")):
+        for first in [n for n in raw if n.endswith(f".experts.0.{letter}.weight")]:
+            each = [raw.pop(first.replace(".experts.0.", f".experts.{e}.")) for e in range(config["num_local_experts"])]
+            raw[first.replace(f".experts.0.{letter}.", f".switch_mlp.{name}.")] = mx.stack(each)
+    for name, x in raw.items():
+        out[name], base = x, name.removesuffix(".weight")
+        if x.ndim > 1:
+            bits = 8 if name.endswith(".gate.weight") else settings["bits"]
+            out[name], out[f"{base}.scales"], out[f"{base}.biases"] = mx.quantize(x, settings["group"], bits)
+            if bits != settings["bits"]:
+                config["quantization"][base] = {"group_size": settings["group"], "bits": bits}
+    os.makedirs(path)
+    mx.save_safetensors(f"{path}/model.safetensors", out, metadata={"format": "mlx"})
+    with open(f"{path}/config.json", "w") as f:
+        json.dump(config, f, indent=4)
+
+
 def write_mlx(source, path, settings):
     """What mlx_lm.convert does, less the tokenizer."""
+    if settings["own"]:
+        return write_mlx_form(source, path, settings)
     from pathlib import Path
     import mlx.core as mx
     from mlx.utils import tree_map_with_path
