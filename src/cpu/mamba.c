@@ -1,7 +1,6 @@
 /* cpu/mamba.c: Mamba, a selective state space, token by token in prompts too, parallel over channels, so that a prompt gives the bits that decoding gives.
  * States lie [state][channel], so that no sum is horizontal. Mathematics: the mixer of transformers' modeling files that families/ names, with norms of dt, B
  * and C. */
-#include "base/math.h"
 #include "cpu/cpu.h"
 
 #define SLICE 128 /* channels of a task */
@@ -81,6 +80,22 @@ static void step(const mamba_work *w, float *h, size_t token, size_t first, size
     dev->k->swiglu(w->in + token * 2 * w->width + w->width + first, y, (int)n, y);
 }
 
+/* x = log(1 + exp(x + bias)), of n (at most SLICE) channels: the larger of x and 0, and log(1 + e) = 2 atanh(s) of e = exp(-|x|), s = e / (2 + e) at most 1/3. */
+static void softplus(const fm_kernels *k, const float *bias, size_t n, float *x) {
+    static const float c[] = {2.0f / 17, 2.0f / 15, 2.0f / 13, 2.0f / 11, 2.0f / 9, 2.0f / 7, 2.0f / 5, 2.0f / 3, 2};
+    float e[SLICE] = {0};
+    for (size_t i = 0; i < n; i++) {
+        x[i] += bias[i];
+        e[i] = x[i] < 0 ? x[i] : -x[i];
+    }
+    k->exp(e, (int)n, e);
+    for (size_t i = 0; i < n; i++) {
+        float s = e[i] / (2 + e[i]), z = s * s, p = c[0];
+        for (int j = 1; j < 9; j++) p = p * z + c[j];
+        x[i] = (x[i] > 0 ? x[i] : 0) + s * p;
+    }
+}
+
 static void scan_task(void *arg, int task, int thread) {
     (void)thread;
     const mamba_work *w = arg;
@@ -88,8 +103,7 @@ static void scan_task(void *arg, int task, int thread) {
     const float *bias = w->w->vector[FM_MAMBA_DT_BIAS];
     float *h = s.span->state->layers[w->layer].memory;
     for (size_t t = (size_t)s.span->first; t < (size_t)(s.span->first + s.span->n); t++) {
-        float *delta = w->delta + t * w->width;
-        for (size_t i = s.first; i < s.last; i++) delta[i] = fm_softplusf(delta[i] + bias[i]);
+        softplus(w->device->k, bias + s.first, s.last - s.first, w->delta + t * w->width + s.first);
         step(w, h, t, s.first, s.last - s.first);
     }
 }
