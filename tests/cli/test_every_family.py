@@ -13,10 +13,11 @@ TEXT = "Once upon a time there was a small robot who lived in a house by the sea
 
 
 def cases():
-    """One raw model and one in a quantised form of each family."""
+    """A raw model of each family, and one of each quantised form."""
     for family in FAMILIES:
-        names = sorted(path.name for path in GOLDEN.glob(f"{family}-*") if any(path.glob("model*.safetensors")))
-        yield from {next((n for n in names if n.endswith("-bf16")), f"{family}-none"), next((n for n in names if "mlx-4bit" in n), names[-1] if names else "")}
+        names = [path.name for path in GOLDEN.glob(f"{family}-*") if any(path.glob("model*.safetensors"))]
+        found = [name for name in names if re.search(r"-(bf16|mlx-4bit|.*(mxfp4|fp8).*)$", name)]
+        yield from found or [f"{family}-none"]
 
 
 def run(model, *options):
