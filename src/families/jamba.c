@@ -38,6 +38,7 @@ static int describe_mamba(fm_description *d, const fm_config *config, fm_error *
     if ((rc = automatic ? fm_config_expect_string(config, "mamba_dt_rank", "auto", err)
                         : fm_config_int(config, "mamba_dt_rank", rank, 1, 1 << 20, &rank, err)) < 0)
         return rc;
+    if ((rc = fm_config_expect_bool(config, "mamba_inner_layernorms", true, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "mamba_conv_bias", true, &d->conv_bias, err)) < 0) return rc;
     d->mamba_width = expand * d->hidden;
     d->mamba_rank = rank;
@@ -65,29 +66,17 @@ static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     return fm_config_expect_bool(config, "attention_bias", false, err);
 }
 
-static const char *const names[FM_N_ROLES] = {[FM_EMBED] = "embed_tokens",
+static const char *const names[FM_N_ROLES] = {FM_NAMES_PROJECTIONS,
+                                              FM_NAMES_MAMBA,
+                                              FM_NAMES_DENSE_OF("feed_forward"),
+                                              [FM_EMBED] = "embed_tokens",
                                               [FM_FINAL_NORM] = "final_layernorm",
                                               [FM_NORM1] = "input_layernorm",
                                               [FM_NORM2] = "pre_ff_layernorm",
-                                              FM_NAMES_PROJECTIONS,
-                                              [FM_MIX_IN] = "mamba.in_proj",
-                                              [FM_MIX_IN_BIAS] = "mamba.in_proj.bias",
-                                              [FM_MIX_CONV] = "mamba.conv1d",
-                                              [FM_MIX_CONV_BIAS] = "mamba.conv1d.bias",
-                                              [FM_MIX_OUT] = "mamba.out_proj",
-                                              [FM_MIX_OUT_BIAS] = "mamba.out_proj.bias",
-                                              [FM_MAMBA_X] = "mamba.x_proj",
-                                              [FM_MAMBA_DT] = "mamba.dt_proj",
-                                              [FM_MAMBA_DT_BIAS] = "mamba.dt_proj.bias",
                                               [FM_MAMBA_DT_NORM] = "mamba.dt_layernorm",
                                               [FM_MAMBA_B_NORM] = "mamba.b_layernorm",
                                               [FM_MAMBA_C_NORM] = "mamba.c_layernorm",
-                                              [FM_MAMBA_A_LOG] = "mamba.A_log",
-                                              [FM_MAMBA_D] = "mamba.D",
-                                              [FM_ROUTER] = "feed_forward.router",
-                                              [FM_DENSE_GATE_PROJ] = "feed_forward.gate_proj",
-                                              [FM_DENSE_UP_PROJ] = "feed_forward.up_proj",
-                                              [FM_DENSE_DOWN_PROJ] = "feed_forward.down_proj"};
+                                              [FM_ROUTER] = "feed_forward.router"};
 
 extern const fm_family fm_family_jamba;
 const fm_family fm_family_jamba = {

@@ -43,7 +43,9 @@ static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     return fm_config_expect_bool(config, "attention_bias", false, err);
 }
 
-static const char *const names[FM_N_ROLES] = {[FM_EMBED] = "embed_tokens",
+static const char *const names[FM_N_ROLES] = {FM_NAMES_SHORT_CONV,
+                                              FM_NAMES_DENSE_OF("feed_forward"),
+                                              [FM_EMBED] = "embed_tokens",
                                               [FM_FINAL_NORM] = "embedding_norm",
                                               [FM_NORM1] = "operator_norm",
                                               [FM_NORM2] = "ffn_norm",
@@ -53,17 +55,8 @@ static const char *const names[FM_N_ROLES] = {[FM_EMBED] = "embed_tokens",
                                               [FM_O] = "self_attn.out_proj",
                                               [FM_Q_NORM] = "self_attn.q_layernorm",
                                               [FM_K_NORM] = "self_attn.k_layernorm",
-                                              [FM_MIX_IN] = "conv.in_proj",
-                                              [FM_MIX_IN_BIAS] = "conv.in_proj.bias",
-                                              [FM_MIX_CONV] = "conv.conv",
-                                              [FM_MIX_CONV_BIAS] = "conv.conv.bias",
-                                              [FM_MIX_OUT] = "conv.out_proj",
-                                              [FM_MIX_OUT_BIAS] = "conv.out_proj.bias",
                                               [FM_ROUTER] = "feed_forward.gate",
-                                              [FM_CHOICE_BIAS] = "feed_forward.expert_bias",
-                                              [FM_DENSE_GATE_PROJ] = "feed_forward.gate_proj",
-                                              [FM_DENSE_UP_PROJ] = "feed_forward.up_proj",
-                                              [FM_DENSE_DOWN_PROJ] = "feed_forward.down_proj"};
+                                              [FM_CHOICE_BIAS] = "feed_forward.expert_bias"};
 /* Of raw checkpoints. */
 static const char *const letters[FM_N_ROLES] = {
     [FM_DENSE_GATE_PROJ] = "feed_forward.w1", [FM_DENSE_UP_PROJ] = "feed_forward.w3", [FM_DENSE_DOWN_PROJ] = "feed_forward.w2"};

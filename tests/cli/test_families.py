@@ -144,6 +144,7 @@ def test_an_mlx_conversion_without_the_bias_that_chooses(tmp_path):
     ("jamba-bf16", {"mamba_d_conv": 1}, "mamba_d_conv"),
     ("jamba-bf16", {"mamba_d_conv": 3}, "mamba.conv1d.weight"),
     ("jamba-bf16", {"mamba_expand": 0}, "mamba_expand"),
+    ("jamba-bf16", {"mamba_inner_layernorms": False}, "mamba_inner_layernorms"),
     ("jamba-bf16", {"mamba_proj_bias": True}, "mamba.in_proj.bias"),
     ("jamba-bf16", {"mamba_conv_bias": False}, "mamba.conv1d.bias"),
     ("jamba-bf16", {"attn_layer_offset": 4}, "attn_layer_offset"),
