@@ -33,16 +33,20 @@ static int n_act_kinds(const fm_model *model) {
     return n;
 }
 
-static const struct {
+typedef struct mixer_verb {
     size_t (*floats)(const fm_description *d, int n);
     void (*run)(fm_device *device, int layer);
-} mixers[] = {
-    [FM_MIXER_ATTENTION] = {fm_attention_floats, fm_attention},
-    [FM_MIXER_DELTANET] = {fm_deltanet_floats, fm_deltanet},
-    [FM_MIXER_MAMBA] = {fm_mamba_floats, fm_mamba},
-    [FM_MIXER_LIGHTNING] = {fm_lightning_floats, fm_lightning},
-    [FM_MIXER_CONV] = {fm_short_conv_floats, fm_short_conv},
-};
+} mixer_verb;
+
+static const mixer_verb *mixer_of(const fm_description *d, int layer) {
+    static const mixer_verb latent = {fm_mla_floats, fm_mla}, kinds[] = {[FM_MIXER_ATTENTION] = {fm_attention_floats, fm_attention},
+                                                                         [FM_MIXER_DELTANET] = {fm_deltanet_floats, fm_deltanet},
+                                                                         [FM_MIXER_MAMBA] = {fm_mamba_floats, fm_mamba},
+                                                                         [FM_MIXER_LIGHTNING] = {fm_lightning_floats, fm_lightning},
+                                                                         [FM_MIXER_CONV] = {fm_short_conv_floats, fm_short_conv}};
+    fm_mixer mixer = d->layers[layer].mixer;
+    return mixer == FM_MIXER_ATTENTION && d->kv_rank ? &latent : &kinds[mixer];
+}
 
 /* Points the device's buffers into base; with base NULL only counts. */
 static size_t lay_out(fm_device *dev, const fm_device_config *c, uint8_t *base) {
@@ -50,7 +54,7 @@ static size_t lay_out(fm_device *dev, const fm_device_config *c, uint8_t *base) 
     size_t used = 0, n = (size_t)c->max_batch, hidden = (size_t)d->hidden, k = (size_t)c->top_k, f = sizeof(float);
     size_t piece = n < FM_PIECE_TOKENS ? n : FM_PIECE_TOKENS;
     int n_kinds = c->int8 ? n_act_kinds(c->model) : 0;
-    size_t inner = most((size_t)d->n_heads * (size_t)d->head_dim,
+    size_t inner = most(d->kv_rank ? most((size_t)d->n_heads * (size_t)d->v_dim, (size_t)d->q_rank) : (size_t)d->n_heads * (size_t)d->head_dim,
                         most((size_t)d->n_value_heads * (size_t)d->value_dim, most((size_t)d->dense_width, (size_t)d->shared_width)));
     dev->n_rows = FM_ROW_TOKENS * c->top_k;
     dev->rope = carve(base, &used, (size_t)c->context * (size_t)d->rotary_dim * f);
@@ -60,12 +64,13 @@ static size_t lay_out(fm_device *dev, const fm_device_config *c, uint8_t *base) 
     dev->shared = carve(base, &used, (d->shared_width ? n : 0) * hidden * f);
     size_t scratch = fm_feed_forward_floats(c, (int)piece);
     for (int i = 0; i < d->n_layers; i++) {
-        scratch = most(scratch, mixers[d->layers[i].mixer].floats(d, (int)piece));
+        scratch = most(scratch, mixer_of(d, i)->floats(d, (int)piece));
         if (d->layers[i].mixer == FM_MIXER_MAMBA || d->layers[i].mixer == FM_MIXER_CONV) inner = most(inner, (size_t)fm_mixer_channels(d, d->layers[i].mixer));
     }
     dev->scratch = carve(base, &used, scratch * f);
     dev->input.memory = carve(base, &used, fm_input_bytes(n_kinds, c->max_batch, d->hidden));
     size_t inner_bytes = most(fm_input_bytes(n_kinds, (int)piece, (int)inner), fm_input_bytes(n_kinds, dev->n_rows, d->expert_width));
+    if (d->kv_rank) inner_bytes = most(inner_bytes, fm_input_bytes(n_kinds, fm_mla_rows(d, (int)piece), d->kv_rank > d->nope_dim ? d->kv_rank : d->nope_dim));
     dev->inner.memory = carve(base, &used, inner_bytes);
     dev->ahead.x = carve(base, &used, FM_GUESS_TOKENS * hidden * f);
     dev->ahead.input.memory = carve(base, &used, fm_input_bytes(n_kinds, FM_GUESS_TOKENS, d->hidden));
@@ -81,7 +86,7 @@ static size_t lay_out(fm_device *dev, const fm_device_config *c, uint8_t *base) 
     dev->iota = carve(base, &used, (size_t)dev->n_iota * sizeof(int32_t));
     dev->logits = carve(base, &used, FM_HEAD_ROWS * (size_t)d->vocab * f);
     dev->tiles = carve(base, &used, n * sizeof *dev->tiles);
-    dev->partial = carve(base, &used, fm_attention_partial_floats(c) * f);
+    dev->partial = carve(base, &used, (d->kv_rank ? fm_mla_partial_floats(c) : fm_attention_partial_floats(c)) * f);
     return used;
 }
 
@@ -110,9 +115,11 @@ static size_t lay_out_state(fm_state *state, const fm_device_config *c, uint8_t 
         if (d->layers[i].mixer != FM_MIXER_ATTENTION) continue;
         fm_kv kv = {0};
         kv.k = carve(base, &used, fm_kv_value_bytes(c));
-        kv.v = carve(base, &used, fm_kv_value_bytes(c));
         kv.k_scale = carve(base, &used, fm_kv_scale_bytes(c));
-        kv.v_scale = carve(base, &used, fm_kv_scale_bytes(c));
+        if (!d->kv_rank) {
+            kv.v = carve(base, &used, fm_kv_value_bytes(c));
+            kv.v_scale = carve(base, &used, fm_kv_scale_bytes(c));
+        }
         if (base) layers[i].kv = kv;
     }
     if (base) state->layers = layers;
@@ -323,7 +330,7 @@ static void capture(const fm_batch *whole, int layer, int end) {
 
 static void mixer_piece(fm_device *dev, int layer) {
     fm_norm_input(dev, &dev->config.weights->layers[layer], FM_NORM1, FM_NORM1_BIAS);
-    mixers[dev->d->layers[layer].mixer].run(dev, layer);
+    mixer_of(dev->d, layer)->run(dev, layer);
     fm_add_out(dev, layer, FM_OF_MIXER);
 }
 

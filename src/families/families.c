@@ -17,6 +17,9 @@
     X(dots1) \
     X(ernie4_5_moe) \
     X(bailing_moe) \
+    X(deepseek_v2) \
+    X(deepseek_v3) \
+    X(glm4_moe_lite) \
     X(lfm2_moe) \
     X(jamba) \
     X(minimax)

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 import common
 import families
+import latent
 from snapshots import mlx_logits, write_mlx, write_snapshot
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests", "golden")
@@ -367,6 +368,7 @@ CASES = {
     "minimax-bf16-hf": raw(minimax_hf(num_attention_heads=6, num_key_value_heads=2, head_dim=16, rotary_dim=16), extra=DECAYS),
     "granitemoe-mlx-4bit": mlx(granitemoe(layers=2, intermediate_size=64, num_local_experts=5, num_experts_per_tok=2)),
 }
+CASES |= latent.cases(plain, raw, mlx, BEHIND)
 
 
 # ---- weights ----------------------------------------------------------------
