@@ -141,7 +141,7 @@ typedef struct fm_engine_options {
 /* ---- what a model is, and what it would need (nothing is loaded) ---------------------------------------------------- */
 
 typedef struct fm_part { /* one row of `info`: tensors of one kind and one number format */
-    char what[32];       /* "embedding", "attention", "delta", "router", "shared expert", "experts", "norms", "head", "vision" … */
+    char what[32];       /* "embedding", "attention", "delta", "recurrent", "router", "shared expert", "experts", "norms", "head", "vision" … */
     char format[32];     /* "4-bit group 64", "bf16", … */
     int n_tensors;
     uint64_t bytes; /* on disk */
@@ -155,7 +155,8 @@ typedef struct fm_model_info {
     char architecture[96]; /* config.json's architectures[0] */
     char model_type[64];
     char family[32]; /* our name of the family */
-    int hidden, vocab, n_layers, n_attention_layers, n_delta_layers, n_moe_layers;
+    int hidden, vocab, n_layers, n_attention_layers, n_recurrent_layers, n_moe_layers;
+    char recurrent[32]; /* what the recurrent layers are: "delta", "mamba", "lightning", "convolution", or "" */
     int n_experts, experts_per_token, expert_width, shared_width;
     int max_position; /* tokens the model was trained for */
     uint64_t n_parameters, n_active_parameters;
@@ -390,7 +391,7 @@ FM_API int fm_session_generate(fm_session *session, const int32_t *ids, int n, f
 
 /* ---- sessions that do not forget ----------------------------------------------------------------------------------- */
 
-/* A session knows the tokens it holds. States of delta layers cannot be rewound, so snapshots are kept: in memory within the engine's budget, and, if
+/* A session knows the tokens it holds. States of recurrent layers cannot be rewound, so snapshots are kept: in memory within the engine's budget, and, if
  * options.session_cache is given, as files there, where a later process finds them. A snapshot belongs to exactly these weights, number formats and tokens. */
 
 /* The tokens the session holds [fm_session_position]; borrowed until the next call that changes it. */

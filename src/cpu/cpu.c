@@ -33,6 +33,21 @@ static int n_act_kinds(const fm_model *model) {
     return n;
 }
 
+typedef struct mixer_verb {
+    size_t (*floats)(const fm_description *d, int n);
+    void (*run)(fm_device *device, int layer);
+} mixer_verb;
+
+static const mixer_verb *mixer_of(const fm_description *d, int layer) {
+    static const mixer_verb latent = {fm_mla_floats, fm_mla}, kinds[] = {[FM_MIXER_ATTENTION] = {fm_attention_floats, fm_attention},
+                                                                         [FM_MIXER_DELTANET] = {fm_deltanet_floats, fm_deltanet},
+                                                                         [FM_MIXER_MAMBA] = {fm_mamba_floats, fm_mamba},
+                                                                         [FM_MIXER_LIGHTNING] = {fm_lightning_floats, fm_lightning},
+                                                                         [FM_MIXER_CONV] = {fm_short_conv_floats, fm_short_conv}};
+    fm_mixer mixer = d->layers[layer].mixer;
+    return mixer == FM_MIXER_ATTENTION && d->kv_rank ? &latent : &kinds[mixer];
+}
+
 /* Points the device's buffers into base; with base NULL only counts. */
 static size_t lay_out(fm_device *dev, const fm_device_config *c, uint8_t *base) {
     const fm_description *d = &c->model->description;
@@ -48,8 +63,10 @@ static size_t lay_out(fm_device *dev, const fm_device_config *c, uint8_t *base) 
     dev->out = carve(base, &used, n * hidden * f);
     dev->shared = carve(base, &used, (d->shared_width ? n : 0) * hidden * f);
     size_t scratch = fm_feed_forward_floats(c, (int)piece);
-    scratch = most(scratch, d->kv_rank ? fm_mla_floats(d, (int)piece) : d->n_heads ? fm_attention_floats(d, (int)piece) : 0);
-    scratch = most(scratch, d->n_value_heads ? fm_deltanet_floats(d, (int)piece) : 0);
+    for (int i = 0; i < d->n_layers; i++) {
+        scratch = most(scratch, mixer_of(d, i)->floats(d, (int)piece));
+        if (d->layers[i].mixer == FM_MIXER_MAMBA || d->layers[i].mixer == FM_MIXER_CONV) inner = most(inner, (size_t)fm_mixer_channels(d, d->layers[i].mixer));
+    }
     dev->scratch = carve(base, &used, scratch * f);
     dev->input.memory = carve(base, &used, fm_input_bytes(n_kinds, c->max_batch, d->hidden));
     size_t inner_bytes = most(fm_input_bytes(n_kinds, (int)piece, (int)inner), fm_input_bytes(n_kinds, dev->n_rows, d->expert_width));
@@ -85,10 +102,11 @@ static size_t lay_out_state(fm_state *state, const fm_device_config *c, uint8_t 
     size_t first = used;
     for (int i = 0; i < d->n_layers; i++) {
         fm_layer_state s = {0};
-        if (d->layers[i].mixer == FM_MIXER_DELTANET) {
-            s.memory = carve(base, &used, (size_t)d->n_value_heads * (size_t)d->key_dim * (size_t)d->value_dim * f);
-            s.conv = carve(base, &used, (size_t)(d->conv_taps - 1) * (size_t)fm_conv_channels(d) * f);
-        }
+        size_t before = used, memory = fm_mixer_memory(d, d->layers[i].mixer), channels = (size_t)fm_mixer_channels(d, d->layers[i].mixer);
+        if (memory) s.memory = carve(base, &used, memory * f);
+        if (channels) s.conv = carve(base, &used, (size_t)(d->conv_taps - 1) * channels * f);
+        s.fixed = base ? base + before : NULL;
+        s.fixed_bytes = used - before;
         if (base) layers[i] = s;
     }
     state->fixed = base ? base + first : NULL;
@@ -240,21 +258,38 @@ static void embed(fm_device *dev, const fm_batch *batch) {
     fm_pool_run(dev->config.pool, batch->n, embed_task, dev);
 }
 
-void fm_add_row(fm_device *dev, int row) {
+void fm_add_row(fm_device *dev, int layer, fm_part_of_layer part, int row) {
     size_t at = (size_t)row * (size_t)dev->d->hidden;
+    const fm_layer *l = &dev->d->layers[layer];
     float scale = dev->d->residual_scale;
-    if (scale != 0)
+    if (l->keep[part] != 0)
+        for (size_t i = at; i < at + (size_t)dev->d->hidden; i++) dev->x[i] = l->keep[part] * dev->h[i] + l->add[part] * dev->out[i];
+    else if (scale != 0)
         dev->k->axpy(scale, dev->out + at, dev->d->hidden, dev->x + at);
     else
         dev->k->add(dev->out + at, dev->d->hidden, dev->x + at);
 }
 
+typedef struct add_work {
+    fm_device *device;
+    int layer;
+    fm_part_of_layer part;
+} add_work;
+
 static void add_task(void *arg, int i, int thread) {
     (void)thread;
-    fm_add_row(arg, i);
+    const add_work *w = arg;
+    fm_add_row(w->device, w->layer, w->part, i);
 }
 
-void fm_add_out(fm_device *dev) { fm_pool_run(dev->config.pool, dev->batch.n, add_task, dev); }
+void fm_add_out(fm_device *dev, int layer, fm_part_of_layer part) {
+    add_work w = {dev, layer, part};
+    fm_pool_run(dev->config.pool, dev->batch.n, add_task, &w);
+}
+
+void fm_add_bias(fm_device *dev, float *x, size_t cols, const float *bias) {
+    for (size_t i = 0; bias && i < (size_t)dev->batch.n; i++) dev->k->add(bias, (int)cols, x + i * cols);
+}
 
 /* The tokens [first, first + n) of whole become the batch; x and out are theirs. */
 static void take_piece(fm_device *dev, const fm_batch *whole, int first, int n) {
@@ -288,27 +323,15 @@ static int piece_tokens(const fm_batch *whole, int first) {
 static void capture(const fm_batch *whole, int layer, int end) {
     for (int i = 0; i < whole->n_captures; i++) {
         const fm_capture *c = &whole->captures[i];
-        const uint8_t *from = (const uint8_t *)c->state->layers[layer].memory;
-        if (!from || capture_row(whole, c) != end) continue;
-        /* A layer's part ends where the next one's begins. */
-        const uint8_t *to = c->state->fixed + c->state->fixed_bytes;
-        for (int next = layer + 1; next < c->state->device->d->n_layers; next++) {
-            if (!c->state->layers[next].memory) continue;
-            to = (const uint8_t *)c->state->layers[next].memory;
-            break;
-        }
-        memcpy(c->to + (from - c->state->fixed), from, (size_t)(to - from));
+        const fm_layer_state *s = &c->state->layers[layer];
+        if (s->fixed_bytes && capture_row(whole, c) == end) memcpy(c->to + (s->fixed - c->state->fixed), s->fixed, s->fixed_bytes);
     }
 }
 
 static void mixer_piece(fm_device *dev, int layer) {
     fm_norm_input(dev, &dev->config.weights->layers[layer], FM_NORM1, FM_NORM1_BIAS);
-    if (dev->d->layers[layer].mixer == FM_MIXER_ATTENTION) {
-        (dev->d->kv_rank ? fm_mla : fm_attention)(dev, layer);
-    } else {
-        fm_deltanet(dev, layer);
-    }
-    fm_add_out(dev);
+    mixer_of(dev->d, layer)->run(dev, layer);
+    fm_add_out(dev, layer, FM_OF_MIXER);
 }
 
 /* verb for all tokens, a piece at a time. */

@@ -26,9 +26,12 @@ typedef struct fm_kv {
 } fm_kv;
 
 typedef struct fm_layer_state {
-    fm_kv kv;      /* attention */
-    float *memory; /* delta: [n_value_heads][key_dim][value_dim] */
-    float *conv;   /* delta: [conv_taps - 1][channels], oldest first */
+    fm_kv kv; /* attention */
+    /* Of the other mixers; one after the other, and NULL of what a mixer does not have. */
+    float *memory;  /* delta: [n_value_heads][key_dim][value_dim]; mamba: [mamba_states][mamba_width]; lightning: [n_heads][head_dim] of k by [head_dim] of v */
+    float *conv;    /* [conv_taps - 1][fm_mixer_channels], oldest first */
+    uint8_t *fixed; /* all of it */
+    size_t fixed_bytes;
 } fm_layer_state;
 
 /* Consecutive tokens of one span whose positions are in one tile of the KV cache. */
@@ -149,10 +152,32 @@ int fm_attention_tiles(fm_device *device);
 void fm_rotate(const fm_device *device, float *x, int position);
 size_t fm_attention_partial_floats(const fm_device_config *config);
 
+/* ---- short_conv.c ---- */
+
+#define FM_MAX_TAPS 16
+
+/* A causal convolution of each channel by itself, over the rows of a batch. */
+typedef struct fm_conv {
+    const float *raw; /* [n][channels], rows ld apart: what goes in */
+    float *kept;      /* [taps - 1][channels]: the rows before a span, oldest first */
+    size_t ld, channels;
+    int n_taps;
+} fm_conv;
+
+/* The rows that the convolution of a span's token takes, oldest first. */
+void fm_conv_rows(const fm_conv *conv, const fm_span *span, int token, const float *rows[FM_MAX_TAPS]);
+/* y[c] = bias[c] (NULL: 0), + weights[tap][c] * rows[tap][c] tap by tap, of channels [first, last). */
+void fm_conv_sum(const fm_conv *conv, const float *weights, const float *bias, const float *const *rows, const size_t range[2], float *y);
+/* The last rows of the span stay for the next batch: n channels from first on. Nothing may need the older ones any more. */
+void fm_conv_keep(const fm_conv *conv, const fm_span *span, size_t first, size_t n);
+
 /* ---- the verbs ---- */
 size_t fm_attention_floats(const fm_description *d, int n); /* scratch for n tokens */
 size_t fm_mla_floats(const fm_description *d, int n);
 size_t fm_deltanet_floats(const fm_description *d, int n);
+size_t fm_mamba_floats(const fm_description *d, int n);
+size_t fm_lightning_floats(const fm_description *d, int n);
+size_t fm_short_conv_floats(const fm_description *d, int n);
 /* What latent attention needs beside scratch, and the most int8 vectors and columns that it multiplies at once. */
 size_t fm_mla_partial_floats(const fm_device_config *config);
 int fm_mla_rows(const fm_description *d, int n);
@@ -160,6 +185,9 @@ size_t fm_feed_forward_floats(const fm_device_config *config, int n);
 void fm_attention(fm_device *device, int layer);
 void fm_mla(fm_device *device, int layer);
 void fm_deltanet(fm_device *device, int layer);
+void fm_mamba(fm_device *device, int layer);
+void fm_lightning(fm_device *device, int layer);
+void fm_short_conv(fm_device *device, int layer);
 void fm_dense(fm_device *device, int layer);
 /* Which top_k experts the logits of one token choose, ascending, and their weights. bias [n_experts]: of routers that have one. logits: fm_router_floats of them, of
  * which the first n_experts are given, and all are overwritten. */
@@ -170,8 +198,11 @@ void fm_predict(fm_device *device, int layer, fm_routing *routing);
 void fm_shared(fm_device *device, int layer);
 int fm_expert(fm_device *device, int layer, const fm_expert_job *jobs, int n, int *bad, fm_error *err);
 void fm_combine(fm_device *device, int layer);
-/* x += out, times the residual's scale if there is one, for every row and for one. */
-void fm_add_out(fm_device *device);
-void fm_add_row(fm_device *device, int row);
+typedef enum fm_part_of_layer { FM_OF_MIXER, FM_OF_MLP } fm_part_of_layer;
+/* x += out, times the residual's scale if there is one, or as the layer's keep and add say, for every row and for one. */
+void fm_add_out(fm_device *device, int layer, fm_part_of_layer part);
+void fm_add_row(fm_device *device, int layer, fm_part_of_layer part, int row);
+/* x[i][0 .. cols) += bias, for every row of the batch; bias NULL: nothing. */
+void fm_add_bias(fm_device *device, float *x, size_t cols, const float *bias);
 
 #endif

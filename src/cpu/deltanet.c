@@ -38,16 +38,17 @@ static void channels_of(const fm_description *d, int key_head, int n, channels c
     c[2] = (channels){2 * keys + (size_t)key_head * values, (size_t)n * values};
 }
 
+static fm_conv conv_of(const delta_work *w, const fm_span *span) {
+    return (fm_conv){w->raw, span->state->layers[w->layer].conv, w->channels, w->channels, w->device->d->conv_taps};
+}
+
 /* Convolution, norms, decay and beta of one token in n key heads. */
 static void prepare(const delta_work *w, const fm_span *span, int token, int key_head, int n) {
     fm_device *dev = w->device;
     const fm_description *d = dev->d;
-    const fm_layer_state *state = &span->state->layers[w->layer];
-    const float *taps[16];
-    for (int j = 0; j < d->conv_taps; j++) {
-        int back = token - span->first - (d->conv_taps - 1) + j; /* row of the span; before it, rows of the state */
-        taps[j] = back >= 0 ? w->raw + (size_t)(span->first + back) * w->channels : state->conv + (size_t)(d->conv_taps - 1 + back) * w->channels;
-    }
+    const float *taps[FM_MAX_TAPS];
+    fm_conv conv = conv_of(w, span);
+    fm_conv_rows(&conv, span, token, taps);
     float *x = w->mixed + (size_t)token * w->channels, scale = 1 / sqrtf((float)d->key_dim);
     channels c[3];
     channels_of(d, key_head, n, c);
@@ -87,17 +88,12 @@ static void value_head(const delta_work *w, const fm_span *span, int head) {
     }
 }
 
-/* The last raw rows of n key heads stay for the next batch. Oldest first, so a row is read before it is overwritten. */
+/* The last raw rows of n key heads stay for the next batch. */
 static void keep_taps(const delta_work *w, const fm_span *span, int key_head, int n) {
-    int rows = w->device->d->conv_taps - 1;
-    float *conv = span->state->layers[w->layer].conv;
+    fm_conv conv = conv_of(w, span);
     channels c[3];
     channels_of(w->device->d, key_head, n, c);
-    for (int j = 0; j < rows; j++) {
-        int back = span->n - rows + j;
-        const float *from = back >= 0 ? w->raw + (size_t)(span->first + back) * w->channels : conv + (size_t)(rows + back) * w->channels;
-        for (int i = 0; i < 3; i++) memmove(conv + (size_t)j * w->channels + c[i].first, from + c[i].first, c[i].n * sizeof *conv);
-    }
+    for (int i = 0; i < 3; i++) fm_conv_keep(&conv, span, c[i].first, c[i].n);
 }
 
 static void prepare_task(void *arg, int token, int thread) {

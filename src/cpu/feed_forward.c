@@ -54,7 +54,7 @@ void fm_dense(fm_device *dev, int layer) {
     const fm_matrix *const m[3] = {&lw->matrix[FM_DENSE_GATE_PROJ], &lw->matrix[FM_DENSE_UP_PROJ], &lw->matrix[FM_DENSE_DOWN_PROJ]};
     fm_norm_input(dev, lw, FM_NORM2, FM_NORM2_BIAS);
     gated_mlp(dev, m, NULL, 0, dev->batch.n, dev->out);
-    fm_add_out(dev);
+    fm_add_out(dev, layer, FM_OF_MLP);
 }
 
 /* The shared expert of tokens [first, first + n). */
@@ -167,19 +167,25 @@ int fm_expert(fm_device *dev, int layer, const fm_expert_job *jobs, int n, int *
     return 0;
 }
 
+typedef struct combine_work {
+    fm_device *device;
+    int layer;
+} combine_work;
+
 static void combine_task(void *arg, int token, int thread) {
     (void)thread;
-    fm_device *dev = arg;
+    const combine_work *w = arg;
+    fm_device *dev = w->device;
     size_t hidden = (size_t)dev->d->hidden, at = (size_t)token * hidden;
     int k = dev->config.top_k;
     for (int j = token * k; j < (token + 1) * k && dev->batch.n <= FM_ROW_TOKENS; j++) {
         dev->k->axpy(dev->weights[j], dev->rows + (size_t)dev->row_of[j] * hidden, dev->d->hidden, dev->out + at);
     }
     if (dev->d->shared_width) dev->k->add(dev->shared + at, dev->d->hidden, dev->out + at);
-    fm_add_row(dev, token);
+    fm_add_row(dev, w->layer, FM_OF_MLP, token);
 }
 
 void fm_combine(fm_device *dev, int layer) {
-    (void)layer;
-    fm_pool_run(dev->config.pool, dev->batch.n, combine_task, dev);
+    combine_work w = {dev, layer};
+    fm_pool_run(dev->config.pool, dev->batch.n, combine_task, &w);
 }

@@ -170,7 +170,11 @@ int fm_info_fill(fm_model_info *info, const fm_model *model, const fm_tokenizer 
     info->hidden = d->hidden;
     info->vocab = d->vocab;
     info->n_layers = d->n_layers;
-    for (int i = 0; i < d->n_layers; i++) *(d->layers[i].mixer == FM_MIXER_ATTENTION ? &info->n_attention_layers : &info->n_delta_layers) += 1;
+    for (int i = 0; i < d->n_layers; i++) {
+        bool attention = d->layers[i].mixer == FM_MIXER_ATTENTION;
+        *(attention ? &info->n_attention_layers : &info->n_recurrent_layers) += 1;
+        if (!attention) snprintf(info->recurrent, sizeof info->recurrent, "%s", fm_mixer_name(d->layers[i].mixer));
+    }
     info->n_experts = d->n_experts;
     info->experts_per_token = d->top_k;
     info->expert_width = d->expert_width;

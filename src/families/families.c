@@ -19,7 +19,10 @@
     X(bailing_moe) \
     X(deepseek_v2) \
     X(deepseek_v3) \
-    X(glm4_moe_lite)
+    X(glm4_moe_lite) \
+    X(lfm2_moe) \
+    X(jamba) \
+    X(minimax)
 /* clang-format on */
 
 #define DECLARE(name) extern const fm_family fm_family_##name;

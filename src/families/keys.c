@@ -6,18 +6,23 @@
 
 #define MAX_SIZE (1 << 24) /* of any one dimension: far above what exists, far below where products overflow */
 
-int fm_keys_body(fm_description *d, const fm_config *config, double default_eps, fm_error *err) {
+int fm_keys_epsilon(fm_description *d, const fm_config *config, const char *key, double fallback, fm_error *err) {
     double eps;
+    int rc = fm_config_double(config, key, fallback, &eps, err);
+    if (rc < 0) return rc;
+    d->norm_eps = (float)eps;
+    return eps > 0 && eps < 1 ? 0 : fm_fail(err, FM_EFORMAT, "%s: %s is %g, not between 0 and 1", config->path, key, eps);
+}
+
+int fm_keys_body(fm_description *d, const fm_config *config, double default_eps, fm_error *err) {
     bool tied;
     int rc;
     if ((rc = fm_config_int(config, "vocab_size", FM_REQUIRED, 1, MAX_SIZE, &d->vocab, err)) < 0) return rc;
     if ((rc = fm_config_int(config, "hidden_size", FM_REQUIRED, 1, MAX_SIZE, &d->hidden, err)) < 0) return rc;
     if ((rc = fm_config_int(config, "num_hidden_layers", FM_REQUIRED, 1, FM_MAX_LAYERS, &d->n_layers, err)) < 0) return rc;
     if ((rc = fm_config_int(config, "max_position_embeddings", 32768, 1, INT32_MAX, &d->max_position, err)) < 0) return rc;
-    if ((rc = fm_config_double(config, "rms_norm_eps", default_eps, &eps, err)) < 0) return rc;
+    if ((rc = fm_keys_epsilon(d, config, "rms_norm_eps", default_eps, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "tie_word_embeddings", false, &tied, err)) < 0) return rc;
-    if (!(eps > 0 && eps < 1)) return fm_fail(err, FM_EFORMAT, "%s: rms_norm_eps is %g, not between 0 and 1", config->path, eps);
-    d->norm_eps = (float)eps;
     d->tied_head = tied;
     return fm_config_expect_string(config, "hidden_act", "silu", err);
 }
@@ -77,21 +82,27 @@ int fm_keys_delta(fm_description *d, const fm_config *config, fm_error *err) {
                    d->n_key_heads);
 }
 
-int fm_keys_mixers(fm_description *d, const fm_config *config, fm_error *err) {
+int fm_keys_layer_types(fm_description *d, const fm_config *config, const char *other, fm_mixer mixer, fm_error *err) {
     const json_t *types = fm_config_get(config, "layer_types");
-    int interval, rc = fm_config_int(config, "full_attention_interval", 4, 1, FM_MAX_LAYERS, &interval, err);
-    if (rc < 0) return rc;
-    if (types && json_array_size(types) != (size_t)d->n_layers) {
+    if (!types) return fm_fail(err, FM_EFORMAT, "%s: the key layer_types is missing", config->path);
+    if (json_array_size(types) != (size_t)d->n_layers) {
         return fm_fail(err, FM_EFORMAT, "%s: layer_types has %zu entries, but there are %d layers", config->path, json_array_size(types), d->n_layers);
     }
     for (int i = 0; i < d->n_layers; i++) {
-        const char *type = types ? json_string_value(json_array_get(types, (size_t)i)) : (i + 1) % interval ? "linear_attention" : "full_attention";
-        bool linear = type && !strcmp(type, "linear_attention");
-        if (!linear && !(type && !strcmp(type, "full_attention"))) {
+        const char *type = json_string_value(json_array_get(types, (size_t)i));
+        bool recurrent = type && !strcmp(type, other);
+        if (!recurrent && !(type && !strcmp(type, "full_attention"))) {
             return fm_fail(err, FM_EUNSUPPORTED, "%s: layer_types[%d] is %s, which is not supported", config->path, i, type ? type : "no string");
         }
-        d->layers[i].mixer = linear ? FM_MIXER_DELTANET : FM_MIXER_ATTENTION;
+        d->layers[i].mixer = recurrent ? mixer : FM_MIXER_ATTENTION;
     }
+    return 0;
+}
+
+int fm_keys_mixers(fm_description *d, const fm_config *config, fm_error *err) {
+    int interval, rc = fm_config_int(config, "full_attention_interval", 4, 1, FM_MAX_LAYERS, &interval, err);
+    if (rc < 0 || fm_config_get(config, "layer_types")) return rc < 0 ? rc : fm_keys_layer_types(d, config, "linear_attention", FM_MIXER_DELTANET, err);
+    for (int i = 0; i < d->n_layers; i++) d->layers[i].mixer = (i + 1) % interval ? FM_MIXER_DELTANET : FM_MIXER_ATTENTION;
     return 0;
 }
 

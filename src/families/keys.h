@@ -21,6 +21,10 @@ int fm_keys_latent(fm_description *d, const fm_config *config, double default_th
 int fm_keys_delta(fm_description *d, const fm_config *config, fm_error *err);
 /* layer_types ("linear_attention", "full_attention"), else full_attention_interval (default 4): every interval-th layer is attention. */
 int fm_keys_mixers(fm_description *d, const fm_config *config, fm_error *err);
+/* layer_types ("full_attention", and `other`, which means that mixer). */
+int fm_keys_layer_types(fm_description *d, const fm_config *config, const char *other, fm_mixer mixer, fm_error *err);
+/* The norms' epsilon under another key. */
+int fm_keys_epsilon(fm_description *d, const fm_config *config, const char *key, double fallback, fm_error *err);
 /* num_experts, num_experts_per_tok, moe_intermediate_size, shared_expert_intermediate_size (when shared). */
 int fm_keys_experts(fm_description *d, const fm_config *config, bool shared, fm_error *err);
 /* The same where the keys have other names; n_shared (NULL: none): shared experts, each as wide as a routed one. */

@@ -20,6 +20,17 @@
     [FM_DELTA_A] = "linear_attn.in_proj_a", [FM_DELTA_CONV] = "linear_attn.conv1d", [FM_DELTA_A_LOG] = "linear_attn.A_log",                                    \
     [FM_DELTA_DT_BIAS] = "linear_attn.dt_bias", [FM_DELTA_NORM] = "linear_attn.norm.weight", [FM_DELTA_OUT] = "linear_attn.out_proj"
 
+#define FM_NAMES_MAMBA                                                                                                                                         \
+    [FM_MIX_IN] = "mamba.in_proj", [FM_MIX_IN_BIAS] = "mamba.in_proj.bias", [FM_MIX_CONV] = "mamba.conv1d", [FM_MIX_CONV_BIAS] = "mamba.conv1d.bias",          \
+    [FM_MIX_OUT] = "mamba.out_proj", [FM_MIX_OUT_BIAS] = "mamba.out_proj.bias", [FM_MAMBA_X] = "mamba.x_proj", [FM_MAMBA_DT] = "mamba.dt_proj",                \
+    [FM_MAMBA_DT_BIAS] = "mamba.dt_proj.bias", [FM_MAMBA_A_LOG] = "mamba.A_log", [FM_MAMBA_D] = "mamba.D"
+
+#define FM_NAMES_SHORT_CONV                                                                                                                                    \
+    [FM_MIX_IN] = "conv.in_proj", [FM_MIX_IN_BIAS] = "conv.in_proj.bias", [FM_MIX_CONV] = "conv.conv", [FM_MIX_CONV_BIAS] = "conv.conv.bias",                  \
+    [FM_MIX_OUT] = "conv.out_proj", [FM_MIX_OUT_BIAS] = "conv.out_proj.bias"
+
+#define FM_NAMES_DENSE_OF(mlp) [FM_DENSE_GATE_PROJ] = mlp ".gate_proj", [FM_DENSE_UP_PROJ] = mlp ".up_proj", [FM_DENSE_DOWN_PROJ] = mlp ".down_proj"
+
 #define FM_NAMES_MLP                                                                                                                                           \
     [FM_ROUTER] = "mlp.gate", [FM_DENSE_GATE_PROJ] = "mlp.gate_proj", [FM_DENSE_UP_PROJ] = "mlp.up_proj", [FM_DENSE_DOWN_PROJ] = "mlp.down_proj"
 

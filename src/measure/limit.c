@@ -30,19 +30,19 @@ static void add_states(fm_limit *limit, const fm_engine *e) {
     const fm_description *d = &e->model->description;
     const int contexts[2] = {1024, 2048};
     double bytes[2];
-    int n_attention = 0, n_delta = 0;
+    int n_attention = 0, n_recurrent = 0;
     for (int i = 0; i < 2; i++) {
         fm_plan plan = e->plan;
         plan.context = contexts[i];
         fm_device_config config = fm_plan_device(&plan, e->model, &e->options);
         bytes[i] = (double)e->ops->state_bytes(&config);
     }
-    for (int i = 0; i < d->n_layers; i++) *(d->layers[i].mixer == FM_MIXER_ATTENTION ? &n_attention : &n_delta) += 1;
+    for (int i = 0; i < d->n_layers; i++) *(d->layers[i].mixer == FM_MIXER_ATTENTION ? &n_attention : &n_recurrent) += 1;
     double position = (bytes[1] - bytes[0]) / (contexts[1] - contexts[0]), fixed = bytes[0] - position * contexts[0];
     for (int i = 0; i < d->n_layers; i++) {
         bool attention = d->layers[i].mixer == FM_MIXER_ATTENTION;
         limit->layers[i].position_bytes = attention ? position / n_attention : 0;
-        limit->layers[i].state_bytes = attention ? 0 : 2 * fixed / n_delta;
+        limit->layers[i].state_bytes = attention ? 0 : 2 * fixed / n_recurrent;
     }
 }
 

@@ -5,12 +5,16 @@
 
 #include "base/error.h"
 
-typedef enum fm_mixer { FM_MIXER_ATTENTION, FM_MIXER_DELTANET } fm_mixer;
+/* All but attention keep a recurrent state of one size, whatever the tokens. */
+typedef enum fm_mixer { FM_MIXER_ATTENTION, FM_MIXER_DELTANET, FM_MIXER_MAMBA, FM_MIXER_LIGHTNING, FM_MIXER_CONV } fm_mixer;
 
 typedef struct fm_layer {
     fm_mixer mixer;
-    bool moe;   /* else a dense MLP of dense_width */
-    int window; /* of attention: keys that a query sees, its own included; 0: all */
+    bool moe;    /* else a dense MLP of dense_width */
+    int window;  /* of attention: keys that a query sees, its own included; 0: all */
+    float slope; /* of lightning attention: head h of H, from 1 on, decays by exp(-slope * 2^(-8 h / H)) a token */
+    /* Of the mixer, and of the MLP or experts. keep 0: x += out (times residual_scale); else x = keep * norm(x) + add * out, of the norm before them. */
+    float keep[2], add[2];
 } fm_layer;
 
 #define FM_MAX_LAYERS 512
@@ -87,6 +91,11 @@ typedef struct fm_description {
     int n_key_heads, n_value_heads, key_dim, value_dim, conv_taps;
     bool grouped_projection; /* in_proj_qkvz and in_proj_ba, rows interleaved by key head */
 
+    /* Mamba: mamba_width channels, each with mamba_states numbers; its step comes from mamba_rank numbers. The short convolution is of hidden channels. Both have conv_taps
+     * taps. Lightning attention has n_heads heads of head_dim. */
+    int mamba_width, mamba_states, mamba_rank;
+    bool conv_bias, mixer_bias; /* of the convolution; of the projections into the mixer and out of it */
+
     /* Feed-forward. */
     int n_experts, top_k, expert_width;
     fm_router router;
@@ -97,5 +106,26 @@ typedef struct fm_description {
 
 /* Channels of the delta rule's convolution: q, k and v side by side. */
 static inline int fm_conv_channels(const fm_description *d) { return 2 * d->n_key_heads * d->key_dim + d->n_value_heads * d->value_dim; }
+
+/* Channels of the causal convolution that a mixer has; 0: none. */
+static inline int fm_mixer_channels(const fm_description *d, fm_mixer mixer) {
+    return mixer == FM_MIXER_DELTANET ? fm_conv_channels(d) : mixer == FM_MIXER_MAMBA ? d->mamba_width : mixer == FM_MIXER_CONV ? d->hidden : 0;
+}
+
+/* Floats that a mixer remembers beside the last rows of its convolution. */
+static inline size_t fm_mixer_memory(const fm_description *d, fm_mixer mixer) {
+    switch (mixer) {
+    case FM_MIXER_DELTANET: return (size_t)d->n_value_heads * (size_t)d->key_dim * (size_t)d->value_dim;
+    case FM_MIXER_MAMBA: return (size_t)d->mamba_states * (size_t)d->mamba_width;
+    case FM_MIXER_LIGHTNING: return (size_t)d->n_heads * (size_t)d->head_dim * (size_t)d->head_dim;
+    default: return 0;
+    }
+}
+
+/* For people. */
+static inline const char *fm_mixer_name(fm_mixer mixer) {
+    static const char *const names[] = {"attention", "delta", "mamba", "lightning", "convolution"};
+    return names[mixer];
+}
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/math.h"
 #include "model/weights.h"
 
 #define PIECES_A_RUN 64 /* between two looks at the progress callback */
@@ -221,8 +222,9 @@ static int load_vector(const fm_model *model, const fm_source *s, float *out, fm
             v = t->dtype == FM_BF16 ? fm_from_bf16(half) : fm_from_f16(half);
         }
         if (!(v - v == 0)) rc = fm_model_nonfinite(model, t, from, v, err);
-        size_t at = s->shape.kind == FM_KIND_CONV ? i % (size_t)cols * (size_t)rows + i / (size_t)cols : i;
-        out[at] = v + plus;
+        bool decay = s->shape.kind == FM_KIND_DECAY;
+        size_t at = decay || s->shape.kind == FM_KIND_CONV ? i % (size_t)cols * (size_t)rows + i / (size_t)cols : i;
+        out[at] = decay ? -fm_expf(v) : v + plus;
     }
     free(data);
     return rc < 0 ? rc : 0;

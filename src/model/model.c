@@ -116,10 +116,19 @@ static int open_tensors(fm_model *model, fm_error *err) {
     return packed || model->pack;
 }
 
+static bool ends_with(const char *s, const char *end) {
+    size_t n = strlen(s), m = end ? strlen(end) : 0;
+    return m && n >= m && !strcmp(s + n - m, end);
+}
+
 /* MLX stores the convolution as [channels][taps][1] and norms plain; raw checkpoints as [channels][1][taps] and norms less 1. Without a
  * convolution, quantised tensors or MLX's prefix tell. */
 static void find_source(fm_model *model, bool packed) {
+    const char *const *names = model->family->names;
+    const char *name = names[FM_DELTA_CONV] ? names[FM_DELTA_CONV] : names[FM_MIX_CONV];
+    char conv[100];
     bool scales = false;
+    snprintf(conv, sizeof conv, "%s.weight", name ? name : "no convolution");
     if (model->pack) {
         model->mlx = true;
         goto found;
@@ -127,9 +136,8 @@ static void find_source(fm_model *model, bool packed) {
     model->mlx = packed || !strncmp(model->prefix, "language_model.", 15);
     for (int i = 0; i < model->tensors.n_tensors; i++) {
         const fm_tensor *t = &model->tensors.tensors[i];
-        size_t n = strlen(t->name);
-        if (n > 7 && !strcmp(t->name + n - 7, ".scales")) scales = true;
-        if (n > 13 && !strcmp(t->name + n - 13, "conv1d.weight") && t->n_dims == 3 && !strstr(t->name, "mtp.")) {
+        scales |= ends_with(t->name, ".scales");
+        if (ends_with(t->name, conv) && t->n_dims == 3 && !strstr(t->name, "mtp.")) {
             model->mlx = t->shape[2] == 1;
             goto found;
         }
@@ -142,7 +150,7 @@ found:
 static int resolve_vector(fm_resolver *r, const char *base, fm_source *s, fm_error *err) {
     const fm_shape *want = &s->shape;
     char name[300];
-    bool whole = want->kind == FM_KIND_VECTOR;
+    bool whole = !fm_kind_has_suffix(want->kind);
     snprintf(name, sizeof name, whole ? "%s" : "%s.weight", base);
     s->weight = fm_resolve_find(r, name);
     if (!s->weight) return fm_resolve_missing(r, name, err);
@@ -155,6 +163,10 @@ static int resolve_vector(fm_resolver *r, const char *base, fm_source *s, fm_err
     bool conv = want->kind == FM_KIND_CONV;
     const uint64_t taps = (uint64_t)want->cols, shape[3] = {(uint64_t)(conv ? want->rows : want->cols), r->model->mlx ? taps : 1, r->model->mlx ? 1 : taps};
     int n = conv ? 3 : 1;
+    if (want->kind == FM_KIND_DECAY) {
+        const uint64_t matrix[2] = {(uint64_t)want->rows, (uint64_t)want->cols};
+        return t->n_dims == 2 && !memcmp(t->shape, matrix, sizeof matrix) ? 0 : fm_resolve_shape_error(r, t, 2, matrix, err);
+    }
     /* Some store a vector as a matrix of one row. */
     if (whole && t->n_dims == 2 && t->shape[0] == 1 && t->shape[1] == shape[0]) return 0;
     return t->n_dims == n && !memcmp(t->shape, shape, (size_t)n * sizeof *shape) ? 0 : fm_resolve_shape_error(r, t, n, shape, err);
@@ -258,7 +270,7 @@ static int resolve_role(fm_resolver *r, const char *prefix, fm_role role, fm_sou
     if (family->other_names && family->other_names[role]) {
         char name[310];
         snprintf(base, sizeof base, "%s%s", prefix, family->other_names[role]);
-        snprintf(name, sizeof name, s->shape.kind == FM_KIND_VECTOR ? "%s" : "%s.weight", base);
+        snprintf(name, sizeof name, fm_kind_has_suffix(s->shape.kind) ? "%s.weight" : "%s", base);
         if (fm_tensors_find(&r->model->tensors, name)) return matrix ? fm_resolve_matrix(r, base, 0, false, s, err) : resolve_vector(r, base, s, err);
     }
     snprintf(base, sizeof base, "%s%s", prefix, family->names[role]);

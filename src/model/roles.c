@@ -7,6 +7,7 @@ const char *fm_role_part(fm_role role) {
     if (role <= FM_NORM2_BIAS) return "norms";
     if (role >= FM_Q && role <= FM_LATENT_Q) return "attention";
     if (role >= FM_DELTA_QKV && role <= FM_DELTA_OUT) return "delta";
+    if (role >= FM_MIX_IN && role <= FM_LIGHTNING_NORM) return "recurrent";
     if (role == FM_ROUTER || role == FM_CHOICE_BIAS || role == FM_SHARED_GATE) return "router";
     if (role >= FM_SHARED_GATE_PROJ && role <= FM_SHARED_DOWN_PROJ) return "shared expert";
     return "dense MLP";
@@ -77,6 +78,54 @@ static bool delta_shape(const fm_description *d, fm_role role, fm_shape *s) {
     }
 }
 
+static bool lightning_shape(const fm_description *d, fm_role role, fm_shape *s) {
+    int values = d->n_heads * d->head_dim;
+    switch (role) {
+    case FM_MIX_IN: *s = matrix(3 * values, d->hidden); return true;
+    case FM_MIX_OUT: *s = matrix(d->hidden, values); return true;
+    case FM_LIGHTNING_GATE: *s = matrix(values, d->hidden); return true;
+    case FM_LIGHTNING_NORM: *s = norm(values); return true;
+    default: return false;
+    }
+}
+
+static bool mamba_shape(const fm_description *d, fm_role role, fm_shape *s) {
+    int width = d->mamba_width, states = d->mamba_states, rank = d->mamba_rank;
+    switch (role) {
+    case FM_MIX_IN: *s = matrix(2 * width, d->hidden); return true;
+    case FM_MIX_IN_BIAS: *s = vector(2 * width); return d->mixer_bias;
+    case FM_MIX_OUT: *s = matrix(d->hidden, width); return true;
+    case FM_MAMBA_X: *s = matrix(rank + 2 * states, width); return true;
+    case FM_MAMBA_DT: *s = matrix(width, rank); return true;
+    case FM_MAMBA_DT_BIAS: *s = vector(width); return true;
+    case FM_MAMBA_DT_NORM: *s = norm(rank); return true;
+    case FM_MAMBA_B_NORM: *s = norm(states); return true;
+    case FM_MAMBA_C_NORM: *s = norm(states); return true;
+    case FM_MAMBA_A_LOG: *s = (fm_shape){FM_KIND_DECAY, width, states}; return true;
+    case FM_MAMBA_D: *s = vector(width); return true;
+    default: return false;
+    }
+}
+
+/* Of mamba and convolution layers. */
+static bool mix_shape(const fm_description *d, fm_mixer mixer, fm_role role, fm_shape *s) {
+    int channels = fm_mixer_channels(d, mixer);
+    if (mixer == FM_MIXER_LIGHTNING) return lightning_shape(d, role, s);
+    switch (role) {
+    case FM_MIX_CONV: *s = (fm_shape){FM_KIND_CONV, channels, d->conv_taps}; return true;
+    case FM_MIX_CONV_BIAS: *s = vector(channels); return d->conv_bias;
+    case FM_MIX_OUT_BIAS: *s = vector(d->hidden); return d->mixer_bias;
+    default: break;
+    }
+    if (mixer == FM_MIXER_MAMBA) return mamba_shape(d, role, s);
+    switch (role) {
+    case FM_MIX_IN: *s = matrix(3 * d->hidden, d->hidden); return true;
+    case FM_MIX_IN_BIAS: *s = vector(3 * d->hidden); return d->mixer_bias;
+    case FM_MIX_OUT: *s = matrix(d->hidden, d->hidden); return true;
+    default: return false;
+    }
+}
+
 static bool feed_forward_shape(const fm_description *d, bool moe, fm_role role, fm_shape *s) {
     bool shared = moe && d->shared_width > 0;
     switch (role) {
@@ -104,6 +153,7 @@ bool fm_role_shape(const fm_description *d, int layer, fm_role role, fm_shape *s
         return d->norm == FM_NORM_LAYER;
     }
     if (role >= FM_ROUTER) return feed_forward_shape(d, d->layers[layer].moe, role, shape);
-    if (d->layers[layer].mixer == FM_MIXER_DELTANET) return delta_shape(d, role, shape);
-    return d->kv_rank ? latent_shape(d, role, shape) : attention_shape(d, role, shape);
+    fm_mixer mixer = d->layers[layer].mixer;
+    if (mixer == FM_MIXER_ATTENTION) return d->kv_rank ? latent_shape(d, role, shape) : attention_shape(d, role, shape);
+    return mixer == FM_MIXER_DELTANET ? delta_shape(d, role, shape) : mix_shape(d, mixer, role, shape);
 }

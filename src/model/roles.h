@@ -45,6 +45,25 @@ typedef enum fm_role {
     FM_DELTA_DT_BIAS,
     FM_DELTA_NORM,
     FM_DELTA_OUT,
+    /* of mamba, lightning and convolution layers */
+    FM_MIX_IN, /* mamba: u and z; lightning: q, k and v of each head; convolution: gate in, gate out and x */
+    FM_MIX_IN_BIAS,
+    FM_MIX_CONV,
+    FM_MIX_CONV_BIAS,
+    FM_MIX_OUT,
+    FM_MIX_OUT_BIAS,
+    /* of mamba layers */
+    FM_MAMBA_X, /* gives dt, B and C */
+    FM_MAMBA_DT,
+    FM_MAMBA_DT_BIAS,
+    FM_MAMBA_DT_NORM,
+    FM_MAMBA_B_NORM,
+    FM_MAMBA_C_NORM,
+    FM_MAMBA_A_LOG,
+    FM_MAMBA_D,
+    /* of lightning layers */
+    FM_LIGHTNING_GATE,
+    FM_LIGHTNING_NORM,
     /* of moe layers */
     FM_ROUTER,
     FM_CHOICE_BIAS, /* added to scores for the choice of experts */
@@ -59,12 +78,16 @@ typedef enum fm_role {
     FM_N_ROLES
 } fm_role;
 
-typedef enum fm_kind { FM_KIND_MATRIX, FM_KIND_NORM /* 1+w possible */, FM_KIND_VECTOR, FM_KIND_CONV } fm_kind;
+/* FM_KIND_NORM: 1+w possible. FM_KIND_CONV and FM_KIND_DECAY lie transposed in memory; DECAY as -exp(w). */
+typedef enum fm_kind { FM_KIND_MATRIX, FM_KIND_NORM, FM_KIND_VECTOR, FM_KIND_CONV, FM_KIND_DECAY } fm_kind;
 
 typedef struct fm_shape {
     fm_kind kind;
-    int rows, cols; /* vectors and norms: rows = 1; conv: [channels][taps] */
+    int rows, cols; /* vectors and norms: rows = 1; conv: [channels][taps]; decay: [channels][states] */
 } fm_shape;
+
+/* Whether tensors of this kind have .weight behind the name that the family gives. */
+static inline bool fm_kind_has_suffix(fm_kind kind) { return kind != FM_KIND_VECTOR && kind != FM_KIND_DECAY; }
 
 /* The part of the model that a role belongs to, as `info` names it. */
 const char *fm_role_part(fm_role role);

@@ -1,5 +1,5 @@
 /* model/weights.h: the dense part of a model in memory. Matrices are in their kernels' layout, vectors are f32 with norms plain (w, not w - 1), the convolution
- * is [taps][channels]. */
+ * is [taps][channels], decays are -exp(A_log) [states][channels]. */
 #ifndef FM_MODEL_WEIGHTS_H
 #define FM_MODEL_WEIGHTS_H
 

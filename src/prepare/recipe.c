@@ -110,18 +110,24 @@ static int add_matrix(fm_recipe *r, fm_role role, const char *base, const fm_sha
 
 /* A norm, the convolution, or a vector, by its role. */
 static int add_vector(fm_recipe *r, fm_role role, const char *base, const fm_shape *shape, fm_error *err) {
-    bool conv = shape->kind == FM_KIND_CONV, f32 = false;
-    const uint64_t cols = (uint64_t)shape->cols, dims[3] = {conv ? (uint64_t)shape->rows : cols, conv ? cols : 0, conv ? 1 : 0};
+    bool conv = shape->kind == FM_KIND_CONV, table = conv || shape->kind == FM_KIND_DECAY, f32 = false;
+    const uint64_t cols = (uint64_t)shape->cols, dims[3] = {table ? (uint64_t)shape->rows : cols, table ? cols : 0, conv ? 1 : 0};
     const char *state = json_string_value(fm_config_get(&r->config, "mamba_ssm_dtype"));
     fm_random_values v = {.kind = FM_RANDOM_BF16, .low = 0.8f, .high = 1.2f};
     char name[NAME_BYTES + 8];
     switch (role) {
-    case FM_DELTA_CONV: v.low = -0.5f, v.high = 0.5f; break;
+    case FM_DELTA_CONV:
+    case FM_MIX_CONV: v.low = -0.5f, v.high = 0.5f; break;
     case FM_DELTA_A_LOG:
         v.low = -2, v.high = 1;
         f32 = state && !strcmp(state, "float32");
         break;
+    case FM_MAMBA_A_LOG: v.low = 0, v.high = 3; break;
     case FM_DELTA_DT_BIAS: v.low = -1, v.high = 1; break;
+    case FM_MAMBA_DT_BIAS: v.low = -4, v.high = -1; break;
+    case FM_MIX_IN_BIAS:
+    case FM_MIX_CONV_BIAS:
+    case FM_MIX_OUT_BIAS:
     case FM_Q_BIAS:
     case FM_K_BIAS:
     case FM_V_BIAS:
@@ -129,7 +135,7 @@ static int add_vector(fm_recipe *r, fm_role role, const char *base, const fm_sha
     default: break; /* norms */
     }
     if (f32) v.kind = FM_RANDOM_F32;
-    snprintf(name, sizeof name, shape->kind == FM_KIND_VECTOR ? "%s" : "%s.weight", base);
+    snprintf(name, sizeof name, fm_kind_has_suffix(shape->kind) ? "%s.weight" : "%s", base);
     v.seed = seed_of(r, name);
     return add(r, name, f32 ? FM_F32 : FM_BF16, dims, v, err);
 }

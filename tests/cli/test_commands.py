@@ -39,7 +39,7 @@ def test_info_agrees_with_the_files():
     assert info["source"] == "mlx"
     assert info["hidden"] == text["hidden_size"]
     assert info["vocab"] == text["vocab_size"]
-    assert info["n_layers"] == text["num_hidden_layers"] == info["n_attention_layers"] + info["n_delta_layers"]
+    assert info["n_layers"] == text["num_hidden_layers"] == info["n_attention_layers"] + info["n_recurrent_layers"]
     assert info["n_experts"] == text["num_experts"]
     assert info["experts_per_token"] == text["num_experts_per_tok"]
     assert info["expert_width"] == text["moe_intermediate_size"]

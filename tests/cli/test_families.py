@@ -10,7 +10,7 @@ from safetensors_file import Safetensors
 
 GOLDEN = ROOT / "tests" / "golden"
 FAMILIES = ["qwen2_moe", "mixtral", "olmoe", "granitemoe", "glm4_moe", "minimax_m2", "phimoe", "hunyuan_v1_moe", "dots1", "ernie4_5_moe", "bailing_moe", "deepseek_v2",
-            "deepseek_v3", "glm4_moe_lite"]
+            "deepseek_v3", "glm4_moe_lite", "lfm2_moe", "jamba", "minimax"]
 
 
 def copy(tmp_path, case, tensors_of=None):
@@ -60,7 +60,9 @@ def test_a_config_of_one_family_with_tensors_of_another(tmp_path, config, tensor
                                         ("ernie4_5_moe-bf16", "layers.1.mlp.moe_statics.e_score_correction_bias"), ("bailing_moe-v2-bf16", "layers.1.mlp.gate.expert_bias"),
                                         ("deepseek_v3-bf16", "layers.1.mlp.gate.e_score_correction_bias"), ("glm4_moe_lite-bf16", "layers.0.mlp.gate.e_score_correction_bias"),
                                         ("qwen2_moe-bf16", "layers.0.self_attn.k_proj.bias"), ("phimoe-bf16", "lm_head.bias"), ("phimoe-bf16", "model.norm.bias"),
-                                        ("bailing_moe-bf16-bias", "layers.0.attention.query_key_value.bias")])
+                                        ("bailing_moe-bf16-bias", "layers.0.attention.query_key_value.bias"), ("lfm2_moe-bf16", "layers.2.feed_forward.expert_bias"),
+                                        ("lfm2_moe-bf16-bias", "layers.0.conv.conv.bias"), ("jamba-bf16", "layers.1.mamba.dt_proj.bias"),
+                                        ("jamba-mlx-4bit", "layers.0.mamba.conv1d.bias"), ("jamba-bf16-bias", "layers.2.mamba.out_proj.bias")])
 def test_a_missing_bias(tmp_path, case, bias):
     path = copy(tmp_path, case)
     file = Safetensors.load(path / "model.safetensors")
@@ -151,6 +153,48 @@ def test_an_mlx_conversion_without_the_bias_that_chooses(tmp_path):
     ("glm4_moe_lite-bf16", {"mlp_layer_types": ["dense", "sparse"]}, "mlp_layer_types"),
     ("glm4_moe_lite-bf16", {"mlp_layer_types": ["sparse", "thin", "sparse"]}, "mlp_layer_types[1]"),
     ("glm4_moe_lite-bf16", {"topk_method": "greedy"}, "topk_method"),
+    ("lfm2_moe-bf16", {"conv_L_cache": 1}, "conv_L_cache"),
+    ("lfm2_moe-bf16", {"conv_L_cache": 4}, "layers.0.conv.conv.weight"),
+    ("lfm2_moe-bf16", {"conv_bias": True}, "layers.0.conv.in_proj.bias"),
+    ("lfm2_moe-bf16-bias", {"conv_bias": False}, "bias"),
+    ("lfm2_moe-bf16", {"layer_types": None}, "layer_types"),
+    ("lfm2_moe-bf16", {"layer_types": ["conv", "full_attention", "mamba", "conv"]}, "layer_types[2] is mamba"),
+    ("lfm2_moe-bf16", {"layer_types": None, "full_attn_idxs": [1, 9]}, "full_attn_idxs"),
+    ("lfm2_moe-bf16", {"use_expert_bias": False}, "feed_forward.expert_bias"),
+    ("lfm2_moe-bf16", {"norm_eps": 2}, "norm_eps"),
+    ("lfm2_moe-bf16", {"attention_bias": True}, "attention_bias"),
+    ("lfm2_moe-bf16", {"num_dense_layers": 7}, "num_dense_layers"),
+    ("lfm2_moe-bf16", {"tie_word_embeddings": False}, "lm_head.weight"),
+    ("jamba-bf16", {"mamba_dt_rank": "half"}, "mamba_dt_rank"),
+    ("jamba-bf16", {"mamba_dt_rank": 7}, "mamba.x_proj.weight"),
+    ("jamba-bf16", {"mamba_d_state": 9}, "mamba.x_proj.weight"),
+    ("jamba-bf16", {"mamba_d_conv": 1}, "mamba_d_conv"),
+    ("jamba-bf16", {"mamba_d_conv": 3}, "mamba.conv1d.weight"),
+    ("jamba-bf16", {"mamba_expand": 0}, "mamba_expand"),
+    ("jamba-bf16", {"mamba_inner_layernorms": False}, "mamba_inner_layernorms"),
+    ("jamba-bf16", {"mamba_proj_bias": True}, "mamba.in_proj.bias"),
+    ("jamba-bf16", {"mamba_conv_bias": False}, "mamba.conv1d.bias"),
+    ("jamba-bf16", {"attn_layer_offset": 4}, "attn_layer_offset"),
+    ("jamba-bf16", {"attn_layer_offset": 1}, "layers.1."),
+    ("jamba-bf16", {"expert_layer_period": 0}, "expert_layer_period"),
+    ("jamba-bf16", {"layers_block_type": ["mamba", "attention", "mamba", "mamba"]}, "layers_block_type[1]"),
+    ("jamba-bf16", {"num_experts": 1, "num_experts_per_tok": 1}, "num_experts"),
+    ("jamba-bf16", {"sliding_window": 64}, "sliding_window"),
+    ("jamba-bf16", {"attention_bias": True}, "attention_bias"),
+    ("minimax-bf16", {"postnorm": False}, "postnorm"),
+    ("minimax-bf16", {"postnorm": None}, "postnorm"),
+    ("minimax-bf16", {"attn_type_list": [0, 1, 2, 0]}, "attn_type_list[2]"),
+    ("minimax-bf16", {"attn_type_list": [0, 1]}, "attn_type_list"),
+    ("minimax-bf16", {"attn_type_list": [1, 0, 0, 0]}, "layers.0.self_attn."),
+    ("minimax-bf16", {"shared_intermediate_size": 16}, "shared_intermediate_size"),
+    ("minimax-bf16", {"layernorm_mlp_alpha": 0}, "layernorm_mlp_alpha"),
+    ("minimax-bf16", {"layernorm_linear_attention_beta": "one"}, "layernorm_linear_attention_beta"),
+    ("minimax-bf16", {"num_attention_heads": 6}, "num_attention_heads 6"),
+    ("minimax-bf16", {"rotary_dim": 13}, "rotary_dim"),
+    ("minimax-bf16", {"sliding_window": 64}, "sliding_window"),
+    ("minimax-bf16", {"attention_bias": True}, "attention_bias"),
+    ("minimax-bf16-hf", {"layer_types": None}, "layer_types"),
+    ("minimax-bf16-hf", {"layer_types": ["full_attention", "conv", "linear_attention"]}, "layer_types[1] is conv"),
 ])
 def test_what_is_not_implemented_is_named(tmp_path, case, changes, needle):
     path = copy(tmp_path, case)

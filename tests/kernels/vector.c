@@ -30,8 +30,8 @@ static void call_attend_finish(const fm_kernels *k, const call *c) { k->attend_f
 
 /* The same with y = one of the inputs. */
 static void call_in_place(const fm_kernels *k, const call *c) {
-    float *y[7];
-    for (int i = 0; i < 7; i++) {
+    float *y[8];
+    for (int i = 0; i < 8; i++) {
         y[i] = allocate((size_t)c->n * sizeof(float));
         memcpy(y[i], i == 3 ? c->b : c->a, (size_t)c->n * sizeof(float));
     }
@@ -42,8 +42,9 @@ static void call_in_place(const fm_kernels *k, const call *c) {
     k->sigmoid_mul(y[4], c->b, c->n, y[4]);
     k->softmax(y[5], c->n, y[5]);
     k->layer_norm(y[6], c->b, c->c, c->n, 1e-6f, y[6]);
+    k->sigmoid_mul(y[7], y[7], c->n, y[7]);
     memset(c->y, 0, (size_t)c->n * sizeof(float));
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < 8; i++) {
         for (int j = 0; j < c->n; j++) c->z[i] += y[i][j] * (float)(j % 7);
         for (int j = 0; j < c->n; j++) c->y[j] = c->y[j] * 0.5f + y[i][j];
         free(y[i]);

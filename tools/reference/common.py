@@ -18,6 +18,11 @@ import families
 SHIFTED = ("input_layernorm.weight", "post_attention_layernorm.weight", "model.norm.weight", "q_norm.weight", "k_norm.weight")
 
 
+CONV = ("conv1d.weight", "conv.conv.weight")
+# Tables that follow from the config, in some checkpoints.
+DECAYS = ("slope_rate", "query_decay", "key_decay", "diagonal_decay")
+
+
 def read_config(path):
     with open(f"{path}/config.json") as f:
         return json.load(f)
@@ -97,18 +102,18 @@ def published_state(tensors, config):
     tensors = dequantise_fp8(tensors)
     named = {}
     for name, x in tensors.items():
-        if name.startswith(("model.visual.", "vision_tower.")) or "mtp." in name:
+        if name.startswith(("model.visual.", "vision_tower.")) or "mtp." in name or name.endswith(DECAYS):
             continue
         if (layer := re.match(r"model\.layers\.(\d+)\.", name)) and int(layer[1]) >= text["num_hidden_layers"]:
             continue
         name = name.replace("model.language_model.", "model.").removeprefix("language_model.")
         named[families.from_published(config, name)] = x.float()
 
-    mlx = any("conv1d.weight" in n and x.shape[-1] == 1 for n, x in named.items())
+    mlx = any(n.endswith(CONV) and x.shape[-1] == 1 for n, x in named.items())
     for name, x in named.items():
-        if mlx and name.endswith("conv1d.weight"):
+        if mlx and name.endswith(CONV):
             named[name] = x.movedim(1, 2).contiguous()
-        if mlx and name.endswith(SHIFTED):
+        if mlx and config["model_type"].startswith("qwen3") and name.endswith(SHIFTED):
             named[name] = x - 1
     join_experts(named, text)
     families.split_qkv(named, text)

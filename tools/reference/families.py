@@ -11,6 +11,7 @@ BLOCK = [(".block_sparse_moe.", ".mlp.")]
 RENAMES = {
     "mixtral": BLOCK,
     "minimax_m2": BLOCK,
+    "minimax": BLOCK,
     "phimoe": [(".block_sparse_moe.gate.", ".mlp.router."), *BLOCK],
     "granitemoe": [(".input_linear.weight", ".experts.gate_up_proj"), (".output_linear.weight", ".experts.down_proj"),
                    (".router.layer.weight", ".router.weight")],
@@ -21,13 +22,14 @@ RENAMES = {
 }
 # Names of the experts' gate, up and down, one by one.
 LETTERS = ("w1", "w3", "w2")
-EXPERT_NAMES = {"mixtral": LETTERS, "minimax_m2": LETTERS, "phimoe": LETTERS}
+EXPERT_NAMES = {"mixtral": LETTERS, "minimax_m2": LETTERS, "minimax": LETTERS, "phimoe": LETTERS, "lfm2_moe": LETTERS}
 FUSED = {"granitemoe"}      # published with all experts of a layer in one tensor
 
 
 def kind(config):
     """The family by the name that transformers gives it."""
-    return {"hunyuan": "hunyuan_v1_moe", "kimi_k2": "deepseek_v3"}.get(config["model_type"], config["model_type"])
+    names = {"hunyuan": "hunyuan_v1_moe", "kimi_k2": "deepseek_v3", "minimax_text_01": "minimax", "minimax_m1": "minimax"}
+    return names.get(config["model_type"], config["model_type"])
 
 
 def count(config):
@@ -51,6 +53,9 @@ def to_published(config, name):
 def from_published(config, name):
     if kind(config) == "bailing_moe":
         name = name.replace(".mlp.gate.gate_proj.", ".mlp.gate.")
+    if kind(config) == "lfm2_moe":
+        for ours, mlx in (("w1", "gate_proj"), ("w3", "up_proj"), ("w2", "down_proj")):
+            name = name.replace(f".feed_forward.{mlx}.", f".feed_forward.{ours}.")
     for published, ours in RENAMES.get(kind(config), []):
         name = name.replace(published, ours)
     return name
@@ -58,6 +63,8 @@ def from_published(config, name):
 
 def split_qkv(named, config):
     """q, k and v of fused projections, in place."""
+    if kind(config) != "bailing_moe":
+        return
     for name in [n for n in named if ".qkv_proj." in n]:
         rows = [config["num_attention_heads"] * config["head_dim"]] + 2 * [config["num_key_value_heads"] * config["head_dim"]]
         for letter, x in zip("qkv", named.pop(name).split(rows)):
@@ -91,7 +98,7 @@ def model_class(config):
              "glm4_moe": "Glm4MoeForCausalLM", "minimax_m2": "MiniMaxM2ForCausalLM", "phimoe": "PhimoeForCausalLM",
              "hunyuan_v1_moe": "HunYuanMoEV1ForCausalLM", "dots1": "Dots1ForCausalLM", "ernie4_5_moe": "Ernie4_5_MoeForCausalLM",
              "bailing_moe": "Glm4MoeForCausalLM", "deepseek_v2": "DeepseekV2ForCausalLM", "deepseek_v3": "DeepseekV3ForCausalLM",
-             "glm4_moe_lite": "Glm4MoeLiteForCausalLM"}
+             "glm4_moe_lite": "Glm4MoeLiteForCausalLM", "lfm2_moe": "Lfm2MoeForCausalLM", "jamba": "JambaForCausalLM", "minimax": "MiniMaxForCausalLM"}
     return getattr(transformers, names[kind(config)])
 
 
@@ -101,10 +108,15 @@ def settings(config):
     for key in ("quantization", "quantization_config", "architectures"):
         text.pop(key, None)
     model_type = text.pop("model_type")
-    if kind(config) == "hunyuan_v1_moe":
-        model_type = "hunyuan_v1_moe"
-    if kind(config) == "deepseek_v3":
-        model_type = "deepseek_v3"
+    if kind(config) in ("hunyuan_v1_moe", "minimax", "deepseek_v3"):
+        model_type = kind(config)
+    if kind(config) == "minimax":
+        for published, ours in (("linear_attention", "linear_attn"), ("full_attention", "full_attn"), ("mlp", "mlp")):
+            for which in ("alpha", "beta"):
+                if f"layernorm_{published}_{which}" in text:
+                    text[f"{ours}_{which}_factor"] = text.pop(f"layernorm_{published}_{which}")
+        if "attn_type_list" in text:
+            text["layer_types"] = ["full_attention" if x else "linear_attention" for x in text.pop("attn_type_list")]
     if kind(config) == "bailing_moe":       # the same body under other names
         model_type = "glm4_moe"
         text |= {"n_routed_experts": text["num_experts"], "n_shared_experts": text["num_shared_experts"], "attention_bias": text["use_qkv_bias"]}
@@ -113,8 +125,39 @@ def settings(config):
     return model_type, text
 
 
+def adjust_minimax(model, config):
+    """Rope on rotary_dim of each head, as the published code has it, and decays that are no tensors."""
+    from transformers.models.minimax import modeling_minimax
+    from transformers.models.minimax_m2 import modeling_minimax_m2
+    modeling_minimax.apply_rotary_pos_emb = modeling_minimax_m2.apply_rotary_pos_emb
+    dims = config.get("rotary_dim", config["head_dim"])
+    model.model.rotary_emb.inv_freq = 1.0 / config["rope_theta"] ** (torch.arange(0, dims, 2, dtype=torch.float) / dims)
+    for layer in model.model.layers:
+        for name in [n for n, _ in layer.self_attn.named_buffers()]:
+            buffer = getattr(layer.self_attn, name)
+            delattr(layer.self_attn, name)
+            layer.self_attn.register_buffer(name, buffer, persistent=False)
+
+
+def cache_of(model, config):
+    """What steps with a cache need."""
+    from transformers import DynamicCache
+    if kind(config) != "minimax":
+        return DynamicCache(config=model.config)
+    from transformers.models.minimax.modeling_minimax import MiniMaxCache
+
+    class Cache(MiniMaxCache):
+        """Lightning layers do not count tokens, and transformers asks the first layer."""
+        def get_seq_length(self, layer_idx=0):
+            return max((x.get_seq_length() for x in self.layers), default=0)
+
+    return Cache()
+
+
 def adjust(model, config):
     """Ling 1 scores by softmax and does not have GLM's bias."""
+    if kind(config) == "minimax":
+        adjust_minimax(model, config)
     if kind(config) != "bailing_moe" or config.get("score_function") == "sigmoid":
         return
 
@@ -133,7 +176,7 @@ def adjust(model, config):
 
 def router_of(layer):
     """The module that gives a layer's router logits, or None."""
-    block = getattr(layer, "mlp", None) or layer.block_sparse_moe
+    block = next(getattr(layer, x) for x in ("mlp", "block_sparse_moe", "feed_forward") if hasattr(layer, x))
     return getattr(block, "gate", None) or getattr(block, "router", None)
 
 
@@ -148,8 +191,10 @@ def choice(config, model, layer, logits):
             margin = min(margin, (ratio - 2 * config["router_jitter_noise"])[rest > -torch.inf].abs().min().item())
             rest = rest.scatter(-1, index, -torch.inf)
         return logits, margin
-    block = model.model.layers[layer].mlp if hasattr(model.model.layers[layer], "mlp") else None
+    block = getattr(model.model.layers[layer], "mlp", None) or getattr(model.model.layers[layer], "feed_forward", None)
     gate = getattr(block, "gate", None)
+    if name == "lfm2_moe":
+        return logits.sigmoid() + getattr(block, "expert_bias", 0), margin
     bias = getattr(block, "e_score_correction_bias", getattr(gate, "e_score_correction_bias", None))
     if hasattr(gate, "moe_statics"):
         return logits.softmax(-1) + gate.moe_statics.e_score_correction_bias, margin

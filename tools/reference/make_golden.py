@@ -15,13 +15,13 @@ import shutil
 import tempfile
 import zlib
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
 import common
 import families
 import latent
+from snapshots import mlx_logits, write_mlx, write_snapshot
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests", "golden")
 N_PROMPT, N_GREEDY = 40, 64
@@ -177,18 +177,54 @@ def bailing_moe_v2(layers=3, **keys):
         "use_qk_norm": True, **keys})
 
 
+def lfm2_moe(layers=4, **keys):
+    config = plain("Lfm2MoeForCausalLM", "lfm2_moe", layers, **{
+        "conv_L_cache": 3, "conv_bias": False, "intermediate_size": 40, "layer_types": ["conv", "full_attention", "conv", "conv", "full_attention"][:layers],
+        "moe_intermediate_size": 16, "norm_eps": 1e-05, "norm_topk_prob": True, "num_dense_layers": 1, "num_experts": 8, "num_experts_per_tok": 3,
+        "rope_theta": 1000000.0, "routed_scaling_factor": 1.0, "tie_word_embeddings": True, "use_expert_bias": True, **keys})
+    del config["rms_norm_eps"], config["hidden_act"]
+    return config
+
+
+def jamba(layers=4, **keys):
+    config = plain("JambaForCausalLM", "jamba", layers, **{
+        "attn_layer_offset": 2, "attn_layer_period": 4, "expert_layer_offset": 1, "expert_layer_period": 2, "mamba_conv_bias": True, "mamba_d_conv": 4,
+        "mamba_d_state": 8, "mamba_dt_rank": 6, "mamba_expand": 2, "mamba_proj_bias": False, "num_experts": 6, "num_experts_per_tok": 2,
+        "rms_norm_eps": 1e-06, "sliding_window": None, "use_mamba_kernels": False, **keys})
+    del config["rope_scaling"], config["rope_theta"]
+    return config
+
+
+def minimax(layers=4, **keys):
+    """As the first release has it."""
+    return plain("MiniMaxText01ForCausalLM", "minimax_text_01", layers, **{
+        "attn_type_list": [0, 1, 0, 0][:layers], "head_dim": 12, "layernorm_full_attention_alpha": 1.7, "layernorm_full_attention_beta": 1.0,
+        "layernorm_linear_attention_alpha": 1.4, "layernorm_linear_attention_beta": 0.9, "layernorm_mlp_alpha": 2.1, "layernorm_mlp_beta": 1.2,
+        "num_experts_per_tok": 2, "num_local_experts": 6, "postnorm": True, "rotary_dim": 6, "shared_intermediate_size": 0, "rope_theta": 10000000.0, **keys})
+
+
+def minimax_hf(layers=3, **keys):
+    """As transformers writes it."""
+    config = minimax(layers, **{
+        "layer_types": ["full_attention", "linear_attention", "linear_attention"][:layers],
+        "full_attn_alpha_factor": 1.5, "full_attn_beta_factor": 0.8, "linear_attn_alpha_factor": 1.9, "linear_attn_beta_factor": 1.1,
+        "mlp_alpha_factor": 1.3, "mlp_beta_factor": 1.0, "block_size": 16, **keys})
+    config = {k: x for k, x in config.items() if not k.startswith(("layernorm_", "attn_type", "postnorm", "shared_"))}
+    return {**config, "architectures": ["MiniMaxForCausalLM"], "model_type": "minimax"}
+
+
 # ---- the cases --------------------------------------------------------------
 
 def raw(config, dtype=torch.bfloat16, fused=False, shards=1, extra=None, steps=True):
     return {"config": config, "dtype": dtype, "fused": fused or config["model_type"] in families.FUSED, "shards": shards, "extra": extra, "mlx": None, "steps": steps, "keep": lambda name: config.get("moe_use_aux_free", True) or not name.endswith("e_score_correction_bias")}
 
 
-def mlx(config, bits=4, group=64, dtype="bfloat16", predicate=None, index=False, same=True, change=None):
+def mlx(config, bits=4, group=64, dtype="bfloat16", predicate=None, index=False, same=True, change=None, own=False):
     """Through mlx-lm's own quantise and save. bits None: MLX's form, unquantised.
     same False: mlx-lm computes something else there, so its logits are not kept.
-    change: of the config that it is given."""
+    change: of the config that it is given. own: mlx-lm has no such model."""
     return {**raw(config, fused=config["model_type"] == "qwen3_5_moe"),
-            "mlx": {"bits": bits, "group": group, "dtype": dtype, "predicate": predicate, "index": index, "same": same, "change": change or {}}}
+            "mlx": {"bits": bits, "group": group, "dtype": dtype, "predicate": predicate, "index": index, "same": same and not own, "change": change or {}, "own": own}}
 
 
 def mixed_bits(path, module):
@@ -219,6 +255,10 @@ VISUAL = {"model.visual.patch_embed.proj.weight": (16, 3, 2, 4, 4), "model.visua
 MTP = {"mtp.fc.weight": (8, 128), "mtp.norm.weight": (64,), "mtp.layers.0.input_layernorm.weight": (64,),
        "mtp.layers.0.mlp.experts.0.up_proj.weight": (16, 64), "mtp.layers.0.mlp.gate.weight": (8, 64),
        "mtp.layers.0.self_attn.q_norm.weight": (32,)}
+
+# Decays as tables, in some checkpoints: to be ignored.
+DECAYS = {"model.layers.1.self_attn.slope_rate": (6, 1, 1), "model.layers.1.self_attn.query_decay": (6, 16, 1),
+          "model.layers.1.self_attn.key_decay": (6, 16, 1), "model.layers.1.self_attn.diagonal_decay": (1, 6, 16, 16)}
 
 # Layers for speculation, behind the last: to be ignored.
 BEHIND = {"model.layers.3.eh_proj.weight": (64, 128), "model.layers.3.enorm.weight": (64,), "model.layers.3.mlp.experts.0.up_proj.weight": (16, 64)}
@@ -314,6 +354,18 @@ CASES = {
     "bailing_moe-mlx-4bit": mlx(bailing_moe(layers=2, moe_intermediate_size=64, num_experts=5, num_shared_experts=1)),
     "bailing_moe-v2-bf16": raw(bailing_moe_v2(num_nextn_predict_layers=1), extra=BEHIND),
     "bailing_moe-v2-mlx-4bit": mlx(bailing_moe_v2(layers=2, moe_intermediate_size=64, intermediate_size=64, num_experts=4, n_group=1, topk_group=1)),
+    "lfm2_moe-bf16": raw(lfm2_moe()),
+    "lfm2_moe-bf16-bias": raw(lfm2_moe(layers=3, hidden_size=72, conv_bias=True, conv_L_cache=5, num_dense_layers=0, use_expert_bias=False, norm_topk_prob=False,
+                                       routed_scaling_factor=1.6, tie_word_embeddings=False)),
+    "lfm2_moe-mlx-4bit": mlx(lfm2_moe(layers=3, moe_intermediate_size=64, intermediate_size=64, num_experts=5)),
+    "jamba-bf16": raw(jamba()),
+    "jamba-bf16-bias": raw(jamba(layers=3, attn_layer_period=3, attn_layer_offset=1, expert_layer_period=3, expert_layer_offset=0, mamba_conv_bias=False,
+                                 mamba_proj_bias=True, mamba_dt_rank="auto", mamba_d_conv=3, mamba_d_state=5, mamba_expand=3, tie_word_embeddings=True)),
+    # mlx-lm's router is another one.
+    "jamba-mlx-4bit": mlx(jamba(layers=3, attn_layer_period=2, attn_layer_offset=1, mamba_dt_rank=64, intermediate_size=64, num_experts=5), same=False),
+    "minimax-bf16": raw(minimax()),
+    "minimax-mlx-4bit": mlx(minimax(layers=2, head_dim=16, rotary_dim=8, intermediate_size=64, num_local_experts=5), own=True),
+    "minimax-bf16-hf": raw(minimax_hf(num_attention_heads=6, num_key_value_heads=2, head_dim=16, rotary_dim=16), extra=DECAYS),
     "granitemoe-mlx-4bit": mlx(granitemoe(layers=2, intermediate_size=64, num_local_experts=5, num_experts_per_tok=2)),
 }
 CASES |= latent.cases(plain, raw, mlx, BEHIND) | latent.fp8_cases(minimax_m2, raw)
@@ -330,18 +382,24 @@ def random_weight(name, shape, rng, config):
         return torch.empty(shape).uniform_(-3, 0.7, generator=rng)
     if name.endswith("dt_bias"):
         return 0.7 * normal
-    if name.endswith("conv1d.weight"):
+    if name.endswith(common.CONV):
         return 0.5 * normal
+    if name.endswith("mamba.D"):
+        return 0.7 * normal
+    if name.endswith("dt_proj.bias"):
+        return 0.5 * normal - 1.5
+    if name.endswith("mamba.out_proj.weight"):
+        return 0.35 * fan_in * normal
     if name.endswith("norm.weight"):
         plain = config["model_type"] not in ("qwen3_5_moe", "qwen3_next") or name.endswith("linear_attn.norm.weight")
         return 0.25 * normal + (1 if plain else 0) + (0.4 if name.endswith(("q_norm.weight", "k_norm.weight")) else 0)
-    if name.endswith("e_score_correction_bias"):
+    if name.endswith(("e_score_correction_bias", "expert_bias")):
         return 0.1 * normal
     if name.endswith(".bias"):
         return 0.3 * normal
     if name.endswith("embed_tokens.weight"):
         return normal * (2 * fan_in if config.get("tie_word_embeddings") else 1)
-    if name.endswith(("mlp.gate.weight", "router.weight", "gate.wg.weight")):
+    if name.endswith(("mlp.gate.weight", "router.weight", "feed_forward.gate.weight", "gate.wg.weight")):
         return 2 * fan_in * normal
     return {"lm_head.weight": 1.8, "in_proj_a.weight": 1, "in_proj_ba.weight": 1.2}.get(name.split("linear_attn.")[-1], 1.4) * fan_in * normal
 
@@ -358,11 +416,11 @@ def published_tensors(case, rng):
         x = random_weight(name, p.shape, rng, config)
         # Qwen3.5 publishes these two in float32; Qwen3-Next all in bf16.
         wide = config["model_type"] == "qwen3_5_moe" and name.endswith(("A_log", "linear_attn.norm.weight"))
-        wide = wide or name.endswith(("e_score_correction_bias", "gate.wg.weight"))
+        wide = wide or name.endswith(("e_score_correction_bias", "gate.wg.weight", "expert_bias"))
         x = x.to(torch.float32 if wide else case["dtype"])
         name = name.replace("model.", prefix, 1) if name.startswith("model.") else name
         if ".experts." in name and not case["fused"]:
-            tensors.update(one_by_one(families.to_published(config, name), x, families.EXPERT_NAMES.get(config["model_type"])))
+            tensors.update(one_by_one(families.to_published(config, name), x, families.EXPERT_NAMES.get(families.kind(config))))
         else:
             tensors[name if config["model_type"] == "bailing_moe" else families.to_published(config, name)] = x
     if config["model_type"] == "bailing_moe":
@@ -385,65 +443,6 @@ def one_by_one(name, x, names):
             yield f"{stem}.{e}.{up_name}.weight", up.contiguous()
         else:
             yield f"{stem}.{e}.{down_name}.weight", x[e].contiguous()
-
-
-# ---- snapshots --------------------------------------------------------------
-
-def write_snapshot(path, config, tensors, n_shards):
-    os.makedirs(path)
-    with open(f"{path}/config.json", "w") as f:
-        json.dump(config, f, indent=1)
-    if n_shards == 1:
-        save_file(tensors, f"{path}/model.safetensors", metadata={"format": "pt"})
-        return
-    total, sofar, shards = sum(x.nbytes for x in tensors.values()), 0, [{} for _ in range(n_shards)]
-    for name, x in tensors.items():
-        shards[sofar * n_shards // total][name] = x
-        sofar += x.nbytes
-    index = {"metadata": {"total_size": total}, "weight_map": {}}
-    for i, shard in enumerate(shards):
-        file = f"model-{i + 1:05d}-of-{n_shards:05d}.safetensors"
-        save_file(shard, f"{path}/{file}", metadata={"format": "pt"})
-        index["weight_map"].update({name: file for name in shard})
-    with open(f"{path}/model.safetensors.index.json", "w") as f:
-        json.dump(index, f, indent=1)
-
-
-def write_mlx(source, path, settings):
-    """What mlx_lm.convert does, less the tokenizer."""
-    from pathlib import Path
-    import mlx.core as mx
-    from mlx.utils import tree_map_with_path
-    from mlx_lm import utils
-    mx.set_default_device(mx.cpu)
-    with open(f"{source}/config.json") as f:
-        config = json.load(f)
-    with open(f"{source}/config.json", "w") as f:
-        json.dump(config | settings["change"], f)
-    model, config = utils.load_model(Path(source), lazy=True)
-    keep_type = getattr(model, "cast_predicate", lambda _: True)
-    dtype = getattr(mx, settings["dtype"])
-    model.update(tree_map_with_path(
-        lambda k, v: v.astype(dtype) if keep_type(k) and mx.issubdtype(v.dtype, mx.floating) else v, model.parameters()))
-    if settings["bits"]:
-        model, config = utils.quantize_model(model, config, settings["group"], settings["bits"], quant_predicate=settings["predicate"])
-    utils.save_model(path, model)
-    utils.save_config(config, f"{path}/config.json")
-    if not settings["index"]:       # says nothing where there is one file; the baseline keeps it
-        os.remove(f"{path}/model.safetensors.index.json")
-
-
-def mlx_logits(path, ids):
-    """mlx-lm's own logits of the stored snapshot, all floating tensors cast to
-    float32 first, since its kernels otherwise sum in bf16."""
-    from pathlib import Path
-    import mlx.core as mx
-    from mlx.utils import tree_map
-    from mlx_lm import utils
-    mx.set_default_device(mx.cpu)
-    model, _ = utils.load_model(Path(path))
-    model.update(tree_map(lambda v: v.astype(mx.float32) if mx.issubdtype(v.dtype, mx.floating) else v, model.parameters()))
-    return torch.from_numpy(np.array(model(mx.array(ids.tolist())[None])[0]))
 
 
 # ---- the reference ----------------------------------------------------------
@@ -475,8 +474,7 @@ class Recorder:
 def run(model, prompt):
     """The greedy sequence, and everything computed on it: by the prompt and one
     token at a time with a cache, and by one pass without."""
-    from transformers import DynamicCache
-    recorder, cache = Recorder(model), DynamicCache(config=model.config)
+    recorder, cache = Recorder(model), families.cache_of(model, model.config.to_dict())
     logits = [model(input_ids=prompt[None], past_key_values=cache, use_cache=True).logits[0]]
     ids = prompt
     for _ in range(N_GREEDY):

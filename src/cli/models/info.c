@@ -26,15 +26,15 @@ static json_t *parts_json(const fm_part *parts, int n) {
 }
 
 static int print_json(const fm_model_info *m) {
-    json_t *object = json_pack("{s:o, s:s, s:o, s:o, s:s}", "path", fm_json_text(m->path, strlen(m->path)), "source", m->source, "architecture",
+    json_t *object = json_pack("{s:o, s:s, s:o, s:o, s:s, s:s}", "path", fm_json_text(m->path, strlen(m->path)), "source", m->source, "architecture",
                                fm_json_text(m->architecture, strlen(m->architecture)), "model_type", fm_json_text(m->model_type, strlen(m->model_type)),
-                               "family", m->family);
+                               "family", m->family, "recurrent", m->recurrent);
     json_t *numbers =
         json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I}", "hidden", m->hidden, "vocab", m->vocab, "n_layers",
-                  m->n_layers, "n_attention_layers", m->n_attention_layers, "n_delta_layers", m->n_delta_layers, "n_moe_layers", m->n_moe_layers, "n_experts",
-                  m->n_experts, "experts_per_token", m->experts_per_token, "expert_width", m->expert_width, "shared_width", m->shared_width, "max_position",
-                  m->max_position, "n_parameters", (json_int_t)m->n_parameters, "n_active_parameters", (json_int_t)m->n_active_parameters, "dense_bytes",
-                  (json_int_t)m->dense_bytes, "expert_bytes", (json_int_t)m->expert_bytes, "experts_bytes", (json_int_t)m->experts_bytes);
+                  m->n_layers, "n_attention_layers", m->n_attention_layers, "n_recurrent_layers", m->n_recurrent_layers, "n_moe_layers", m->n_moe_layers,
+                  "n_experts", m->n_experts, "experts_per_token", m->experts_per_token, "expert_width", m->expert_width, "shared_width", m->shared_width,
+                  "max_position", m->max_position, "n_parameters", (json_int_t)m->n_parameters, "n_active_parameters", (json_int_t)m->n_active_parameters,
+                  "dense_bytes", (json_int_t)m->dense_bytes, "expert_bytes", (json_int_t)m->expert_bytes, "experts_bytes", (json_int_t)m->experts_bytes);
     json_t *rest =
         json_pack("{s:o, s:o, s:i, s:o, s:s}", "parts", parts_json(m->parts, m->n_parts), "left_out", parts_json(m->left_out, m->n_left_out), "vocab_entries",
                   m->vocab_entries, "chat_template", fm_json_text(m->chat_template, strlen(m->chat_template)), "tool_format", m->tool_format);
@@ -76,7 +76,9 @@ static int print_text(const fm_model_info *m) {
     printf("%s\n", m->path);
     printf("  architecture   %s (%s, family %s), read as %s\n", m->architecture, m->model_type, m->family, m->source);
     printf("  parameters     %s, %s active for a token\n", count_text(a, m->n_parameters), count_text(b, m->n_active_parameters));
-    printf("  layers         %d: %d attention, %d delta; %d with experts\n", m->n_layers, m->n_attention_layers, m->n_delta_layers, m->n_moe_layers);
+    printf("  layers         %d: %d attention", m->n_layers, m->n_attention_layers);
+    if (m->n_recurrent_layers > 0) printf(", %d %s", m->n_recurrent_layers, m->recurrent);
+    printf("; %d with experts\n", m->n_moe_layers);
     printf("  hidden         %d, vocabulary %d\n", m->hidden, m->vocab);
     printf("  experts        %d a layer, %d for a token, %d wide; ", m->n_experts, m->experts_per_token, m->expert_width);
     if (m->shared_width > 0)

@@ -96,7 +96,7 @@ typedef struct fm_kernels {
 
     /* silu(g) * u, silu(x) = x / (1 + exp(-x)). y may be g or u. */
     void (*swiglu)(const float *g, const float *u, int n, float *y);
-    /* y = x * (1 / (1 + exp(-g))). y may be x. */
+    /* y = x * (1 / (1 + exp(-g))). y and g may be x. */
     void (*sigmoid_mul)(const float *x, const float *g, int n, float *y);
     /* y += x */
     void (*add)(const float *x, int n, float *y);

@@ -194,7 +194,7 @@ static int read_all_importance(chooser *c, fm_error *err) {
 const float *fm_choice_importance(const fm_choice *choice, const fm_model *model, int layer, int role) {
     int index = -1;
     if (role == FM_HEAD) index = 0;
-    if ((role >= FM_Q && role <= FM_V) || (role >= FM_DELTA_QKV && role <= FM_DELTA_A)) index = 1 + 2 * layer;
+    if ((role >= FM_Q && role <= FM_V) || (role >= FM_DELTA_QKV && role <= FM_DELTA_A) || role == FM_MIX_IN || role == FM_LIGHTNING_GATE) index = 1 + 2 * layer;
     if (role == FM_ROUTER || role == FM_SHARED_GATE || role == FM_SHARED_GATE_PROJ || role == FM_SHARED_UP_PROJ || role == FM_DENSE_GATE_PROJ ||
         role == FM_DENSE_UP_PROJ || role == FM_ROLE_EXPERT_IN)
         index = 2 + 2 * layer;

@@ -63,6 +63,10 @@ static fm_pack_tensor tensor_entry(const fm_dense_item *item, int which, char *n
         t.shape[0] = (uint64_t)item->source.shape.rows;
         t.shape[1] = (uint64_t)item->source.shape.cols;
         t.shape[2] = 1;
+    } else if (item->source.shape.kind == FM_KIND_DECAY) {
+        t.n_dims = 2;
+        t.shape[0] = (uint64_t)item->source.shape.rows;
+        t.shape[1] = (uint64_t)item->source.shape.cols;
     } else if (!item->matrix) {
         t.n_dims = 1;
         t.shape[0] = (uint64_t)item->source.shape.cols;
