@@ -9,7 +9,10 @@
 
 static void format_name(char *out, size_t size, const fm_source *s) {
     if (s->shape.kind == FM_KIND_MATRIX && s->scales) {
-        snprintf(out, size, "%d-bit group %d", s->type.bits, s->type.group);
+        if (fm_is_mx(&s->type))
+            snprintf(out, size, "mxfp4");
+        else
+            snprintf(out, size, "%d-bit group %d", s->type.bits, s->type.group);
         return;
     }
     snprintf(out, size, "%s", fm_dtype_name(s->weight->dtype));
@@ -37,9 +40,9 @@ static void add_dense(fm_model_info *info, const fm_model *model) {
             if (!s->weight) continue;
             /* The delta rule's projections may share one tensor: count rows, not tensors. */
             uint64_t rows = s->weight->n_dims ? s->weight->shape[0] : 1, mine = s->row_map ? (uint64_t)s->shape.rows : rows;
-            uint64_t bytes = (s->weight->bytes + (s->scales ? s->scales->bytes + s->biases->bytes : 0)) * mine / (rows ? rows : 1);
+            uint64_t bytes = (s->weight->bytes + (s->scales ? s->scales->bytes : 0) + (s->biases ? s->biases->bytes : 0)) * mine / (rows ? rows : 1);
             format_name(format, sizeof format, s);
-            add_part(info->parts, &info->n_parts, fm_role_part((fm_role)role), format, s->scales ? 3 : 1, bytes);
+            add_part(info->parts, &info->n_parts, fm_role_part((fm_role)role), format, s->biases ? 3 : s->scales ? 2 : 1, bytes);
             info->dense_bytes += bytes;
             info->n_parameters += (uint64_t)s->shape.rows * (uint64_t)s->shape.cols;
             if (role != FM_EMBED) info->n_active_parameters += (uint64_t)s->shape.rows * (uint64_t)s->shape.cols;
@@ -55,16 +58,17 @@ static void add_experts(fm_model_info *info, const fm_model *model) {
         if (!d->layers[i].moe) continue;
         const fm_expert_layout *layout = &model->experts[i];
         uint64_t expert = 0;
-        for (int which = 0; which < 3; which++) {
+        for (int which = 0; which < FM_EXPERT_MATRICES; which++) {
             const fm_expert_matrix *m = &layout->matrix[which];
-            uint64_t values = (uint64_t)m->type.rows * (uint64_t)m->type.cols, bytes = values * 2;
-            if (m->type.format == FM_FORMAT_R16) {
+            if (!m->type.rows) continue;
+            uint64_t values = (uint64_t)m->type.rows * (uint64_t)m->type.cols, bytes = 0;
+            for (int part = 0; part < 3; part++) bytes += (uint64_t)m->type.rows * fm_matrix_row_bytes(&m->type, part);
+            if (fm_is_mx(&m->type))
+                snprintf(format, sizeof format, "mxfp4");
+            else if (m->type.format == FM_FORMAT_R16)
                 snprintf(format, sizeof format, "%d-bit group %d", m->type.bits, m->type.group);
-                bytes = values * (uint64_t)m->type.bits / 8 + values / (uint64_t)m->type.group * 4;
-            } else {
+            else
                 snprintf(format, sizeof format, "%s", m->type.format == FM_FORMAT_BF16 ? "bf16" : m->type.format == FM_FORMAT_F16 ? "f16" : "f32");
-                if (m->type.format == FM_FORMAT_F32) bytes = values * 4;
-            }
             add_part(info->parts, &info->n_parts, "experts", format, m->n_tensors, bytes * (uint64_t)d->n_experts);
             expert += values;
         }

@@ -51,6 +51,7 @@ typedef struct fm_router {
     float add, least;
     float scale;  /* multiplies weights; 0: none */
     float margin; /* sparsemixer's */
+    bool logit_bias; /* added to the logits, before anything else */
 } fm_router;
 
 typedef struct fm_description {
@@ -74,6 +75,7 @@ typedef struct fm_description {
     bool query_gate;    /* q_proj gives, per head, head_dim of q and head_dim of a gate: out *= sigmoid(gate) */
     fm_qk_norm qk_norm;
     bool qkv_bias, o_bias; /* the projections have biases */
+    bool sinks;            /* each query head has one more key, of its own score and no value */
     float clip_qkv;        /* q, k and v are held within +-clip_qkv, after a norm of the whole; 0: they are not */
 
     /* Gated delta rule. */
@@ -86,6 +88,9 @@ typedef struct fm_description {
     int shared_width; /* 0: no shared expert */
     bool shared_gate; /* the shared expert's output is gated by a sigmoid */
     int dense_width;  /* of layers that are not moe */
+    bool expert_bias; /* experts' gate, up and down have biases */
+    float gate_limit; /* g = min(gate, limit), u = up within +-limit, and (u + 1) * g * sigmoid(gate_alpha * g) instead of silu(gate) * up; 0: not */
+    float gate_alpha;
 } fm_description;
 
 /* Channels of the delta rule's convolution: q, k and v side by side. */

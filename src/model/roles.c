@@ -5,9 +5,9 @@ const char *fm_role_part(fm_role role) {
     if (role == FM_EMBED) return "embedding";
     if (role == FM_HEAD || role == FM_HEAD_BIAS) return "head";
     if (role <= FM_NORM2_BIAS) return "norms";
-    if (role >= FM_Q && role <= FM_K_NORM) return "attention";
+    if (role >= FM_Q && role <= FM_SINKS) return "attention";
     if (role >= FM_DELTA_QKV && role <= FM_DELTA_OUT) return "delta";
-    if (role == FM_ROUTER || role == FM_CHOICE_BIAS || role == FM_SHARED_GATE) return "router";
+    if (role == FM_ROUTER || role == FM_ROUTER_BIAS || role == FM_CHOICE_BIAS || role == FM_SHARED_GATE) return "router";
     if (role >= FM_SHARED_GATE_PROJ && role <= FM_SHARED_DOWN_PROJ) return "shared expert";
     return "dense MLP";
 }
@@ -41,6 +41,7 @@ static bool attention_shape(const fm_description *d, fm_role role, fm_shape *s) 
     case FM_O_BIAS: *s = vector(d->hidden); return d->o_bias;
     case FM_Q_NORM: *s = norm(whole ? q : d->head_dim); return normed;
     case FM_K_NORM: *s = norm(whole ? kv : d->head_dim); return normed;
+    case FM_SINKS: *s = vector(d->n_heads); return d->sinks;
     default: return false;
     }
 }
@@ -65,6 +66,7 @@ static bool feed_forward_shape(const fm_description *d, bool moe, fm_role role, 
     bool shared = moe && d->shared_width > 0;
     switch (role) {
     case FM_ROUTER: *s = matrix(d->n_experts, d->hidden); return moe;
+    case FM_ROUTER_BIAS: *s = vector(d->n_experts); return moe && d->router.logit_bias;
     case FM_CHOICE_BIAS: *s = vector(d->n_experts); return moe && d->router.bias;
     case FM_SHARED_GATE_PROJ: *s = matrix(d->shared_width, d->hidden); return shared;
     case FM_SHARED_UP_PROJ: *s = matrix(d->shared_width, d->hidden); return shared;

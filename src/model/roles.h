@@ -27,6 +27,7 @@ typedef enum fm_role {
     FM_O_BIAS,
     FM_Q_NORM,
     FM_K_NORM,
+    FM_SINKS,
     /* of delta layers */
     FM_DELTA_QKV,
     FM_DELTA_Z,
@@ -39,6 +40,7 @@ typedef enum fm_role {
     FM_DELTA_OUT,
     /* of moe layers */
     FM_ROUTER,
+    FM_ROUTER_BIAS,
     FM_CHOICE_BIAS, /* added to scores for the choice of experts */
     FM_SHARED_GATE_PROJ,
     FM_SHARED_UP_PROJ,

@@ -117,13 +117,13 @@ static void test_form(form f, uint64_t *seed) {
     memset(data, 0xaa, bytes);
     /* Strip by strip and backwards, which must leave the others alone. */
     for (int i = n_strips - 1; i >= 0; i--) {
-        fm_r16_fill(data, &type, &(fm_affine_rows){s.weight, s.scales, s.biases, f.mapped ? map : NULL}, i, i + 1);
+        fm_r16_fill(data, &type, &(fm_affine_rows){s.weight, s.scales, s.biases, f.mapped ? map : NULL, 0}, i, i + 1);
         int touched = 0;
         for (size_t b = 0; b < strip * (size_t)i; b++) touched += data[b] != 0xaa;
         CHECK(touched == 0, "filling strip %d wrote %d bytes of those before it", i, touched);
     }
     uint8_t *whole = aligned_alloc(64, bytes);
-    fm_r16_fill(whole, &type, &(fm_affine_rows){s.weight, s.scales, s.biases, f.mapped ? map : NULL}, 0, n_strips);
+    fm_r16_fill(whole, &type, &(fm_affine_rows){s.weight, s.scales, s.biases, f.mapped ? map : NULL, 0}, 0, n_strips);
     CHECK(!memcmp(whole, data, bytes), "all strips at once are not what they are one by one");
     fm_matrix m = {.type = type, .data = data};
     for (int r = 0; r < f.rows; r++) check_row(&m, &s, map[r], r, &f);
@@ -156,7 +156,7 @@ static void test_literal(void) {
     CHECK(type.width == 4, "width %d", type.width);
     _Alignas(64) uint8_t data[4 * 64 + 64];
     CHECK(fm_matrix_bytes(&type) == sizeof data, "%zu bytes", fm_matrix_bytes(&type));
-    fm_r16_fill(data, &type, &(fm_affine_rows){weight, scale, bias, NULL}, 0, 1);
+    fm_r16_fill(data, &type, &(fm_affine_rows){weight, scale, bias, NULL, 0}, 0, 1);
     const uint8_t first[4] = {0x10, 0x32, 0x54, 0x76};
     CHECK(!memcmp(data, first, 4) && !memcmp(data + 192, first, 4), "%02x %02x %02x %02x", data[0], data[1], data[2], data[3]);
     float row[32];

@@ -21,7 +21,7 @@ static const fm_tensor *tensor_of(const fm_source *s, int which) { return which 
 
 static int n_parts(const fm_dense_item *item) {
     if (!item->matrix) return 1;
-    return item->target.type.format == FM_FORMAT_R16 ? 3 : 1;
+    return fm_is_mx(&item->target.type) ? 2 : item->target.type.format == FM_FORMAT_R16 ? 3 : 1;
 }
 
 static fm_dtype float_dtype(fm_format format) { return format == FM_FORMAT_F32 ? FM_F32 : format == FM_FORMAT_F16 ? FM_F16 : FM_BF16; }
@@ -233,7 +233,7 @@ static int make_piece(fm_pack_job *job, piece *p, uint8_t *out, uint8_t *buffer,
     uint8_t *scratch = buffer;
     buffer += fm_convert_scratch(from);
     buffer += -(uintptr_t)buffer % FM_FILE_PAGE;
-    for (int i = 0; i < (from->format == FM_FORMAT_R16 ? 3 : 1); i++) {
+    for (int i = 0; i < (fm_is_mx(from) ? 2 : from->format == FM_FORMAT_R16 ? 3 : 1); i++) {
         size_t row = fm_row_bytes(from, i), bytes = (size_t)(p->last - p->first) * row;
         int rc = read_rows(job, tensor_of(&item->source, i), p, row, buffer, &rows.parts[i], err);
         if (rc < 0) return rc;
