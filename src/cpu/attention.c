@@ -125,7 +125,7 @@ typedef struct attend_work {
     int layer, group; /* query heads of a kv head */
     int window;       /* of the layer; 0: none */
     float scale;
-    const float *sinks; /* [n_heads], or NULL */
+    const float *sinks;   /* [n_heads], or NULL */
     int n_tiles, n_parts; /* parts of a tile's rows */
     /* Where single blocks are tasks: of one tile. */
     fm_token_tile tile;
@@ -275,7 +275,7 @@ void fm_attend(fm_device *dev, int layer, const float *q, float *out) {
     w.group = d->n_heads / d->n_kv_heads;
     w.scale = d->attention_scale;
     w.window = d->layers[layer].window;
-    w.sinks = dev->config.weights->layers[layer].vector[FM_SINKS];
+    w.sinks = d->sinks ? dev->config.weights->layers[layer].vector[FM_SINKS] : NULL;
     w.n_tiles = fm_attention_tiles(dev);
     int most = 0;
     for (int i = 0; i < w.n_tiles; i++) most = dev->tiles[i].n > most ? dev->tiles[i].n : most;

@@ -27,10 +27,10 @@
 #define FM_EXPERT_MATRICES 6
 
 typedef struct fm_pack_layer {
-    int file;                /* index into the tensors' files; -1: the layer has no experts */
-    uint64_t bytes;          /* of one expert */
+    int file;       /* index into the tensors' files; -1: the layer has no experts */
+    uint64_t bytes; /* of one expert */
     fm_matrix_type types[FM_EXPERT_MATRICES];
-    uint64_t *hashes;        /* [n_experts] */
+    uint64_t *hashes; /* [n_experts] */
 } fm_pack_layer;
 
 typedef struct fm_pack {

@@ -49,8 +49,8 @@ typedef struct fm_router {
     int best_of;            /* 1 or 2 */
     bool renormalise;       /* the chosen experts' weights are divided by their sum: by the larger of sum + add and least */
     float add, least;
-    float scale;  /* multiplies weights; 0: none */
-    float margin; /* sparsemixer's */
+    float scale;     /* multiplies weights; 0: none */
+    float margin;    /* sparsemixer's */
     bool logit_bias; /* added to the logits, before anything else */
 } fm_router;
 

@@ -62,8 +62,7 @@ static int list_bias(listing *l, const char *name, int which, bool both, fm_erro
         return fm_fail(err, FM_EUNSUPPORTED, "%s: tensor %s is of type %s, which is not supported here", fm_resolve_path(l->r, t), name,
                        fm_dtype_name(t->dtype));
     }
-    const fm_matrix_type type = {
-        .format = t->dtype == FM_F32 ? FM_FORMAT_F32 : t->dtype == FM_F16 ? FM_FORMAT_F16 : FM_FORMAT_BF16, .rows = n, .cols = 1};
+    const fm_matrix_type type = {.format = t->dtype == FM_F32 ? FM_FORMAT_F32 : t->dtype == FM_F16 ? FM_FORMAT_F16 : FM_FORMAT_BF16, .rows = n, .cols = 1};
     int extent = add_stacked(l, t);
     for (int i = 0; i <= both; i++) {
         fm_expert_matrix *m = &l->layout->matrix[FM_GATE_BIAS + which + i];
@@ -111,7 +110,8 @@ static int find_blocks(fm_resolver *r, const char *base, fm_source *s, fm_error 
     for (int i = 0; i < 2; i++) {
         const fm_tensor *t = i ? s->scales : s->weight;
         if (t->dtype != FM_U8)
-            return fm_fail(err, FM_EUNSUPPORTED, "%s: tensor %s is of type %s, but mxfp4 is of type U8", fm_resolve_path(r, t), t->name, fm_dtype_name(t->dtype));
+            return fm_fail(err, FM_EUNSUPPORTED, "%s: tensor %s is of type %s, but mxfp4 is of type U8", fm_resolve_path(r, t), t->name,
+                           fm_dtype_name(t->dtype));
         if (t->n_dims != 4 - i || memcmp(t->shape, wanted, (size_t)(4 - i) * sizeof *wanted)) return fm_resolve_shape_error(r, t, 4 - i, wanted, err);
     }
     return 1;

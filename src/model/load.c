@@ -29,9 +29,7 @@ typedef struct loader {
 static size_t align_up(size_t n) { return (n + PAGE - 1) / PAGE * PAGE; }
 
 /* Bytes of one source row of part 0..2 (weight, scales, biases) of a matrix. */
-static size_t source_row_bytes(const fm_matrix_type *type, int part) {
-    return fm_matrix_row_bytes(type, part);
-}
+static size_t source_row_bytes(const fm_matrix_type *type, int part) { return fm_matrix_row_bytes(type, part); }
 
 static int rows_of_strip(const fm_matrix_type *type) { return type->format == FM_FORMAT_R16 ? 16 : 1; }
 

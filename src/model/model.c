@@ -61,7 +61,8 @@ static int open_config(fm_model *model, fm_config *config, const char *config_fr
     if (rc < 0) return rc;
     if ((rc = fm_model_find_family(&model->family, &model->description, config, families, err)) < 0) return rc;
     const char *method = json_string_value(json_object_get(fm_config_get(config, "quantization_config"), "quant_method"));
-    if (method && strcmp(method, "mxfp4")) return fm_fail(err, FM_EUNSUPPORTED, "%s: quantization_config has quant_method %s, which is not supported", path, method);
+    if (method && strcmp(method, "mxfp4"))
+        return fm_fail(err, FM_EUNSUPPORTED, "%s: quantization_config has quant_method %s, which is not supported", path, method);
     if ((rc = model->family->describe(&model->description, config, err)) < 0) return rc;
     fm_config generation = {0};
     if (fm_model_find_file(path, sizeof path, model->path, config_from, "generation_config.json")) {

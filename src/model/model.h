@@ -33,8 +33,8 @@ typedef struct fm_expert_matrix {
 
 typedef struct fm_expert_layout {
     fm_expert_matrix matrix[FM_EXPERT_MATRICES]; /* type.rows 0: it has none */
-    size_t slot_bytes;   /* of this layer's experts in memory */
-    uint64_t disk_bytes; /* of one expert on disk */
+    size_t slot_bytes;                           /* of this layer's experts in memory */
+    uint64_t disk_bytes;                         /* of one expert on disk */
 } fm_expert_layout;
 
 typedef struct fm_model {

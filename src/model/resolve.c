@@ -28,8 +28,7 @@ static int quantization_of(const fm_resolver *r, const char *base, bool mx, int 
     if (!json_is_object(q)) q = r->quantization;
     const char *mode = json_string_value(json_object_get(q, "mode"));
     if (strcmp(mode ? mode : "affine", mx ? "mxfp4" : "affine"))
-        return fm_fail(err, FM_EUNSUPPORTED, "%s: %s is quantised by mode %s, which is not supported", r->config_path, base,
-                       mode ? mode : "affine");
+        return fm_fail(err, FM_EUNSUPPORTED, "%s: %s is quantised by mode %s, which is not supported", r->config_path, base, mode ? mode : "affine");
     *bits = (int)json_integer_value(json_object_get(q, "bits"));
     *group = (int)json_integer_value(json_object_get(q, "group_size"));
     return 0;
@@ -68,7 +67,8 @@ static int resolve_mx(fm_resolver *r, const char *base, int n_experts, int rows,
     fm_error why = {0};
     if ((rc = fm_matrix_type_mxfp4(&s->type, s->weight->name, (uint64_t)rows, (uint64_t)cols, &why)) < 0)
         return fm_fail(err, rc, "%s: %s", fm_resolve_path(r, s->weight), why.message);
-    if (!shape_is(s->weight, n_experts, (uint64_t)rows, (uint64_t)cols / 8)) return shape_error(r, s->weight, n_experts, (uint64_t)rows, (uint64_t)cols / 8, err);
+    if (!shape_is(s->weight, n_experts, (uint64_t)rows, (uint64_t)cols / 8))
+        return shape_error(r, s->weight, n_experts, (uint64_t)rows, (uint64_t)cols / 8, err);
     if (!shape_is(s->scales, n_experts, (uint64_t)rows, (uint64_t)cols / FM_MX_GROUP))
         return shape_error(r, s->scales, n_experts, (uint64_t)rows, (uint64_t)cols / FM_MX_GROUP, err);
     return 0;

@@ -47,7 +47,8 @@ static void test_layout(void) {
     static const int bits[] = {2, 3, 4, 5, 6, 8};
     for (int i = 0; i < 6; i++) {
         fm_matrix_type r16 = affine(17, 128, bits[i], 32), bf16 = {.format = FM_FORMAT_BF16, .rows = 7, .cols = 9};
-        uint64_t offsets[FM_EXPERT_MATRICES], bytes = fm_pack_expert_bytes((fm_matrix_type[FM_EXPERT_MATRICES]){bf16, r16, r16}, offsets), one = 2 * 16 * 4 * (4 * (uint64_t)bits[i] + 4);
+        uint64_t offsets[FM_EXPERT_MATRICES], bytes = fm_pack_expert_bytes((fm_matrix_type[FM_EXPERT_MATRICES]){bf16, r16, r16}, offsets),
+                                              one = 2 * 16 * 4 * (4 * (uint64_t)bits[i] + 4);
         CHECK(offsets[0] == 0 && offsets[1] == 128 && offsets[2] == 128 + one, "%d bits: %llu", bits[i], (unsigned long long)offsets[2]);
         CHECK(bytes == (128 + 2 * one + 4095) / 4096 * 4096, "%d bits: %llu", bits[i], (unsigned long long)bytes);
     }

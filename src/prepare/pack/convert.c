@@ -6,9 +6,7 @@
 
 #include "formats/pack.h"
 
-size_t fm_row_bytes(const fm_matrix_type *type, int part) {
-    return fm_matrix_row_bytes(type, part);
-}
+size_t fm_row_bytes(const fm_matrix_type *type, int part) { return fm_matrix_row_bytes(type, part); }
 
 void fm_type_text(char text[32], const fm_matrix_type *type) {
     static const char *const names[] = {[FM_FORMAT_F32] = "f32", [FM_FORMAT_F16] = "f16", [FM_FORMAT_BF16] = "bf16"};

@@ -49,7 +49,7 @@ typedef struct banks { /* one layer at work */
     area area;
     uint64_t offsets[FM_EXPERT_MATRICES];
     fm_deviation (*sums)[FM_EXPERT_MATRICES]; /* [n_experts] */
-    _Atomic uint64_t moved;  /* bytes of this layer */
+    _Atomic uint64_t moved;                   /* bytes of this layer */
 } banks;
 
 /* Reads an expert's extents, those that lie one after the other at once. */

@@ -29,7 +29,7 @@ typedef struct fm_choice {
     fm_dense_item *items;
     int n_items, room;
     fm_target (*experts)[FM_EXPERT_MATRICES]; /* [n_layers] */
-    float *importance;       /* [1 + 2 * n_layers][hidden]: of the final norm, and of each layer's two; NULL: none */
+    float *importance;                        /* [1 + 2 * n_layers][hidden]: of the final norm, and of each layer's two; NULL: none */
     int n_unfit;
     bool requantised; /* config.json has to say something new of the dense part */
 } fm_choice;
