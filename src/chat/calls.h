@@ -52,8 +52,8 @@ typedef struct fm_call_format {
 
 /* By name; NULL: "none", or a format without a parser. */
 const fm_call_format *fm_call_format_find(const char *name);
-extern const fm_call_format fm_calls_xml, fm_calls_json, fm_calls_llama, fm_calls_granite, fm_calls_hunyuan, fm_calls_mistral, fm_calls_mistral_list, fm_calls_glm, fm_calls_minimax,
-    fm_calls_deepseek, fm_calls_kimi, fm_calls_lfm2, fm_calls_harmony;
+extern const fm_call_format fm_calls_xml, fm_calls_json, fm_calls_llama, fm_calls_granite, fm_calls_hunyuan, fm_calls_mistral, fm_calls_mistral_list,
+    fm_calls_glm, fm_calls_minimax, fm_calls_deepseek, fm_calls_kimi, fm_calls_lfm2, fm_calls_harmony;
 
 /* Whether a message of Harmony with this header [n], of what stands before its <|message|>, is a call. */
 bool fm_harmony_is_call(const char *header, size_t n, const json_t *tools);

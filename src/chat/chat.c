@@ -44,6 +44,7 @@ static int open_templates(fm_chat *chat, const char *file, fm_error *err) {
     if (rc >= 0 && source->tool_text) rc = fm_template_open(&chat->tool_template, source->tool_text, strlen(source->tool_text), source->file, err);
     if (rc >= 0) {
         chat->format = fm_tool_format_name(source->tool_text ? source->tool_text : source->text);
+        chat->takes_thinking = strstr(source->text, "message.thinking") && !strstr(source->text, "reasoning_content");
         chat->knows_developer = strstr(source->text, "developer") != NULL;
     }
     return rc;

@@ -325,9 +325,10 @@ static bool settle_header(fm_events *e, bool end) {
 }
 
 static void settle(fm_events *e, bool end) {
-    while (!e->stopped && !e->refused && !e->held.failed && (e->state == CALL     ? settle_call(e, end)
-                                                                     : e->state == HEADER ? settle_header(e, end)
-                                                                                          : settle_text(e, end))) {}
+    while (!e->stopped && !e->refused && !e->held.failed &&
+           (e->state == CALL     ? settle_call(e, end)
+            : e->state == HEADER ? settle_header(e, end)
+                                 : settle_text(e, end))) {}
 }
 
 int fm_events_feed(fm_events *e, const char *bytes, size_t n, fm_error *err) {

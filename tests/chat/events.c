@@ -321,7 +321,7 @@ static void feed_all_ways(int i) {
     for (size_t a = 1; a < n; a++) { /* in two and in three */
         cuts[a] = true;
         feed(i, cuts, "in two");
-        for (size_t b = a + 1; b < n; b++) {
+        for (size_t b = a + 1; b < n; b += 1 + (n > 60 ? b % 4 + n / 60 : 0)) {
             cuts[b] = true;
             feed(i, cuts, "in three");
             cuts[b] = false;

@@ -6,8 +6,9 @@
 #include <string.h>
 #include <strings.h>
 
-static const fm_call_format *const formats[] = {&fm_calls_xml,     &fm_calls_json, &fm_calls_llama,    &fm_calls_granite, &fm_calls_hunyuan, &fm_calls_mistral, &fm_calls_mistral_list,
-                                                &fm_calls_glm,     &fm_calls_minimax, &fm_calls_deepseek, &fm_calls_kimi, &fm_calls_lfm2, &fm_calls_harmony};
+static const fm_call_format *const formats[] = {&fm_calls_xml,     &fm_calls_json,         &fm_calls_llama,  &fm_calls_granite, &fm_calls_hunyuan,
+                                                &fm_calls_mistral, &fm_calls_mistral_list, &fm_calls_glm,    &fm_calls_minimax, &fm_calls_deepseek,
+                                                &fm_calls_kimi,    &fm_calls_lfm2,         &fm_calls_harmony};
 
 const fm_call_format *fm_call_format_find(const char *name) {
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {

@@ -206,10 +206,7 @@ static void force_kimi(fm_chars *out, const char *name) {
     fm_chars_put(out, kimi.separator);
 }
 
-const fm_call_format fm_calls_deepseek = {.name = "deepseek",
-                                          .opens = {"<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>"},
-                                          .scan = scan_deepseek,
-                                          .read = read_deepseek,
-                                          .force = force_deepseek};
+const fm_call_format fm_calls_deepseek = {
+    .name = "deepseek", .opens = {"<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>"}, .scan = scan_deepseek, .read = read_deepseek, .force = force_deepseek};
 const fm_call_format fm_calls_kimi = {
     .name = "kimi", .opens = {"<|tool_calls_section_begin|>", "<|tool_call_begin|>"}, .scan = scan_kimi, .read = read_kimi, .force = force_kimi};

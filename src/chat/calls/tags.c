@@ -30,12 +30,8 @@ typedef struct tags {
     const char *value_end;
 } tags;
 
-static const tags glm = {.call = "<tool_call>",
-                         .call_end = "</tool_call>",
-                         .key = "<arg_key>",
-                         .key_end = "</arg_key>",
-                         .value = "<arg_value>",
-                         .value_end = "</arg_value>"};
+static const tags glm = {
+    .call = "<tool_call>", .call_end = "</tool_call>", .key = "<arg_key>", .key_end = "</arg_key>", .value = "<arg_value>", .value_end = "</arg_value>"};
 static const tags minimax = {.outer = "<minimax:tool_call>",
                              .outer_end = "</minimax:tool_call>",
                              .call = "<invoke name=\"",
