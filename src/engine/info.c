@@ -152,6 +152,19 @@ int fm_info_tokenizer(fm_tokenizer **tokenizer, const char *directory, const cha
     return fm_model_find_file(path, sizeof path, directory, config_from, "tokenizer.json") ? fm_tokenizer_open(tokenizer, path, err) : 0;
 }
 
+int fm_info_no_tokenizer(const char *directory, const char *config_from, fm_error *err) {
+    static const char *const others[][2] = {
+        {"tiktoken.model", "transformers' TikTokenConverter makes one of it and of the pattern in the model's tokenization file"},
+        {"tokenizer.model", "transformers' AutoTokenizer makes one of it and saves it"},
+    };
+    char path[1100];
+    for (int i = 0; i < 2; i++) {
+        if (!fm_model_find_file(path, sizeof path, directory, config_from, others[i][0])) continue;
+        return fm_fail(err, FM_EUNSUPPORTED, "%s: it has %s but no tokenizer.json; %s", directory, others[i][0], others[i][1]);
+    }
+    return fm_fail(err, FM_EFORMAT, "%s: it has no tokenizer.json", directory);
+}
+
 int fm_info_fill(fm_model_info *info, const fm_model *model, const fm_tokenizer *tokenizer, const char *config_from, fm_error *err) {
     const fm_description *d = &model->description;
     (void)err;
