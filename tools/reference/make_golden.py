@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 import common
 import families
+import latent
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests", "golden")
 N_PROMPT, N_GREEDY = 40, 64
@@ -333,6 +334,7 @@ CASES = {
     "gpt_oss-mlx-mxfp4": mlx(gpt_oss(layers=2, intermediate_size=32, rope_scaling={"rope_type": "default"}, **MXFP4), bits=8),
     "granitemoe-mlx-4bit": mlx(granitemoe(layers=2, intermediate_size=64, num_local_experts=5, num_experts_per_tok=2)),
 }
+CASES |= latent.cases(plain, raw, mlx, BEHIND)
 
 
 # ---- weights ----------------------------------------------------------------
