@@ -43,7 +43,7 @@ static inline size_t fm_kv_groups(int head_dim) { return (fm_kv_columns(head_dim
  *   v: [C] by position, of f32. bf16 and int8: [C][2] by pair of positions.
  *   scales (int8 alone): tiles [groups][16], x ~ scale * int8; not finite for a group in which there was something that is not finite. */
 typedef struct fm_kv_block {
-    int kind; /* FM_KV_… */
+    int kind;      /* FM_KV_… */
     int head_dim;  /* at most FM_MAX_COLUMNS */
     int value_dim; /* columns of a value if it has fewer, C of v is theirs, and v_scale has the groups of keys; 0: head_dim */
     const void *k, *v;
