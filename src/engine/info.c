@@ -8,6 +8,10 @@
 #include "text/tool_format.h"
 
 static void format_name(char *out, size_t size, const fm_source *s) {
+    if (s->shape.kind == FM_KIND_MATRIX && s->weight->dtype == FM_F8_E4M3) {
+        snprintf(out, size, "fp8");
+        return;
+    }
     if (s->shape.kind == FM_KIND_MATRIX && s->scales) {
         const fm_matrix_type *type = s->turned ? &s->from : &s->type;
         if (fm_is_mx(type))
@@ -42,9 +46,9 @@ static void add_dense(fm_model_info *info, const fm_model *model) {
             /* Several projections may share one tensor: count rows, not tensors. */
             uint64_t rows = s->weight->n_dims ? s->weight->shape[0] : 1, mine = s->row_map ? (uint64_t)s->shape.rows : rows;
             if (s->turned) mine = rows / (uint64_t)s->turned * (uint64_t)s->shape.cols;
-            uint64_t bytes = (s->weight->bytes + (s->scales ? s->scales->bytes : 0) + (s->biases ? s->biases->bytes : 0)) * mine / (rows ? rows : 1);
+            uint64_t all = s->weight->bytes + (s->scales ? s->scales->bytes : 0) + (s->biases ? s->biases->bytes : 0), bytes = all * mine / (rows ? rows : 1);
             format_name(format, sizeof format, s);
-            add_part(info->parts, &info->n_parts, fm_role_part((fm_role)role), format, s->biases ? 3 : s->scales ? 2 : 1, bytes);
+            add_part(info->parts, &info->n_parts, fm_role_part((fm_role)role), format, fm_source_parts(s), bytes);
             info->dense_bytes += bytes;
             info->n_parameters += (uint64_t)s->shape.rows * (uint64_t)s->shape.cols;
             if (role != FM_EMBED) info->n_active_parameters += (uint64_t)s->shape.rows * (uint64_t)s->shape.cols;
@@ -65,8 +69,14 @@ static void add_experts(fm_model_info *info, const fm_model *model) {
             if (!m->type.rows) continue;
             uint64_t values = (uint64_t)m->type.rows * (uint64_t)m->type.cols, bytes = 0;
             for (int part = 0; part < 3; part++) bytes += (uint64_t)m->type.rows * fm_matrix_row_bytes(&m->type, part);
+            if (m->type.format == FM_FORMAT_F8) {
+                bytes += (uint64_t)((m->type.rows + FM_F8_BLOCK - 1) / FM_F8_BLOCK * fm_f8_n_scales(m->type.cols)) * sizeof(float);
+                if (model->pack) bytes = fm_matrix_bytes(&m->type);
+            }
             if (fm_is_mx(&m->type))
                 snprintf(format, sizeof format, "mxfp4");
+            else if (m->type.format == FM_FORMAT_F8)
+                snprintf(format, sizeof format, "fp8");
             else if (m->type.format == FM_FORMAT_R16)
                 snprintf(format, sizeof format, "%d-bit group %d", m->type.bits, m->type.group);
             else

@@ -17,7 +17,10 @@
  * and the last of a strip has as many groups as are left, with all 64 bytes of scales. Kernels take it as w = s * (2 * table[q] + 12) - 12 * s with
  * s = 2^(scale - 128), or 0 where that is below 2^-126; scales of FM_MX_SCALES and more (NaN is one) are refused when they are read.
  *
- * bf16, f16 and f32 matrices are kept as they are, row-major, rows not padded. */
+ * bf16, f16 and f32 matrices are kept as they are, row-major, rows not padded.
+ *
+ * fp8 (e4m3) on disk: a byte a weight, and an f32 scale a block of 128 rows and 128 columns; w = value * scale, rounded once. In memory each row has its scales behind
+ * it, so that rows may be taken from anywhere: [cols] bytes, padding to 4, [(cols + 127) / 128] f32. */
 #ifndef FM_FORMATS_QUANT_H
 #define FM_FORMATS_QUANT_H
 
@@ -25,7 +28,9 @@
 
 #include "formats/tensors.h"
 
-typedef enum fm_format { FM_FORMAT_F32, FM_FORMAT_F16, FM_FORMAT_BF16, FM_FORMAT_R16 } fm_format;
+typedef enum fm_format { FM_FORMAT_F32, FM_FORMAT_F16, FM_FORMAT_BF16, FM_FORMAT_R16, FM_FORMAT_F8 } fm_format;
+
+#define FM_F8_BLOCK 128 /* rows, and columns, that share a scale */
 
 /* What a matrix is, without where it is. */
 typedef struct fm_matrix_type {
@@ -65,7 +70,7 @@ int fm_matrix_type_affine(fm_matrix_type *type, const char *name, const fm_affin
 /* The type of an mxfp4 matrix: FM_EFORMAT, naming `name`, when cols is no whole number of groups. */
 int fm_matrix_type_mxfp4(fm_matrix_type *type, const char *name, uint64_t rows, uint64_t cols, fm_error *err);
 
-/* Bytes of one row as it is on disk: of weight, scales or biases (part 0 to 2); 0: no such part. */
+/* Bytes of one row as it is on disk: of weight, scales or biases (part 0 to 2); 0: no such part, or fp8's scales, which several rows share. */
 size_t fm_matrix_row_bytes(const fm_matrix_type *type, int part);
 
 /* Bytes in memory: of all of it, and of one strip of 16 rows (R16) or one row (others). */
@@ -90,10 +95,16 @@ void fm_r16_pack(void *dest, const fm_matrix_type *type, const fm_affine_rows *r
  * biases. packed is the matrix's first byte. */
 void fm_r16_widen(void *dest, const fm_matrix_type *type, const void *packed, int first, int last);
 
+/* A row of fp8 from its bytes and its scales. */
+void fm_f8_fill_row(void *dest, int cols, const void *values, const void *scales);
+static inline int fm_f8_n_scales(int cols) { return (cols + FM_F8_BLOCK - 1) / FM_F8_BLOCK; }
+static inline size_t fm_f8_values_bytes(int cols) { return ((size_t)cols + 3) & ~(size_t)3; }
+static inline size_t fm_f8_row_bytes(int cols) { return fm_f8_values_bytes(cols) + (size_t)fm_f8_n_scales(cols) * sizeof(float); }
+
 /* One value of a matrix in memory as f32, for tests and the embedding row: out[cols] = row `row`. q * scale + bias by one fma. */
 void fm_matrix_row(const fm_matrix *matrix, int row, float *out);
 
-/* The first value that is not finite among n of type dtype, FM_F32, FM_F16 or FM_BF16 (any alignment), or mxfp4's scale that is refused, FM_U8: its index, or -1. */
+/* The first value that is not finite among n of type dtype, FM_F32, FM_F16, FM_BF16 or FM_F8_E4M3 (any alignment), or mxfp4's scale that is refused, FM_U8: its index, or -1. */
 int64_t fm_find_nonfinite(const void *data, fm_dtype dtype, uint64_t n);
 
 /* Exact. Here because kernels convert whole rows. */
@@ -115,5 +126,8 @@ static inline float fm_from_f16(uint16_t x) {
     memcpy(&f, &bits, sizeof f);
     return f;
 }
+
+/* e4m3 as f16: the same bits at other places, which makes it 2^-8 times the value. Not of 0x7f and 0xff, which are NaN: these do not get into memory. */
+static inline uint16_t fm_f8_half(uint8_t x) { return (uint16_t)((x & 0x80) << 8 | (x & 0x7f) << 7); }
 
 #endif

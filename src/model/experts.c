@@ -47,7 +47,7 @@ static void add_stacked_matrix(listing *l, int which, const fm_source *s) {
     m->extent[0] = add_stacked(l, s->weight);
     m->extent[1] = s->scales ? add_stacked(l, s->scales) : -1;
     m->extent[2] = s->biases ? add_stacked(l, s->biases) : -1;
-    m->n_tensors = s->biases ? 3 : s->scales ? 2 : 1;
+    m->n_tensors = fm_source_parts(s);
 }
 
 /* Biases of all experts, [n_experts][n], as matrices of one column: of gate, up or down (`which`), or of gate and up in one, with their values in turns. */
@@ -212,7 +212,7 @@ static int list_each(listing *l, const char *prefix, fm_error *err) {
                 return fm_fail(err, FM_EUNSUPPORTED, "%s: tensor %s is of another format than that of expert 0", fm_resolve_path(l->r, s.weight),
                                s.weight->name);
             }
-            m->n_tensors += s.biases ? 3 : s.scales ? 2 : 1;
+            m->n_tensors += fm_source_parts(&s);
             for (int i = 0, n = first; i < 3; i++) {
                 m->extent[i] = parts[i] ? n : -1;
                 if (!parts[i]) continue;
@@ -318,6 +318,7 @@ static const fm_tensor *tensor_at(const fm_model *model, const fm_extent *extent
 }
 
 static fm_dtype part_dtype(const fm_matrix_type *type, int part) {
+    if (type->format == FM_FORMAT_F8) return part ? FM_F32 : FM_F8_E4M3;
     if (part) return type->scale_dtype;
     return type->format == FM_FORMAT_F32 ? FM_F32 : type->format == FM_FORMAT_F16 ? FM_F16 : FM_BF16;
 }
@@ -330,13 +331,17 @@ int fm_expert_nonfinite(const fm_model *model, int key, int which, int part, uin
     float v = 0;
     uint16_t h = 0;
     uint64_t size = fm_dtype_bytes(dtype), cols = fm_matrix_row_bytes(&m->type, part) / size, step = m->step ? (uint64_t)m->step : 1;
-    uint64_t row = at / cols * step, column = at % cols;
-    at = m->transposed ? column * (uint64_t)m->type.rows * step + row : row * cols + column;
+    if (m->transposed || step > 1) {
+        uint64_t row = at / cols * step, column = at % cols;
+        at = m->transposed ? column * (uint64_t)m->type.rows * step + row : row * cols + column;
+    }
     if (dtype == FM_U8) {
         uint8_t power = *(const uint8_t *)value;
         v = power == 255 ? NAN : ldexpf(1, power - 127);
     } else if (dtype == FM_F32) {
         memcpy(&v, value, sizeof v);
+    } else if (dtype == FM_F8_E4M3) {
+        v = NAN;
     } else {
         memcpy(&h, value, sizeof h);
         v = dtype == FM_BF16 ? fm_from_bf16(h) : fm_from_f16(h);
@@ -362,6 +367,20 @@ void fm_expert_gather(const fm_expert_matrix *m, int part, const uint8_t *from, 
             for (int r = begin; r < end; r++) memcpy(to + (size_t)(r - first) * row + c * size, values + (size_t)r * step * size, size);
         }
     }
+}
+
+/* Rows [first, last) of an fp8 matrix. */
+static int fill_f8(const fm_model *model, const fm_arrival *a, int which, const uint8_t *const from[3], int first, int last, fm_error *err) {
+    const fm_expert_matrix *m = &model->experts[a->key / model->description.n_experts].matrix[which];
+    size_t cols = (size_t)m->type.cols, row = fm_matrix_strip_bytes(&m->type), scale_row = (size_t)fm_f8_n_scales(m->type.cols);
+    size_t begin = (size_t)first * cols, scales = (size_t)(first / FM_F8_BLOCK) * scale_row, end = (size_t)((last - 1) / FM_F8_BLOCK + 1) * scale_row;
+    int64_t bad = fm_find_nonfinite(from[0] + begin, FM_F8_E4M3, (size_t)(last - first) * cols);
+    if (bad >= 0) return fm_expert_nonfinite(model, a->key, which, 0, begin + (uint64_t)bad, from[0] + begin + bad, err);
+    bad = fm_find_nonfinite(from[1] + scales * sizeof(float), FM_F32, end - scales);
+    if (bad >= 0) return fm_expert_nonfinite(model, a->key, which, 1, scales + (uint64_t)bad, from[1] + (scales + (size_t)bad) * sizeof(float), err);
+    for (size_t r = (size_t)first; r < (size_t)last; r++)
+        fm_f8_fill_row(a->slot + m->slot_offset + r * row, m->type.cols, from[0] + r * cols, from[1] + r / FM_F8_BLOCK * scale_row * sizeof(float));
+    return 0;
 }
 
 /* Strips [first, last) of matrix `which` of one arrival. */
@@ -395,6 +414,7 @@ static int fill_strips(const fm_model *model, const fm_arrival *a, int which, in
         fm_r16_fill(a->slot + m->slot_offset, &m->type, &(fm_affine_rows){from[0], from[1], from[2], NULL, m->step}, first, last);
         return 0;
     }
+    if (m->type.format == FM_FORMAT_F8) return fill_f8(model, a, which, from, first, last, err);
     fm_dtype dtype = part_dtype(&m->type, 0);
     size_t size = fm_dtype_bytes(dtype), row = fm_matrix_strip_bytes(&m->type), begin = (size_t)first * row, bytes = (size_t)(last - first) * row;
     uint8_t *to = a->slot + m->slot_offset + begin;

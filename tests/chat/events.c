@@ -127,14 +127,14 @@ static const struct {
     {"JSON with two names", JSON, "", "<tool_call>{\"name\": \"a\", \"name\": \"b\"}</tool_call>",
      "T <tool_call>{\"name\": \"a\", \"name\": \"b\"}</tool_call>|eos"},
 
-    {"a stop string", XML, "s", "One STOP two", "T One |string"},
-    {"the first of two", XML, "s", "a END STOP", "T a |string"},
+    {"a stop string", XML, "s", "One STOP two", "T One |string STOP"},
+    {"the first of two", XML, "s", "a END STOP", "T a |string END"},
     {"an unfinished stop string", XML, "s", "a STO", "T a STO|eos"},
-    {"a stop string in reasoning", XML, "s", "<think>STOP</think>a STOP", "R STOP|T a |string"},
+    {"a stop string in reasoning", XML, "s", "<think>STOP</think>a STOP", "R STOP|T a |string STOP"},
     {"a stop string in a call", XML, "s", "<tool_call>\n<function=a>\n<parameter=b>\nSTOP\n</parameter>\n</function>\n</tool_call>STOP",
-     "C a {\"b\": \"STOP\"}|string"},
-    {"a stop string behind white space", XML, "s", "<think>a</think>\n\nSTOP", "R a|string"},
-    {"a stop string before a tag", XML, "s", "x<tool_call>!y", "T x|string"},
+     "C a {\"b\": \"STOP\"}|string STOP"},
+    {"a stop string behind white space", XML, "s", "<think>a</think>\n\nSTOP", "R a|string STOP"},
+    {"a stop string before a tag", XML, "s", "x<tool_call>!y", "T x|string <tool_call>!"},
 
     /* The other formats. */
     {"GLM", "glm", "",
@@ -250,7 +250,7 @@ static const struct {
     {"Harmony, an unfinished end", "harmony", "l", "<|channel|>final<|message|>a<|en", "T a<|en|length"},
     {"Harmony, no header", "harmony", "", "Hello <b>", "T Hello <b>|eos"},
     {"Harmony, a header in a header", "harmony", "", "<|channel|>x<|start|>assistant<|channel|>final<|message|>a", "T <|channel|>x\n\na|eos"},
-    {"Harmony, a stop string", "harmony", "s", "<|channel|>final<|message|>a STOP b", "T a |string"},
+    {"Harmony, a stop string", "harmony", "s", "<|channel|>final<|message|>a STOP b", "T a |string STOP"},
     {"Harmony, a stop string in reasoning", "harmony", "s", "<|channel|>analysis<|message|>STOP<|end|><|channel|>final<|message|>b", "R STOP|T b|eos"},
     {"Harmony, nothing said", "harmony", "", "<|channel|>analysis<|message|><|end|>", "eos"},
 };
@@ -278,11 +278,14 @@ static int note(void *user, const fm_event *e) {
         fm_chars_put(&t->text, "C ");
         fm_chars_put(&t->text, e->name);
         fm_chars_put(&t->text, " ");
+    } else if (e->type == FM_EVENT_STOP) {
+        fm_chars_put(&t->text, stops[e->stop]);
+        if (e->bytes) fm_chars_put(&t->text, " ");
+        fm_chars_add(&t->text, e->text, e->bytes);
     } else {
         if (e->type == FM_EVENT_ARGUMENTS) CHECK(!strcmp(e->id, t->id), "id %s", e->id);
         fm_chars_add(&t->text, e->text, e->bytes);
     }
-    if (e->type == FM_EVENT_STOP) fm_chars_put(&t->text, stops[e->stop]);
     t->last = e->type;
     return 0;
 }

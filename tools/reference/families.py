@@ -192,6 +192,7 @@ def blocks_of(tensors, rng):
     for name in [n for n in tensors if n.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
         experts, columns, rows = tensors.pop(name).shape
         tensors[f"{name}_blocks"], tensors[f"{name}_scales"] = random_mxfp4((experts, rows, columns), rng)
+    return tensors
 
 
 def join_interleaved(named):

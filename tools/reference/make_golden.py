@@ -334,7 +334,7 @@ CASES = {
     "gpt_oss-mlx-mxfp4": mlx(gpt_oss(layers=2, intermediate_size=32, rope_scaling={"rope_type": "default"}, **MXFP4), bits=8),
     "granitemoe-mlx-4bit": mlx(granitemoe(layers=2, intermediate_size=64, num_local_experts=5, num_experts_per_tok=2)),
 }
-CASES |= latent.cases(plain, raw, mlx, BEHIND)
+CASES |= latent.cases(plain, raw, mlx, BEHIND) | latent.fp8_cases(minimax_m2, raw)
 
 
 # ---- weights ----------------------------------------------------------------
@@ -389,8 +389,8 @@ def published_tensors(case, rng):
         families.join_qkv(tensors)
         tensors = {families.to_published(config, name): x for name, x in tensors.items()}
     if "quantization_config" in config:
-        families.blocks_of(tensors, rng)
-    elif case["mlx"]:
+        tensors = families.blocks_of(tensors, rng) if config["quantization_config"]["quant_method"] == "mxfp4" else common.quantise_fp8(tensors)
+    elif case["mlx"] and config["model_type"] == "gpt_oss":
         families.split_interleaved(tensors)
     for name, shape in (case["extra"] or {}).items():
         tensors[name] = torch.randn(shape, generator=rng).to(case["dtype"])

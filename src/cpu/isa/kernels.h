@@ -80,7 +80,8 @@ typedef struct fm_kernels {
      * Of mxfp4, in both, q is 2 * table[q] + 12 and b is -12 * s (quant.h). */
     void (*mul_r16_f32)(const fm_matrix *matrix, int first, int last, const float *x, size_t ldx, const int32_t *tokens, int n, float *y, size_t ldy);
 
-    /* bf16, f16 and f32 matrices: rows [first, last), y = dot(w, x). */
+    /* bf16, f16, f32 and fp8 matrices: rows [first, last), y = dot(w, x). fp8: w = (its value * 2^-8) * (scale * 2^8); the bytes 0x7f and 0xff, which are NaN, are
+     * refused before they get here. */
     void (*mul_float)(const fm_matrix *matrix, int first, int last, const float *x, size_t ldx, const int32_t *tokens, int n, float *y, size_t ldy);
 
     float (*dot)(const float *a, const float *b, int n);
