@@ -44,6 +44,7 @@ static int open_templates(fm_chat *chat, const char *file, fm_error *err) {
     if (rc >= 0 && source->tool_text) rc = fm_template_open(&chat->tool_template, source->tool_text, strlen(source->tool_text), source->file, err);
     if (rc >= 0) {
         chat->format = fm_tool_format_name(source->tool_text ? source->tool_text : source->text);
+        chat->takes_thinking = strstr(source->text, "message.thinking") && !strstr(source->text, "reasoning_content");
         chat->knows_developer = strstr(source->text, "developer") != NULL;
     }
     return rc;
@@ -53,7 +54,7 @@ int fm_chat_open(fm_chat **out, fm_engine *engine, const fm_chat_options *option
     fm_chat_options o = FM_CHAT_OPTIONS_INIT;
     if (options) memcpy(&o, options, options->size < sizeof o ? options->size : sizeof o);
     *out = NULL;
-    if (!engine->tokenizer) return fm_fail(err, FM_EFORMAT, "%s: it has no tokenizer.json", engine->model->path);
+    if (!engine->tokenizer) return fm_info_no_tokenizer(engine->model->path, engine->options.config_from, err);
     fm_chat *chat = calloc(1, sizeof *chat);
     if (!chat) return fm_fail(err, FM_ENOMEM, "no memory for a chat");
     chat->engine = engine;

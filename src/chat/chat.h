@@ -68,6 +68,7 @@ struct fm_chat {
     char *think_end;                       /* what the template writes between reasoning and answer, with </think> */
     bool takes_parts;                      /* content may be a list of parts */
     bool knows_developer;                  /* the role */
+    bool takes_thinking;                   /* reasoning is called thinking, not reasoning_content */
     fm_memory memory;
     uint64_t n_answers;
 };

@@ -2,7 +2,10 @@
  *
  * The events, adjacent pieces joined, depend on the bytes only and not on how they were cut. White space between reasoning, text and calls belongs to none of them. <think> counts
  * where nothing was said before. Text that may be the beginning of a tag or of a stop string waits. A call that turns out malformed, or is unfinished at the end,
- * becomes text, byte by byte as the model wrote it (invalid UTF-8 as U+FFFD). Calls are looked for only if the request has tools. */
+ * becomes text, byte by byte as the model wrote it (invalid UTF-8 as U+FFFD). Calls are looked for only if the request has tools.
+ *
+ * In Harmony an answer is a sequence of messages, each with a header: analysis is reasoning, a message to a function is a call, the others are text, with an empty line between
+ * two of them. The prompt ended inside of the first header. */
 #ifndef FM_CHAT_EVENTS_H
 #define FM_CHAT_EVENTS_H
 

@@ -196,9 +196,14 @@ static fm_replay_piece match(const building *b, const fm_memory_entry *e, int to
     return piece;
 }
 
+static const char ASSISTANT[] = "<|start|>assistant";
+
 /* Where an answer's bytes begin to be its text: behind reasoning and white space; 0 without reasoning. */
-static size_t visible(const fm_memory_entry *e) {
-    size_t n = e->n ? e->ends[e->n - 1] : 0, at = 0;
+static size_t visible(const fm_memory_entry *e, bool harmony) {
+    size_t n = e->n ? e->ends[e->n - 1] : 0, at = 0, last = 0;
+    for (const char *next; harmony && (next = memmem(e->bytes + last, n - last, ASSISTANT, sizeof ASSISTANT - 1));
+         last = (size_t)(next - e->bytes) + sizeof ASSISTANT - 1) {}
+    if (last) return last; /* Harmony's last message */
     bool opened = strstr(e->head, "<think>") && !strstr(e->head, "</think>");
     while (!opened && at < n && fm_is_blank(e->bytes[at])) at++;
     if (!opened && (n - at < 7 || memcmp(e->bytes + at, "<think>", 7))) return 0;
@@ -211,7 +216,7 @@ static size_t visible(const fm_memory_entry *e) {
 /* The best that an entry gives for the message whose header begins at text [start, stop): the whole answer from its beginning, or, where its reasoning was dropped or
  * changed, what comes behind that. */
 static int match_entry(const building *b, const fm_memory_entry *e, size_t start, size_t stop, fm_replay_piece pieces[2]) {
-    size_t head = strlen(e->head), at = start + b->n_role, from = visible(e);
+    size_t head = strlen(e->head), at = start + b->n_role, from = visible(e, !strcmp(b->chat->format, fm_calls_harmony.name));
     bool same_head = stop - start >= head && !memcmp(b->plain + start, e->head, head);
     int n = 0, token = 0;
     if (same_head) {

@@ -59,6 +59,13 @@ static int fix_calls(json_t *message, int i, fm_error *err) {
     return 0;
 }
 
+/* Reasoning under the name that the template has. Such templates want either text or reasoning beside calls; text was said to the user. */
+static void fix_reasoning(json_t *message) {
+    json_t *reasoning = json_object_get(message, "reasoning_content");
+    bool both = json_array_size(json_object_get(message, "tool_calls")) && json_string_length(json_object_get(message, "content"));
+    if (json_is_string(reasoning) && !json_object_get(message, "thinking") && !both) json_object_set(message, "thinking", reasoning);
+}
+
 static int fix_message(const fm_chat *chat, json_t *message, int i, fm_error *err) {
     const json_t *role = json_object_get(message, "role"), *content = json_object_get(message, "content");
     if (!json_is_object(message)) return fm_fail(err, FM_EFORMAT, "message %d is not a JSON object", i);
@@ -71,6 +78,7 @@ static int fix_message(const fm_chat *chat, json_t *message, int i, fm_error *er
         if (rc < 0) return rc;
     } else if (!json_is_string(content))
         return fm_fail(err, FM_EFORMAT, "the content of message %d is neither text nor a list of parts", i);
+    if (chat->takes_thinking) fix_reasoning(message);
     return fix_calls(message, i, err);
 }
 
@@ -189,6 +197,6 @@ int fm_chat_probe(fm_chat *chat, fm_error *err) {
     free(b);
     json_decref(plain);
     json_decref(parts);
-    chat->think_end = find_think_end(chat);
+    chat->think_end = strcmp(chat->format, fm_calls_harmony.name) ? find_think_end(chat) : strdup("<|end|><|start|>assistant<|channel|>final<|message|>");
     return chat->think_end ? 0 : fm_fail(err, FM_ENOMEM, "no memory for a chat");
 }

@@ -127,6 +127,7 @@ typedef struct attend_work {
     int layer, group; /* query heads of a kv head */
     int window;       /* of the layer; 0: none */
     float scale;
+    const float *sinks;   /* [n_heads], or NULL */
     int n_tiles, n_parts; /* parts of a tile's rows */
     /* Where single blocks are tasks: of one tile. */
     fm_token_tile tile;
@@ -182,8 +183,11 @@ static void attend_block(const attend_work *w, row_range r, int block, float *m,
     w->device->k->attend(&b, q, r.n, keys, w->scale, m, l, acc, w->columns);
 }
 
-static void finish_row(const attend_work *w, const fm_token_tile *t, int kv_head, int row, float L) {
+/* M and L of all blocks. A sink is a block of one key without a value, the last. */
+static void finish_row(const attend_work *w, const fm_token_tile *t, int kv_head, int row, float M, float L) {
+    static const float nothing[FM_MAX_HEAD_DIM];
     float *out = output(w, t, kv_head, row);
+    if (w->sinks) w->device->k->attend_merge(&M, &L, out, w->sinks[row_head(w, kv_head, row)], 1, nothing, (int)w->hd);
     w->device->k->attend_finish(L, out, (int)w->hd, out);
     if (w->device->d->query_gate) w->device->k->sigmoid_mul(out, query(w, t, kv_head, row) + w->hd, (int)w->hd, out);
 }
@@ -208,7 +212,7 @@ static void part_task(void *arg, int task, int thread) {
             }
         }
     }
-    for (int row = first; row < last; row++) finish_row(w, t, kv_head, row, L[row - first]);
+    for (int row = first; row < last; row++) finish_row(w, t, kv_head, row, M[row - first], L[row - first]);
 }
 
 /* A run of blocks, because one's keys are fetched while another is computed. */
@@ -240,7 +244,7 @@ static void merge_task(void *arg, int task, int thread) {
         size_t at = ((size_t)kv_head * (size_t)w->n_blocks + (size_t)block) * (size_t)w->n_rows + (size_t)row;
         w->device->k->attend_merge(&M, &L, out, w->marks[2 * at], w->marks[2 * at + 1], w->sums + at * w->columns, (int)w->hd);
     }
-    finish_row(w, &w->tile, kv_head, row, L);
+    finish_row(w, &w->tile, kv_head, row, M, L);
 }
 
 /* Few tokens: the blocks are tasks, and are merged when all are there. As many of a tile's tokens at a time as there is room for. */
@@ -273,6 +277,7 @@ void fm_attend(fm_device *dev, int layer, const float *q, float *out) {
     w.group = d->n_heads / d->n_kv_heads;
     w.scale = d->attention_scale;
     w.window = d->layers[layer].window;
+    w.sinks = d->sinks ? dev->config.weights->layers[layer].vector[FM_SINKS] : NULL;
     w.n_tiles = fm_attention_tiles(dev);
     int most = 0;
     for (int i = 0; i < w.n_tiles; i++) most = dev->tiles[i].n > most ? dev->tiles[i].n : most;

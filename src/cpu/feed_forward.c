@@ -16,20 +16,53 @@ typedef struct rows_work {
     fm_device *device;
     float *gate, *up;
     size_t width;
-    const fm_expert_job *jobs; /* whose outputs are the rows, one job after the other */
+    const fm_expert_job *jobs; /* whose outputs are the rows, one job after the other; NULL: none, of dense and shared */
     int n_jobs, slice;         /* columns that a task adds */
+    const fm_expert_layout *layout;
+    int which; /* bias_task: of which matrix, at `gate` */
 } rows_work;
+
+/* Adds the bias of matrix `which` of the expert that a row is of, if there is one. */
+static void add_expert_bias(const rows_work *w, int which, int row, float *x) {
+    int job = 0;
+    for (; row >= w->jobs[job].n; job++) row -= w->jobs[job].n;
+    fm_matrix bias = fm_expert_matrix_in(w->layout, FM_GATE_BIAS + which, w->jobs[job].slot);
+    const uint16_t *halves = bias.data;
+    int n = bias.type.rows;
+    switch (bias.type.format) {
+    case FM_FORMAT_F32: w->device->k->add(bias.data, n, x); break;
+    case FM_FORMAT_F16:
+        for (int i = 0; i < n; i++) x[i] += fm_from_f16(halves[i]);
+        break;
+    default:
+        for (int i = 0; i < n; i++) x[i] += fm_from_bf16(halves[i]);
+    }
+}
+
+static void bias_task(void *arg, int row, int thread) {
+    (void)thread;
+    const rows_work *w = arg;
+    add_expert_bias(w, w->which, row, w->gate + (size_t)row * w->width);
+}
 
 static void swiglu_task(void *arg, int row, int thread) {
     (void)thread;
     const rows_work *w = arg;
-    float *g = w->gate + (size_t)row * w->width;
-    w->device->k->swiglu(g, w->up + (size_t)row * w->width, (int)w->width, g);
+    const fm_description *d = w->device->d;
+    float *g = w->gate + (size_t)row * w->width, *u = w->up + (size_t)row * w->width;
+    if (w->jobs && d->expert_bias) {
+        add_expert_bias(w, FM_GATE, row, g);
+        add_expert_bias(w, FM_UP, row, u);
+    }
+    if (d->gate_limit != 0)
+        w->device->k->swiglu_clamped(g, u, (int)w->width, d->gate_limit, d->gate_alpha, g);
+    else
+        w->device->k->swiglu(g, u, (int)w->width, g);
 }
 
-/* gate = silu(gate) * up for n rows, which become the inner input. */
-static void activate(fm_device *dev, float *gate, float *up, int n, int width) {
-    rows_work w = {.device = dev, .gate = gate, .up = up, .width = (size_t)width};
+/* gate = silu(gate) * up, or what the model has in its place, for n rows, which become the inner input. jobs: whose rows these are, NULL: not experts'. */
+static void activate(fm_device *dev, float *gate, float *up, int n, int width, const fm_expert_job *jobs, const fm_expert_layout *layout) {
+    rows_work w = {.device = dev, .gate = gate, .up = up, .width = (size_t)width, .jobs = jobs, .layout = layout};
     fm_pool_run(dev->config.pool, n, swiglu_task, &w);
     fm_input_set(&dev->inner, gate, (size_t)width, n, width);
 }
@@ -44,7 +77,7 @@ static const float *gated_mlp(fm_device *dev, const fm_matrix *const m[3], const
         {.matrix = with, .input = &dev->input, .tokens = dev->iota + first, .n = n, .y = y, .ldy = 1, .exact = true},
     };
     fm_multiply(dev, products, with ? 3 : 2);
-    activate(dev, gate, up, n, (int)width);
+    activate(dev, gate, up, n, (int)width, NULL, NULL);
     fm_linear(dev, m[2], &dev->inner, out + (size_t)first * (size_t)dev->d->hidden, (size_t)dev->d->hidden);
     return y;
 }
@@ -100,7 +133,7 @@ static void compute(fm_device *dev, int layer, const fm_expert_job *jobs, int n,
         n_rows += jobs[i].n;
     }
     fm_multiply(dev, products, 2 * n);
-    activate(dev, gate, up, n_rows, (int)width);
+    activate(dev, gate, up, n_rows, (int)width, jobs, layout);
     for (int i = 0, row = 0; i < n; row += jobs[i].n, i++) {
         products[i] = (fm_product){.matrix = &matrices[FM_DOWN][i],
                                    .input = &dev->inner,
@@ -110,6 +143,8 @@ static void compute(fm_device *dev, int layer, const fm_expert_job *jobs, int n,
                                    .ldy = hidden};
     }
     fm_multiply(dev, products, n);
+    rows_work w = {.device = dev, .gate = dev->rows + (size_t)first_row * hidden, .width = hidden, .jobs = jobs, .layout = layout, .which = FM_DOWN};
+    if (dev->d->expert_bias) fm_pool_run(dev->config.pool, n_rows, bias_task, &w);
 }
 
 /* Adds all rows, in the order of the jobs, to the outputs of their tokens: one slice of columns, so that no two tasks write the same. */

@@ -115,7 +115,7 @@ void fm_choose(const fm_description *d, const fm_kernels *kernels, const float *
 
 typedef struct route_work {
     const fm_device *device;
-    const float *bias;
+    const float *bias, *logit_bias;
     float *logits; /* [n][fm_router_floats] */
     int *chosen;   /* [n][top_k] */
     float *weights;
@@ -126,6 +126,7 @@ static void route_task(void *arg, int token, int thread) {
     const route_work *w = arg;
     const fm_device *dev = w->device;
     size_t at = (size_t)token * (size_t)dev->config.top_k;
+    if (w->logit_bias) dev->k->add(w->logit_bias, dev->d->n_experts, w->logits + (size_t)token * (size_t)fm_router_floats(dev->d));
     fm_choose(dev->d, dev->k, w->bias, dev->config.top_k, w->logits + (size_t)token * (size_t)fm_router_floats(dev->d), w->chosen + at, w->weights + at);
 }
 
@@ -135,6 +136,7 @@ static fm_routing choose_experts(fm_device *dev, int layer, fm_input *input, rou
     fm_product p = {.matrix = &lw->matrix[FM_ROUTER], .input = input, .n = input->n, .y = w->logits, .ldy = (size_t)fm_router_floats(dev->d), .exact = exact};
     w->device = dev;
     w->bias = lw->vector[FM_CHOICE_BIAS];
+    w->logit_bias = lw->vector[FM_ROUTER_BIAS];
     fm_multiply(dev, &p, 1);
     fm_pool_run(dev->config.pool, input->n, route_task, w);
     return (fm_routing){.top_k = dev->config.top_k, .experts = w->chosen, .weights = w->weights};

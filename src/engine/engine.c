@@ -222,7 +222,7 @@ const char *fm_phase_name(int phase) {
 
 int fm_engine_encode(const fm_engine *e, const char *text, size_t bytes, bool special, int32_t **ids, fm_error *err) {
     *ids = NULL;
-    if (!e->tokenizer) return fm_fail(err, FM_EFORMAT, "%s: it has no tokenizer.json", e->model->path);
+    if (!e->tokenizer) return fm_info_no_tokenizer(e->model->path, e->options.config_from, err);
     return fm_tokenizer_encode(e->tokenizer, text, bytes, special, ids, err);
 }
 

@@ -107,6 +107,8 @@ int fm_options_read(fm_engine_options *out, const fm_engine_options *in, fm_erro
 int fm_info_fill(fm_model_info *info, const fm_model *model, const fm_tokenizer *tokenizer, const char *config_from, fm_error *err);
 /* The tokenizer of a model; *tokenizer NULL and 0 if there is no tokenizer.json. */
 int fm_info_tokenizer(fm_tokenizer **tokenizer, const char *directory, const char *config_from, fm_error *err);
+/* The error of a model without a tokenizer that can be read: FM_EFORMAT, or FM_EUNSUPPORTED saying of what one can be made. */
+int fm_info_no_tokenizer(const char *directory, const char *config_from, fm_error *err);
 
 typedef struct fm_template_source { /* a model's chat template */
     char file[64];                  /* it was found in; "": there is none */

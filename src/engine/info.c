@@ -14,7 +14,10 @@ static void format_name(char *out, size_t size, const fm_source *s) {
     }
     if (s->shape.kind == FM_KIND_MATRIX && s->scales) {
         const fm_matrix_type *type = s->turned ? &s->from : &s->type;
-        snprintf(out, size, "%d-bit group %d", type->bits, type->group);
+        if (fm_is_mx(type))
+            snprintf(out, size, "mxfp4");
+        else
+            snprintf(out, size, "%d-bit group %d", type->bits, type->group);
         return;
     }
     snprintf(out, size, "%s", fm_dtype_name(s->weight->dtype));
@@ -61,20 +64,23 @@ static void add_experts(fm_model_info *info, const fm_model *model) {
         if (!d->layers[i].moe) continue;
         const fm_expert_layout *layout = &model->experts[i];
         uint64_t expert = 0;
-        for (int which = 0; which < 3; which++) {
+        for (int which = 0; which < FM_EXPERT_MATRICES; which++) {
             const fm_expert_matrix *m = &layout->matrix[which];
-            uint64_t values = (uint64_t)m->type.rows * (uint64_t)m->type.cols, bytes = values * 2;
-            if (m->type.format == FM_FORMAT_R16) {
-                snprintf(format, sizeof format, "%d-bit group %d", m->type.bits, m->type.group);
-                bytes = values * (uint64_t)m->type.bits / 8 + values / (uint64_t)m->type.group * 4;
-            } else if (m->type.format == FM_FORMAT_F8) {
-                snprintf(format, sizeof format, "fp8");
-                bytes = values + (uint64_t)((m->type.rows + FM_F8_BLOCK - 1) / FM_F8_BLOCK * fm_f8_n_scales(m->type.cols)) * sizeof(float);
+            if (!m->type.rows) continue;
+            uint64_t values = (uint64_t)m->type.rows * (uint64_t)m->type.cols, bytes = 0;
+            for (int part = 0; part < 3; part++) bytes += (uint64_t)m->type.rows * fm_matrix_row_bytes(&m->type, part);
+            if (m->type.format == FM_FORMAT_F8) {
+                bytes += (uint64_t)((m->type.rows + FM_F8_BLOCK - 1) / FM_F8_BLOCK * fm_f8_n_scales(m->type.cols)) * sizeof(float);
                 if (model->pack) bytes = fm_matrix_bytes(&m->type);
-            } else {
-                snprintf(format, sizeof format, "%s", m->type.format == FM_FORMAT_BF16 ? "bf16" : m->type.format == FM_FORMAT_F16 ? "f16" : "f32");
-                if (m->type.format == FM_FORMAT_F32) bytes = values * 4;
             }
+            if (fm_is_mx(&m->type))
+                snprintf(format, sizeof format, "mxfp4");
+            else if (m->type.format == FM_FORMAT_F8)
+                snprintf(format, sizeof format, "fp8");
+            else if (m->type.format == FM_FORMAT_R16)
+                snprintf(format, sizeof format, "%d-bit group %d", m->type.bits, m->type.group);
+            else
+                snprintf(format, sizeof format, "%s", m->type.format == FM_FORMAT_BF16 ? "bf16" : m->type.format == FM_FORMAT_F16 ? "f16" : "f32");
             add_part(info->parts, &info->n_parts, "experts", format, m->n_tensors, bytes * (uint64_t)d->n_experts);
             expert += values;
         }
@@ -156,6 +162,19 @@ int fm_info_tokenizer(fm_tokenizer **tokenizer, const char *directory, const cha
     char path[1100];
     *tokenizer = NULL;
     return fm_model_find_file(path, sizeof path, directory, config_from, "tokenizer.json") ? fm_tokenizer_open(tokenizer, path, err) : 0;
+}
+
+int fm_info_no_tokenizer(const char *directory, const char *config_from, fm_error *err) {
+    static const char *const others[][2] = {
+        {"tiktoken.model", "transformers' TikTokenConverter makes one of it and of the pattern in the model's tokenization file"},
+        {"tokenizer.model", "transformers' AutoTokenizer makes one of it and saves it"},
+    };
+    char path[1100];
+    for (int i = 0; i < 2; i++) {
+        if (!fm_model_find_file(path, sizeof path, directory, config_from, others[i][0])) continue;
+        return fm_fail(err, FM_EUNSUPPORTED, "%s: it has %s but no tokenizer.json; %s", directory, others[i][0], others[i][1]);
+    }
+    return fm_fail(err, FM_EFORMAT, "%s: it has no tokenizer.json", directory);
 }
 
 int fm_info_fill(fm_model_info *info, const fm_model *model, const fm_tokenizer *tokenizer, const char *config_from, fm_error *err) {

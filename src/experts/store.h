@@ -10,7 +10,7 @@
 #include "experts/io.h"
 #include "experts/policy.h"
 
-#define FM_MAX_EXTENTS 9
+#define FM_MAX_EXTENTS 12
 
 typedef struct fm_extent {
     uint64_t offset;

@@ -11,6 +11,7 @@
     X(olmoe) \
     X(granitemoe) \
     X(glm4_moe) \
+    X(gpt_oss) \
     X(minimax_m2) \
     X(phimoe) \
     X(hunyuan_v1_moe) \

@@ -13,7 +13,7 @@
 #define PAGE 4096u
 #define PATH_BYTES 1300
 
-static const char *const matrix_names[3] = {"gate", "up", "down"};
+static const char *const matrix_names[FM_EXPERT_MATRICES] = {"gate", "up", "down", "gate_bias", "up_bias", "down_bias"};
 
 uint64_t fm_pack_hash(const void *data, size_t bytes) { return XXH3_64bits(data, bytes); }
 
@@ -28,13 +28,13 @@ uint64_t fm_pack_hasher_value(const fm_pack_hasher *hasher) { return XXH3_64bits
 void fm_pack_hasher_close(fm_pack_hasher *hasher) { XXH3_freeState((XXH3_state_t *)hasher); }
 
 size_t fm_pack_matrix_bytes(const fm_matrix_type *type) {
-    if (type->format != FM_FORMAT_R16) return fm_matrix_bytes(type);
+    if (type->format != FM_FORMAT_R16 || fm_is_mx(type)) return fm_matrix_bytes(type);
     return (size_t)fm_matrix_n_strips(type) * 16 * (size_t)(type->cols / type->group) * ((size_t)(type->group * type->bits) / 8 + 4);
 }
 
-uint64_t fm_pack_expert_bytes(const fm_matrix_type types[3], uint64_t offsets[3]) {
+uint64_t fm_pack_expert_bytes(const fm_matrix_type types[FM_EXPERT_MATRICES], uint64_t offsets[FM_EXPERT_MATRICES]) {
     uint64_t bytes = 0;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < FM_EXPERT_MATRICES; i++) {
         if (offsets) offsets[i] = bytes;
         bytes += (fm_pack_matrix_bytes(&types[i]) + 63) & ~(uint64_t)63;
     }
@@ -76,13 +76,18 @@ static int read_matrix(const reader *r, int layer, int which, const json_t *json
         type->format = plain[i];
         return 0;
     }
-    if (strcmp(format, "affine")) return bad_matrix(r, layer, which, "its format is neither affine nor BF16, F16, F32 or F8_E4M3", err);
+    char name[64];
+    snprintf(name, sizeof name, "%s of layer %d", matrix_names[which], layer);
+    if (!strcmp(format, "mxfp4")) {
+        fm_error why;
+        int rc = fm_matrix_type_mxfp4(type, name, rows, cols, &why);
+        return rc < 0 ? fm_fail(err, rc, "%s: %.400s", r->path, why.message) : 0;
+    }
+    if (strcmp(format, "affine")) return bad_matrix(r, layer, which, "its format is neither affine nor mxfp4, BF16, F16, F32 or F8_E4M3", err);
     if (!fm_json_whole(json_object_get(json, "bits"), 8, &bits) || !fm_json_whole(json_object_get(json, "group"), 128, &group) || !group || !scales ||
         (strcmp(scales, "BF16") && strcmp(scales, "F16"))) {
         return bad_matrix(r, layer, which, "it has no bits, group and scales of BF16 or F16", err);
     }
-    char name[64];
-    snprintf(name, sizeof name, "%s of layer %d", matrix_names[which], layer);
     fm_affine_shape shape = {rows, cols * bits / 32, cols / group, scales[0] == 'B' ? FM_BF16 : FM_F16, (int)bits, (int)group};
     fm_error why;
     int rc = fm_matrix_type_affine(type, name, &shape, &why);
@@ -118,7 +123,8 @@ static int read_layer(const reader *r, int layer, const json_t *json, fm_error *
     if (!name || !fm_json_whole(json_object_get(json, "expert_bytes"), (uint64_t)1 << 30, &l->bytes)) {
         return fm_fail(err, FM_EFORMAT, "%s: layer %d has no file and expert_bytes", r->path, layer);
     }
-    for (int which = 0; which < 3; which++) {
+    for (int which = 0; which < FM_EXPERT_MATRICES; which++) {
+        if (which >= 3 && !json_object_get(json, matrix_names[which])) continue;
         int rc = read_matrix(r, layer, which, json_object_get(json, matrix_names[which]), err);
         if (rc < 0) return rc;
     }

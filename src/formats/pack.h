@@ -7,10 +7,11 @@
  *
  * model.json: {"format": "flash-moe", "version": 1, "made_by": "…", "dense": {"file": "dense.safetensors", "tensors": {NAME: HASH}},
  *   "layers": [null, or {"file": "experts/layer_00.bin", "expert_bytes": B, "gate": M, "up": M, "down": M}, one for each of the model's layers]}.
- *   M is {"rows": R, "cols": C, "format": "affine", "bits": 4, "group": 64, "scales": "BF16"} or {…, "format": "BF16" | "F16" | "F32" | "F8_E4M3"}. Two layers may name the same file.
+ *   M is {"rows": R, "cols": C, "format": "affine", "bits": 4, "group": 64, "scales": "BF16"} or {…, "format": "mxfp4" | "BF16" | "F16" | "F32" | "F8_E4M3"}. Two layers may name
+ *   the same file. Experts with biases have "gate_bias", "up_bias" and "down_bias" too, of one column, and after the matrices.
  *
  * A layer file: expert E lies at E * B, B a multiple of 4096: gate, up, down, each from a multiple of 64 bytes on, zeros between and after. A quantised matrix is r16
- * (quant.h) at its native width: with 3, 5 and 6 bits a group has group * bits / 32 words a row, an LSB-first stream of its values, and is widened on
+ * (quant.h, mxfp4 too) at its native width: with 3, 5 and 6 bits a group has group * bits / 32 words a row, an LSB-first stream of its values, and is widened on
  * arrival; with 2, 4 and 8 bits, and bf16, f16, f32 and fp8, the bytes are those of a slot and are read into one. After the last expert stand n_experts hashes, one
  * of each expert's B bytes, and one of these hashes' bytes; nothing else. A hash is XXH3 of 64 bits, seed 0; in files little-endian, in JSON 16 hex digits. */
 #ifndef FM_FORMATS_PACK_H
@@ -22,11 +23,14 @@
 
 #define FM_PACK_VERSION 1
 
+/* An expert's matrices, as every list of them has them: gate, up, down, then their biases as matrices of one column; rows 0: not there. */
+#define FM_EXPERT_MATRICES 6
+
 typedef struct fm_pack_layer {
-    int file;                /* index into the tensors' files; -1: the layer has no experts */
-    uint64_t bytes;          /* of one expert */
-    fm_matrix_type types[3]; /* gate, up, down */
-    uint64_t *hashes;        /* [n_experts] */
+    int file;       /* index into the tensors' files; -1: the layer has no experts */
+    uint64_t bytes; /* of one expert */
+    fm_matrix_type types[FM_EXPERT_MATRICES];
+    uint64_t *hashes; /* [n_experts] */
 } fm_pack_layer;
 
 typedef struct fm_pack {
@@ -40,7 +44,7 @@ typedef struct fm_pack {
 /* Bytes of one matrix on disk. */
 size_t fm_pack_matrix_bytes(const fm_matrix_type *type);
 /* Bytes of an expert of these types on disk, and where each matrix begins (offsets may be NULL). */
-uint64_t fm_pack_expert_bytes(const fm_matrix_type types[3], uint64_t offsets[3]);
+uint64_t fm_pack_expert_bytes(const fm_matrix_type types[FM_EXPERT_MATRICES], uint64_t offsets[FM_EXPERT_MATRICES]);
 /* XXH3 of 64 bits. */
 uint64_t fm_pack_hash(const void *data, size_t bytes);
 /* The same of what comes in pieces. NULL: no memory. */
@@ -91,7 +95,7 @@ int fm_packer_dense_write(fm_packer *packer, const void *data, size_t bytes, fm_
 int fm_packer_dense_end(fm_packer *packer, fm_error *err);
 /* One layer's experts: begin, each expert once in any order and from any thread (data: fm_pack_expert_bytes, 4096-aligned; written past the page cache where that
  * works), end. Or: the same file as an earlier layer, of the same types, under a name of its own where a file can have two (a hard link). */
-int fm_packer_layer(fm_packer *packer, int layer, const fm_matrix_type types[3], fm_error *err);
+int fm_packer_layer(fm_packer *packer, int layer, const fm_matrix_type types[FM_EXPERT_MATRICES], fm_error *err);
 int fm_packer_expert(fm_packer *packer, int expert, const void *data, fm_error *err);
 int fm_packer_layer_end(fm_packer *packer, fm_error *err);
 int fm_packer_layer_like(fm_packer *packer, int layer, int earlier, fm_error *err);

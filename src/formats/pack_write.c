@@ -371,7 +371,9 @@ int fm_packer_dense_end(fm_packer *p, fm_error *err) {
 
 static json_t *matrix_json(const fm_matrix_type *t) {
     static const char *const formats[] = {[FM_FORMAT_F32] = "F32", [FM_FORMAT_F16] = "F16", [FM_FORMAT_BF16] = "BF16", [FM_FORMAT_F8] = "F8_E4M3"};
-    if (t->format != FM_FORMAT_R16) return json_pack("{s:i, s:i, s:s}", "rows", t->rows, "cols", t->cols, "format", formats[t->format]);
+    if (t->format != FM_FORMAT_R16 || fm_is_mx(t)) {
+        return json_pack("{s:i, s:i, s:s}", "rows", t->rows, "cols", t->cols, "format", fm_is_mx(t) ? "mxfp4" : formats[t->format]);
+    }
     return json_pack("{s:i, s:i, s:s, s:i, s:i, s:s}", "rows", t->rows, "cols", t->cols, "format", "affine", "bits", t->bits, "group", t->group, "scales",
                      fm_dtype_name(t->scale_dtype));
 }
@@ -384,7 +386,8 @@ static int check_layer(const fm_packer *p, int layer, fm_error *err) {
     return 0;
 }
 
-int fm_packer_layer(fm_packer *p, int layer, const fm_matrix_type types[3], fm_error *err) {
+int fm_packer_layer(fm_packer *p, int layer, const fm_matrix_type types[FM_EXPERT_MATRICES], fm_error *err) {
+    static const char *const biases[] = {"gate_bias", "up_bias", "down_bias"};
     char path[PATH_BYTES], name[64];
     int rc = check_layer(p, layer, err);
     if (rc < 0) return rc;
@@ -394,6 +397,9 @@ int fm_packer_layer(fm_packer *p, int layer, const fm_matrix_type types[3], fm_e
     json_t *json = json_pack("{s:s, s:I, s:o, s:o, s:o}", "file", name, "expert_bytes", (json_int_t)bytes, "gate", matrix_json(&types[0]), "up",
                              matrix_json(&types[1]), "down", matrix_json(&types[2]));
     if (!json) return fm_fail(err, FM_ENOMEM, "%s: no memory to describe it", path);
+    for (int i = 0; i < 3; i++) {
+        if (types[3 + i].rows) json_object_set_new(json, biases[i], matrix_json(&types[3 + i]));
+    }
     json_array_set_new(p->layers, (size_t)layer, json);
     if ((rc = fm_writer_open(&p->file, path, layer_bytes(p, bytes), err)) < 0) return rc;
     p->layer = layer;

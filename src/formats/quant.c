@@ -46,11 +46,30 @@ int fm_matrix_type_affine(fm_matrix_type *type, const char *name, const fm_affin
     return 0;
 }
 
+int fm_matrix_type_mxfp4(fm_matrix_type *type, const char *name, uint64_t rows, uint64_t cols, fm_error *err) {
+    if (rows == 0 || rows > INT32_MAX - 15 || cols == 0 || cols > INT32_MAX / 128 || cols % FM_MX_GROUP) {
+        return fm_fail(err, FM_EFORMAT, "tensor %s: %" PRIu64 " rows of %" PRIu64 " columns are no mxfp4 matrix, whose groups have %d", name, rows, cols,
+                       FM_MX_GROUP);
+    }
+    *type = (fm_matrix_type){.format = FM_FORMAT_R16, .rows = (int)rows, .cols = (int)cols, .bits = 4, .width = 4, .group = FM_MX_GROUP, .scale_dtype = FM_U8};
+    return 0;
+}
+
+size_t fm_matrix_row_bytes(const fm_matrix_type *type, int part) {
+    size_t cols = (size_t)type->cols;
+    if (type->format == FM_FORMAT_F8) return part ? 0 : cols;
+    if (type->format != FM_FORMAT_R16) return part ? 0 : cols * (type->format == FM_FORMAT_F32 ? 4 : 2);
+    if (part == 0) return cols * (size_t)type->bits / 8;
+    if (fm_is_mx(type)) return part == 1 ? cols / FM_MX_GROUP : 0;
+    return cols / (size_t)type->group * 2;
+}
+
 static size_t block_bytes(const fm_matrix_type *type) { return (size_t)(type->group * type->width / 32) * 64 + 64; }
 
 int fm_matrix_n_strips(const fm_matrix_type *type) { return type->format == FM_FORMAT_R16 ? (type->rows + 15) / 16 : type->rows; }
 
 size_t fm_matrix_strip_bytes(const fm_matrix_type *type) {
+    if (fm_is_mx(type)) return fm_mx_bytes((size_t)(type->cols / FM_MX_GROUP));
     switch (type->format) {
     case FM_FORMAT_R16: return (size_t)(type->cols / type->group) * block_bytes(type);
     case FM_FORMAT_F32: return (size_t)type->cols * 4;
@@ -133,23 +152,53 @@ static void clear_rows(uint8_t *block, int n_words, int n_rows) {
     memset(block + n_words * 64 + 32 + n_rows * 2, 0, (size_t)(16 - n_rows) * 2);
 }
 
+static void find_rows(strip *s, const fm_matrix_type *type, const fm_affine_rows *rows, int index, int n_rows) {
+    size_t row_bytes = fm_matrix_row_bytes(type, 0), scale_bytes = fm_matrix_row_bytes(type, 1), step = rows->step ? (size_t)rows->step : 1;
+    for (int r = 0; r < 16; r++) {
+        int to = index * 16 + (r < n_rows ? r : n_rows - 1);
+        size_t row = (size_t)(rows->row_map ? rows->row_map[to] : to) * step;
+        s->weight[r] = (const uint8_t *)rows->weight + row * row_bytes;
+        s->scales[r] = (const uint8_t *)rows->scales + row * scale_bytes;
+        s->biases[r] = rows->biases ? (const uint8_t *)rows->biases + row * scale_bytes : NULL;
+    }
+}
+
+/* Strips of mxfp4. */
+static void fill_mx(uint8_t *dest, const fm_matrix_type *type, const fm_affine_rows *rows, int first, int last) {
+    int groups = type->cols / FM_MX_GROUP;
+    uint8_t *block = dest + (size_t)first * fm_matrix_strip_bytes(type);
+    for (int i = first; i < last; i++) {
+        strip s;
+        int n_rows = type->rows - i * 16 < 16 ? type->rows - i * 16 : 16;
+        find_rows(&s, type, rows, i, n_rows);
+        for (int g = 0, parts; g < groups; g += parts) {
+            parts = groups - g < FM_MX_GROUPS ? groups - g : FM_MX_GROUPS;
+            uint8_t *tail = block + parts * 256;
+            transpose_words(block, &s, (size_t)g * 16, parts * 4);
+            memset(tail, 0, 64);
+            for (int part = 0; part < parts; part++) {
+                for (int r = 0; r < n_rows; r++) tail[part * 16 + r] = s.scales[r][g + part];
+            }
+            for (int w = 0; w < parts * 4 && n_rows < 16; w++) memset(block + w * 64 + n_rows * 4, 0, (size_t)(16 - n_rows) * 4);
+            block = tail + 64;
+        }
+    }
+}
+
 /* Strips of blocks whose values are `width` bits wide: of the kernels' width, or of the native one, `bits`. */
 static void fill(void *dest, const fm_matrix_type *type, int width, const fm_affine_rows *rows, int first, int last) {
-    size_t row_bytes = (size_t)type->cols * (size_t)type->bits / 8, groups = (size_t)(type->cols / type->group),
-           group_bytes = (size_t)(type->group * type->bits / 8);
+    if (fm_is_mx(type)) {
+        fill_mx(dest, type, rows, first, last);
+        return;
+    }
+    size_t groups = (size_t)(type->cols / type->group), group_bytes = (size_t)(type->group * type->bits / 8);
     int n_words = type->group * width / 32;
     size_t step = (size_t)n_words * 64 + 64, strip_bytes = groups * step;
     assert(type->format == FM_FORMAT_R16 && first >= 0 && last <= fm_matrix_n_strips(type));
     for (int i = first; i < last; i++) {
         strip s;
         int n_rows = type->rows - i * 16 < 16 ? type->rows - i * 16 : 16;
-        for (int r = 0; r < 16; r++) {
-            int to = i * 16 + (r < n_rows ? r : n_rows - 1);
-            size_t row = (size_t)(rows->row_map ? rows->row_map[to] : to);
-            s.weight[r] = (const uint8_t *)rows->weight + row * row_bytes;
-            s.scales[r] = (const uint8_t *)rows->scales + row * groups * 2;
-            s.biases[r] = (const uint8_t *)rows->biases + row * groups * 2;
-        }
+        find_rows(&s, type, rows, i, n_rows);
         uint8_t *block = (uint8_t *)dest + (size_t)i * strip_bytes;
         for (size_t g = 0; g < groups; g++, block += step) {
             if (width == type->bits)
@@ -171,6 +220,11 @@ void fm_r16_widen(void *dest, const fm_matrix_type *type, const void *packed, in
     size_t groups = (size_t)(type->cols / type->group), words = (size_t)(type->group * type->bits / 32), from_bytes = words * 64 + 64;
     size_t to_bytes = block_bytes(type), to_words = (size_t)(type->group * type->width / 32);
     assert(type->format == FM_FORMAT_R16 && first >= 0 && last <= fm_matrix_n_strips(type));
+    if (fm_is_mx(type)) {
+        size_t strip_bytes = fm_matrix_strip_bytes(type), begin = (size_t)first * strip_bytes;
+        memcpy((uint8_t *)dest + begin, (const uint8_t *)packed + begin, (size_t)(last - first) * strip_bytes);
+        return;
+    }
     for (size_t i = (size_t)first * groups; i < (size_t)last * groups; i++) {
         const uint8_t *from = (const uint8_t *)packed + i * from_bytes;
         uint8_t *to = (uint8_t *)dest + i * to_bytes;
@@ -211,7 +265,30 @@ static inline void r16_row_of(const fm_matrix *matrix, int row, int width, float
     }
 }
 
+static void mx_row(const fm_matrix *matrix, int row, float *out) {
+    static const uint8_t table[16] = {FM_MX_TABLE};
+    int groups = matrix->type.cols / FM_MX_GROUP, lane = row % 16;
+    const uint8_t *block = (const uint8_t *)matrix->data + (size_t)(row / 16) * fm_matrix_strip_bytes(&matrix->type);
+    for (int g = 0, parts; g < groups; g += parts, block += parts * 256 + 64) {
+        parts = groups - g < FM_MX_GROUPS ? groups - g : FM_MX_GROUPS;
+        for (int part = 0; part < parts; part++) {
+            int power = block[parts * 256 + part * 16 + lane];
+            uint32_t bits = power < 2 ? 0 : (uint32_t)(power - 1) << 23, word;
+            float scale;
+            memcpy(&scale, &bits, sizeof scale);
+            for (int w = 0; w < 4; w++) {
+                memcpy(&word, block + part * 256 + w * 64 + lane * 4, sizeof word);
+                for (int i = 0; i < 8; i++) *out++ = (float)(table[word >> (i * 4) & 15] - 12) * scale;
+            }
+        }
+    }
+}
+
 static void r16_row(const fm_matrix *matrix, int row, float *out) {
+    if (fm_is_mx(&matrix->type)) {
+        mx_row(matrix, row, out);
+        return;
+    }
     switch (matrix->type.width) { /* each with width a constant */
     case 2: r16_row_of(matrix, row, 2, out); break;
     case 4: r16_row_of(matrix, row, 4, out); break;
@@ -275,6 +352,12 @@ static bool any_floats(const uint8_t *p, size_t n) {
     return found;
 }
 
+static bool any_scales(const uint8_t *p, size_t n) {
+    uint8_t found = 0;
+    for (size_t i = 0; i < n; i++) found |= (uint8_t)(p[i] >= FM_MX_SCALES);
+    return found;
+}
+
 static bool any_f8(const uint8_t *p, size_t n) {
     uint8_t found = 0;
     for (size_t i = 0; i < n; i++) found |= (uint8_t)((p[i] & 0x7f) == 0x7f);
@@ -282,6 +365,7 @@ static bool any_f8(const uint8_t *p, size_t n) {
 }
 
 static bool any(const uint8_t *data, fm_dtype dtype, uint64_t first, size_t n) {
+    if (dtype == FM_U8) return any_scales(data + first, n);
     if (dtype == FM_F8_E4M3) return any_f8(data + first, n);
     if (dtype == FM_F32) return any_floats(data + first * 4, n);
     return any_halves(data + first * 2, n, dtype == FM_BF16 ? 0x7f80 : 0x7c00);
@@ -289,7 +373,7 @@ static bool any(const uint8_t *data, fm_dtype dtype, uint64_t first, size_t n) {
 
 int64_t fm_find_nonfinite(const void *data, fm_dtype dtype, uint64_t n) {
     enum { RUN = 1024 };
-    assert(dtype == FM_F32 || dtype == FM_F16 || dtype == FM_BF16 || dtype == FM_F8_E4M3);
+    assert(dtype == FM_F32 || dtype == FM_F16 || dtype == FM_BF16 || dtype == FM_F8_E4M3 || dtype == FM_U8);
     for (uint64_t i = 0; i < n; i += RUN) {
         size_t count = n - i < RUN ? (size_t)(n - i) : RUN;
         if (!any(data, dtype, i, count)) continue;

@@ -10,6 +10,13 @@
  * 3-bit values are widened to 4 bits, 5 and 6 to 8, unchanged. In a word, value i lies at bit i * width. It is a lossless
  * permutation of the source for 2, 4 and 8 bits.
  *
+ * mxfp4 on disk: groups of 32 columns, 16 bytes of 4-bit values, the first in the low half of the first byte (so MLX's words are the same bytes), and one scale of
+ * 8 bits: w = table[q] * 2^(scale - 127), table = 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives. It is r16 with scale_dtype FM_U8 and no biases. A block is four groups:
+ *     words  [4][4][16] u32
+ *     scales [4][16] u8
+ * and the last of a strip has as many groups as are left, with all 64 bytes of scales. Kernels take it as w = s * (2 * table[q] + 12) - 12 * s with
+ * s = 2^(scale - 128), or 0 where that is below 2^-126; scales of FM_MX_SCALES and more (NaN is one) are refused when they are read.
+ *
  * bf16, f16 and f32 matrices are kept as they are, row-major, rows not padded.
  *
  * fp8 (e4m3) on disk: a byte a weight, and an f32 scale a block of 128 rows and 128 columns; w = value * scale, rounded once. In memory each row has its scales behind
@@ -32,8 +39,17 @@ typedef struct fm_matrix_type {
     int bits;             /* R16: on disk: 2, 3, 4, 5, 6, 8 */
     int width;            /* R16: in memory: 2, 4, 8 */
     int group;            /* R16: 32, 64, 128 */
-    fm_dtype scale_dtype; /* R16: FM_BF16 or FM_F16 */
+    fm_dtype scale_dtype; /* R16: FM_BF16 or FM_F16; FM_U8: mxfp4 */
 } fm_matrix_type;
+
+#define FM_MX_GROUP 32
+#define FM_MX_GROUPS 4    /* of a block */
+#define FM_MX_SCALES 0xf8 /* 2^121 */
+static inline bool fm_is_mx(const fm_matrix_type *type) { return type->format == FM_FORMAT_R16 && type->scale_dtype == FM_U8; }
+/* Bytes of a strip of `groups` groups, which is where its last block ends and where any of its blocks begins. */
+static inline size_t fm_mx_bytes(size_t groups) { return groups * 256 + (groups + FM_MX_GROUPS - 1) / FM_MX_GROUPS * 64; }
+/* 2 * table[q] + 12 by q. */
+#define FM_MX_TABLE 12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0
 
 /* A matrix in memory. */
 typedef struct fm_matrix {
@@ -51,6 +67,12 @@ typedef struct fm_affine_shape {
 /* The type of such a matrix. FM_EFORMAT when bits and group do not fit the shapes; FM_EUNSUPPORTED for other bits, groups or types; both name `name`. */
 int fm_matrix_type_affine(fm_matrix_type *type, const char *name, const fm_affine_shape *shape, fm_error *err);
 
+/* The type of an mxfp4 matrix: FM_EFORMAT, naming `name`, when cols is no whole number of groups. */
+int fm_matrix_type_mxfp4(fm_matrix_type *type, const char *name, uint64_t rows, uint64_t cols, fm_error *err);
+
+/* Bytes of one row as it is on disk: of weight, scales or biases (part 0 to 2); 0: no such part, or fp8's scales, which several rows share. */
+size_t fm_matrix_row_bytes(const fm_matrix_type *type, int part);
+
 /* Bytes in memory: of all of it, and of one strip of 16 rows (R16) or one row (others). */
 size_t fm_matrix_bytes(const fm_matrix_type *type);
 size_t fm_matrix_strip_bytes(const fm_matrix_type *type);
@@ -58,8 +80,9 @@ int fm_matrix_n_strips(const fm_matrix_type *type); /* R16: (rows + 15) / 16; ot
 
 /* Rows of a quantised matrix as they are on disk: pointers to row 0, of any alignment. */
 typedef struct fm_affine_rows {
-    const void *weight, *scales, *biases;
-    const int32_t *row_map; /* for each row in memory its row here; NULL: the same */
+    const void *weight, *scales, *biases; /* biases NULL: mxfp4 */
+    const int32_t *row_map;               /* for each row in memory its row here; NULL: the same */
+    int step;                             /* rows are so many apart; 0: 1 */
 } fm_affine_rows;
 
 /* Permutes the strips [first, last) from rows to r16 at dest (the matrix's first byte). Rows past the end become 0. */
@@ -81,7 +104,7 @@ static inline size_t fm_f8_row_bytes(int cols) { return fm_f8_values_bytes(cols)
 /* One value of a matrix in memory as f32, for tests and the embedding row: out[cols] = row `row`. q * scale + bias by one fma. */
 void fm_matrix_row(const fm_matrix *matrix, int row, float *out);
 
-/* The first value that is not finite among n of type dtype, FM_F32, FM_F16, FM_BF16 or FM_F8_E4M3 (any alignment): its index, or -1. */
+/* The first value that is not finite among n of type dtype, FM_F32, FM_F16, FM_BF16 or FM_F8_E4M3 (any alignment), or mxfp4's scale that is refused, FM_U8: its index, or -1. */
 int64_t fm_find_nonfinite(const void *data, fm_dtype dtype, uint64_t n);
 
 /* Exact. Here because kernels convert whole rows. */

@@ -54,8 +54,9 @@ typedef struct fm_router {
     int best_of;            /* 1 or 2 */
     bool renormalise;       /* the chosen experts' weights are divided by their sum: by the larger of sum + add and least */
     float add, least;
-    float scale;  /* multiplies weights; 0: none */
-    float margin; /* sparsemixer's */
+    float scale;     /* multiplies weights; 0: none */
+    float margin;    /* sparsemixer's */
+    bool logit_bias; /* added to the logits, before anything else */
 } fm_router;
 
 typedef struct fm_description {
@@ -79,6 +80,7 @@ typedef struct fm_description {
     bool query_gate;    /* q_proj gives, per head, head_dim of q and head_dim of a gate: out *= sigmoid(gate) */
     fm_qk_norm qk_norm;
     bool qkv_bias, o_bias; /* the projections have biases */
+    bool sinks;            /* each query head has one more key, of its own score and no value */
     float clip_qkv;        /* q, k and v are held within +-clip_qkv, after a norm of the whole; 0: they are not */
 
     /* Latent attention, if kv_rank is not 0: all heads share one key, a latent of kv_rank columns that is the value too, and behind it rotary_dim columns that rotate:
@@ -102,6 +104,9 @@ typedef struct fm_description {
     int shared_width; /* 0: no shared expert */
     bool shared_gate; /* the shared expert's output is gated by a sigmoid */
     int dense_width;  /* of layers that are not moe */
+    bool expert_bias; /* experts' gate, up and down have biases */
+    float gate_limit; /* g = min(gate, limit), u = up within +-limit, and (u + 1) * g * sigmoid(gate_alpha * g) instead of silu(gate) * up; 0: not */
+    float gate_alpha;
 } fm_description;
 
 /* Channels of the delta rule's convolution: q, k and v side by side. */

@@ -30,6 +30,8 @@ typedef struct fm_family {
     const char *const *stacked_experts; /* [3] gate, up, down */
     const char *const *fused_experts;   /* [2] gate_up [E][2I][H], down [E][H][I]; no .weight */
     const char *const *each_expert;     /* [3] */
+    /* fused_experts have their rows of gate and up in turns, and unquantised matrices are [E][columns][rows]. Biases are called as the fused matrices, with "_bias". */
+    bool interleaved_experts;
     /* Rows of the grouped projections of the delta rule, when description.grouped_projection. */
     const char *grouped_qkvz, *grouped_ba;
     /* Tensors whose names contain this are left out, with what `info` calls them; NULL-terminated pairs. */

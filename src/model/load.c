@@ -30,11 +30,8 @@ typedef struct loader {
 static size_t align_up(size_t n) { return (n + PAGE - 1) / PAGE * PAGE; }
 
 /* Bytes of one source row of part 0..2 (weight, scales, biases) of a matrix. */
-static size_t source_row_bytes(const fm_matrix_type *type, int part) {
-    if (type->format == FM_FORMAT_F8) return part ? 0 : (size_t)type->cols; /* scales are read whole: see read_scales */
-    if (type->format != FM_FORMAT_R16) return part ? 0 : fm_matrix_strip_bytes(type);
-    return part ? (size_t)(type->cols / type->group) * 2 : (size_t)type->cols * (size_t)type->bits / 8;
-}
+/* Of fp8 the scales are read whole: see read_scales. */
+static size_t source_row_bytes(const fm_matrix_type *type, int part) { return fm_matrix_row_bytes(type, part); }
 
 static int rows_of_strip(const fm_matrix_type *type) { return type->format == FM_FORMAT_R16 ? 16 : 1; }
 
@@ -71,6 +68,7 @@ static int check_finite(const fm_model *model, const fm_source *s, int part, con
     memcpy(&word, data + (size_t)bad * fm_dtype_bytes(t->dtype), fm_dtype_bytes(t->dtype));
     float value;
     memcpy(&value, &word, sizeof value);
+    if (t->dtype == FM_U8) value = word == 255 ? NAN : ldexpf(1, (int)word - 127);
     if (t->dtype == FM_F8_E4M3) value = NAN;
     if (t->dtype == FM_BF16) value = fm_from_bf16((uint16_t)word);
     if (t->dtype == FM_F16) value = fm_from_f16((uint16_t)word);
@@ -130,7 +128,7 @@ static void row_values(const fm_source *s, int row, const uint8_t *const data[3]
     if (one.format == FM_FORMAT_F8)
         fm_f8_fill_row(scratch, one.cols, values, data[1]);
     else
-        fm_r16_fill(scratch, &one, &(fm_affine_rows){values, data[1] + halves, data[2] + halves, NULL}, 0, 1);
+        fm_r16_fill(scratch, &one, &(fm_affine_rows){.weight = values, .scales = data[1] + halves, .biases = data[2] ? data[2] + halves : NULL}, 0, 1);
     fm_matrix_row(&(fm_matrix){one, scratch}, 0, out);
 }
 
@@ -177,7 +175,7 @@ static int load_piece(const loader *l, const piece *p, uint8_t *buffer, fm_error
     int strip = rows_of_strip(type), first = p->first * strip, last = p->last * strip < type->rows ? p->last * strip : type->rows;
     const int rows[2] = {first, last};
     const uint8_t *data[3] = {0};
-    for (int part = 0; part < (s->scales ? 3 : 1); part++) {
+    for (int part = 0; part < (s->biases ? 3 : s->scales ? 2 : 1); part++) {
         int rc = read_rows(l, s, part, rows, buffer + (size_t)part * l->rows_bytes * 2, &data[part], err);
         if (rc < 0) return rc;
         if ((part || !s->scales) && (rc = check_finite(l->model, s, part, data[part], first, last - first, err)) < 0) return rc;
@@ -190,7 +188,7 @@ static int load_piece(const loader *l, const piece *p, uint8_t *buffer, fm_error
     /* The rows lie one after the other from row `first` on: fill takes them as a matrix of its own. */
     fm_matrix_type part_type = *type;
     part_type.rows = last - first;
-    fm_r16_fill(p->dest + (size_t)p->first * strip_bytes, &part_type, &(fm_affine_rows){data[0], data[1], data[2], NULL}, 0, p->last - p->first);
+    fm_r16_fill(p->dest + (size_t)p->first * strip_bytes, &part_type, &(fm_affine_rows){data[0], data[1], data[2], NULL, 0}, 0, p->last - p->first);
     return 0;
 }
 

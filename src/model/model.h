@@ -24,7 +24,7 @@ typedef struct fm_source {
 /* Tensors that a matrix or vector comes from. */
 static inline int fm_source_parts(const fm_source *s) { return s->biases ? 3 : s->scales ? 2 : 1; }
 
-enum { FM_GATE, FM_UP, FM_DOWN }; /* an expert's matrices */
+enum { FM_GATE, FM_UP, FM_DOWN, FM_GATE_BIAS, FM_UP_BIAS, FM_DOWN_BIAS }; /* an expert's matrices, biases as of one column */
 
 /* How one layer's experts lie in a slot, and where their bytes come from. */
 typedef struct fm_expert_matrix {
@@ -32,13 +32,15 @@ typedef struct fm_expert_matrix {
     size_t slot_offset; /* of its first byte, a multiple of 64 */
     int extent[3];      /* of weight, scales, biases; -1: none; of a packed matrix the first is all of it */
     uint32_t skip[3];   /* bytes into the extent */
+    int step;           /* its rows are so many apart there; 0: 1 */
+    bool transposed;    /* floats: column by column, the rows of one `step` apart */
     int n_tensors;      /* on disk, of all experts; up has 0 where it shares gate's */
 } fm_expert_matrix;
 
 typedef struct fm_expert_layout {
-    fm_expert_matrix matrix[3];
-    size_t slot_bytes;   /* of this layer's experts in memory */
-    uint64_t disk_bytes; /* of one expert on disk */
+    fm_expert_matrix matrix[FM_EXPERT_MATRICES]; /* type.rows 0: it has none */
+    size_t slot_bytes;                           /* of this layer's experts in memory */
+    uint64_t disk_bytes;                         /* of one expert on disk */
 } fm_expert_layout;
 
 typedef struct fm_model {
@@ -95,14 +97,17 @@ typedef struct fm_arrival {
  * one that is not finite; FM_EFORMAT for an expert of a packed model whose hash is wrong (looked at once); *bad is then its arrival. */
 int fm_experts_fill(const fm_model *model, fm_pool *pool, const fm_arrival *arrivals, int n, int *bad, fm_error *err);
 
+/* Rows [first, last) of part 0..2 of a matrix, whose bytes as on disk are at from, one after the other at to. */
+void fm_expert_gather(const fm_expert_matrix *matrix, int part, const uint8_t *from, int first, int last, uint8_t *to);
+
 /* FM_EFORMAT if the bytes of a packed expert do not have its hash. */
 int fm_expert_verify(const fm_model *model, int key, const uint8_t *data, fm_error *err);
-/* FM_ENAN: value, number `at` of part 0..2 (weight, scales, biases) of a matrix as it is on disk, is not finite. */
+/* FM_ENAN: value, number `at` of part 0..2 (weight, scales, biases) of a matrix, counted by rows, is not finite. */
 int fm_expert_nonfinite(const fm_model *model, int key, int which, int part, uint64_t at, const void *value, fm_error *err);
 
-/* The matrix as it lies in a slot. */
+/* The matrix as it lies in a slot, data NULL: it has none. */
 static inline fm_matrix fm_expert_matrix_in(const fm_expert_layout *layout, int which, const uint8_t *slot) {
-    return (fm_matrix){layout->matrix[which].type, slot + layout->matrix[which].slot_offset};
+    return (fm_matrix){layout->matrix[which].type, layout->matrix[which].type.rows ? slot + layout->matrix[which].slot_offset : NULL};
 }
 
 /* Names `tensor`'s value i as "row, column" with its number in an FM_ENAN error. */

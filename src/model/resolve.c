@@ -15,20 +15,20 @@ const char *fm_resolve_path(const fm_resolver *r, const fm_tensor *tensor) { ret
 
 /* bits and group of the tensor called base by config.json's quantization: its own entry, under its name with or without the `language_model.` that some
  * programs strip, else the general one. 0: it says nothing. */
-static int quantization_of(const fm_resolver *r, const char *base, int *bits, int *group, fm_error *err) {
+static int quantization_of(const fm_resolver *r, const char *base, bool mx, int *bits, int *group, fm_error *err) {
     static const char strip[] = "language_model.";
     char longer[300];
     snprintf(longer, sizeof longer, "%s%s", strip, base);
     *bits = *group = 0;
-    if (!r->quantization) return 0;
+    if (!r->quantization) return mx ? fm_fail(err, FM_EUNSUPPORTED, "%s: %s has scales of 8 bits, but no quantization says of what", r->config_path, base) : 0;
     const json_t *q = json_object_get(r->quantization, base);
     if (!q) q = json_object_get(r->quantization, longer);
     if (!q && !strncmp(base, strip, sizeof strip - 1)) q = json_object_get(r->quantization, base + sizeof strip - 1);
     if (json_is_false(q)) return 0;
     if (!json_is_object(q)) q = r->quantization;
     const char *mode = json_string_value(json_object_get(q, "mode"));
-    if (mode && strcmp(mode, "affine"))
-        return fm_fail(err, FM_EUNSUPPORTED, "%s: %s is quantised by mode %s, which is not supported", r->config_path, base, mode);
+    if (strcmp(mode ? mode : "affine", mx ? "mxfp4" : "affine"))
+        return fm_fail(err, FM_EUNSUPPORTED, "%s: %s is quantised by mode %s, which is not supported", r->config_path, base, mode ? mode : "affine");
     *bits = (int)json_integer_value(json_object_get(q, "bits"));
     *group = (int)json_integer_value(json_object_get(q, "group_size"));
     return 0;
@@ -58,11 +58,28 @@ static bool shape_is(const fm_tensor *t, int n_experts, uint64_t rows, uint64_t 
     return t->shape[lead] == rows && (!cols || t->shape[lead + 1] == cols);
 }
 
+/* MLX's mxfp4: scales of 8 bits and no biases. */
+static int resolve_mx(fm_resolver *r, const char *base, int n_experts, int rows, int cols, fm_source *s, fm_error *err) {
+    int bits, group, rc = quantization_of(r, base, true, &bits, &group, err);
+    if (rc < 0) return rc;
+    if (bits != 4 || group != FM_MX_GROUP)
+        return fm_fail(err, FM_EFORMAT, "%s: %s is mxfp4 of %d bits in groups of %d, which is not what mxfp4 is", r->config_path, base, bits, group);
+    fm_error why = {0};
+    if ((rc = fm_matrix_type_mxfp4(&s->type, s->weight->name, (uint64_t)rows, (uint64_t)cols, &why)) < 0)
+        return fm_fail(err, rc, "%s: %s", fm_resolve_path(r, s->weight), why.message);
+    if (!shape_is(s->weight, n_experts, (uint64_t)rows, (uint64_t)cols / 8))
+        return shape_error(r, s->weight, n_experts, (uint64_t)rows, (uint64_t)cols / 8, err);
+    if (!shape_is(s->scales, n_experts, (uint64_t)rows, (uint64_t)cols / FM_MX_GROUP))
+        return shape_error(r, s->scales, n_experts, (uint64_t)rows, (uint64_t)cols / FM_MX_GROUP, err);
+    return 0;
+}
+
 static int resolve_quantised(fm_resolver *r, const char *base, int n_experts, int rows, int cols, fm_source *s, fm_error *err) {
     char name[300];
     const fm_tensor **parts[2] = {&s->scales, &s->biases};
     for (int i = 0; i < 2; i++) {
         snprintf(name, sizeof name, "%s.%s", base, i ? "biases" : "scales");
+        if (i && s->scales->dtype == FM_U8) return resolve_mx(r, base, n_experts, rows, cols, s, err);
         *parts[i] = fm_resolve_find(r, name);
         if (!*parts[i]) return fm_resolve_missing(r, name, err);
     }
@@ -76,7 +93,7 @@ static int resolve_quantised(fm_resolver *r, const char *base, int n_experts, in
         return fm_fail(err, FM_EUNSUPPORTED, "%s: %s.scales are %s, but the biases are %s", fm_resolve_path(r, s->scales), base,
                        fm_dtype_name(s->scales->dtype), fm_dtype_name(s->biases->dtype));
     }
-    int rc = quantization_of(r, base, &bits, &group, err);
+    int rc = quantization_of(r, base, false, &bits, &group, err);
     if (rc < 0) return rc;
     /* Where config.json is silent (a directory of the flash-moe programs beside the original's config), the shapes alone decide. */
     if (!group && scale_cols) group = cols / (int)scale_cols;

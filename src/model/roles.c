@@ -8,7 +8,7 @@ const char *fm_role_part(fm_role role) {
     if (role >= FM_Q && role <= FM_LATENT_Q) return "attention";
     if (role >= FM_DELTA_QKV && role <= FM_DELTA_OUT) return "delta";
     if (role >= FM_MIX_IN && role <= FM_LIGHTNING_NORM) return "recurrent";
-    if (role == FM_ROUTER || role == FM_CHOICE_BIAS || role == FM_SHARED_GATE) return "router";
+    if (role == FM_ROUTER || role == FM_ROUTER_BIAS || role == FM_CHOICE_BIAS || role == FM_SHARED_GATE) return "router";
     if (role >= FM_SHARED_GATE_PROJ && role <= FM_SHARED_DOWN_PROJ) return "shared expert";
     return "dense MLP";
 }
@@ -42,6 +42,7 @@ static bool attention_shape(const fm_description *d, fm_role role, fm_shape *s) 
     case FM_O_BIAS: *s = vector(d->hidden); return d->o_bias;
     case FM_Q_NORM: *s = norm(whole ? q : d->head_dim); return normed;
     case FM_K_NORM: *s = norm(whole ? kv : d->head_dim); return normed;
+    case FM_SINKS: *s = vector(d->n_heads); return d->sinks;
     default: return false;
     }
 }
@@ -130,6 +131,7 @@ static bool feed_forward_shape(const fm_description *d, bool moe, fm_role role, 
     bool shared = moe && d->shared_width > 0;
     switch (role) {
     case FM_ROUTER: *s = matrix(d->n_experts, d->hidden); return moe;
+    case FM_ROUTER_BIAS: *s = vector(d->n_experts); return moe && d->router.logit_bias;
     case FM_CHOICE_BIAS: *s = vector(d->n_experts); return moe && d->router.bias;
     case FM_SHARED_GATE_PROJ: *s = matrix(d->shared_width, d->hidden); return shared;
     case FM_SHARED_UP_PROJ: *s = matrix(d->shared_width, d->hidden); return shared;

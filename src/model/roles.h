@@ -27,6 +27,7 @@ typedef enum fm_role {
     FM_O_BIAS,
     FM_Q_NORM,
     FM_K_NORM,
+    FM_SINKS,
     /* of latent attention, beside q (without q_a) and o */
     FM_Q_A,
     FM_Q_A_NORM,
@@ -66,6 +67,7 @@ typedef enum fm_role {
     FM_LIGHTNING_NORM,
     /* of moe layers */
     FM_ROUTER,
+    FM_ROUTER_BIAS,
     FM_CHOICE_BIAS, /* added to scores for the choice of experts */
     FM_SHARED_GATE_PROJ,
     FM_SHARED_UP_PROJ,

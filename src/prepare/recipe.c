@@ -196,6 +196,7 @@ static int find_experts(fm_recipe *r, fm_error *err) {
         int rc = affine_type(r, &r->expert[i], r->family->stacked_experts[i], &shape, format, err);
         if (rc < 0) return rc;
     }
+    for (int i = 0; i < 3 && d->expert_bias; i++) r->expert[3 + i] = (fm_matrix_type){.format = FM_FORMAT_BF16, .rows = r->expert[i].rows, .cols = 1};
     for (int i = 0; i < d->n_layers; i++) r->n_moe_layers += d->layers[i].moe;
     if (r->n_moe_layers == 0) return fm_fail(err, FM_EUNSUPPORTED, "%s: none of the %d layers has experts", r->config.path, d->n_layers);
     uint64_t bytes = fm_pack_expert_bytes(r->expert, NULL);

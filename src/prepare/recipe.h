@@ -19,7 +19,7 @@ typedef struct fm_recipe {
     fm_description description;
     int bits, group, n_moe_layers;
     uint64_t seed;
-    fm_matrix_type expert[3]; /* gate, up, down */
+    fm_matrix_type expert[FM_EXPERT_MATRICES];
     fm_recipe_tensor *tensors;
     int n_tensors, room;
 } fm_recipe;

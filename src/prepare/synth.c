@@ -45,7 +45,7 @@ typedef struct synth {
 
     /* Experts. */
     uint8_t *experts; /* [n_threads][expert_bytes] */
-    uint64_t expert_bytes, offsets[3], total;
+    uint64_t expert_bytes, offsets[FM_EXPERT_MATRICES], total;
     _Atomic uint64_t done;
     int layer;
 } synth;
@@ -152,6 +152,7 @@ static void expert_task(void *arg, int expert, int thread) {
         uint64_t seed = fm_random_seed(fm_random_seed(s->recipe->seed, (uint64_t)s->layer), (uint64_t)expert * 3 + (uint64_t)i);
         fm_random_r16(data + s->offsets[i], &s->recipe->expert[i], 1, seed);
     }
+    for (int i = 3; i < FM_EXPERT_MATRICES; i++) memset(data + s->offsets[i], 0, fm_pack_matrix_bytes(&s->recipe->expert[i]));
     made = fm_now();
     int rc = fm_packer_expert(s->packer, expert, data, &s->errors[thread]);
     s->clocks[thread].random_seconds += made - begin;

@@ -1,4 +1,4 @@
-/* bpe.c: byte-pair merging of one piece of text: the merge of the lowest rank first, the leftmost of equal ones.
+/* bpe.c: byte-pair merging of one piece of text: the merge of the lowest rank first, the leftmost of equal ones. It begins with bytes or with characters.
  *
  * A binary heap of (rank, position) keys over a linked list of symbols. A key is stale when the symbol at its position has another rank by now: ranks
  * belong to one pair each, so the rank is enough to tell. Owns no text and no vocabulary. */
@@ -18,7 +18,9 @@ int fm_bpe_open(fm_bpe *bpe, size_t n, fm_error *err) {
 
 void fm_bpe_close(fm_bpe *bpe) {
     free(bpe->merges);
+    free(bpe->chars);
     bpe->merges = NULL;
+    bpe->chars = NULL;
 }
 
 /* The place of the pair, or the empty one where it belongs. */
@@ -31,6 +33,25 @@ static fm_merge *find(const fm_bpe *bpe, int32_t left, int32_t right) {
 }
 
 void fm_bpe_add(fm_bpe *bpe, fm_merge merge) { *find(bpe, merge.left, merge.right) = merge; }
+
+int fm_bpe_open_chars(fm_bpe *bpe, size_t n, fm_error *err) {
+    size_t capacity = 16;
+    while (capacity < n + n / 2 + 1) capacity *= 2;
+    bpe->chars = malloc(capacity * sizeof *bpe->chars);
+    if (!bpe->chars) return fm_fail(err, FM_ENOMEM, "no memory for a table of %zu characters", n);
+    bpe->char_mask = (uint32_t)(capacity - 1);
+    for (size_t i = 0; i < capacity; i++) bpe->chars[i].c = -1;
+    return 0;
+}
+
+/* The place of the character, or the empty one where it belongs. */
+static fm_char_id *find_char(const fm_bpe *bpe, int32_t c) {
+    uint32_t at = ((uint32_t)c * 0x9e3779b1u >> 8) & bpe->char_mask;
+    while (bpe->chars[at].c >= 0 && bpe->chars[at].c != c) at = (at + 1) & bpe->char_mask;
+    return &bpe->chars[at];
+}
+
+void fm_bpe_add_char(fm_bpe *bpe, int32_t c, int32_t id) { *find_char(bpe, c) = (fm_char_id){c, id}; }
 
 void fm_bpe_work_close(fm_bpe_work *work) {
     free(work->symbols);
@@ -93,13 +114,28 @@ static void merge_at(const fm_bpe *bpe, fm_bpe_work *work, int32_t at) {
     consider(bpe, work, at);
 }
 
+/* What merging begins with; returns how many. */
+static size_t begin(const fm_bpe *bpe, fm_symbol *symbols, const char *bytes, size_t n) {
+    size_t count = 0;
+    int length = 1;
+    for (size_t at = 0; at < n; at += (size_t)length) {
+        const fm_char_id *found = bpe->chars ? find_char(bpe, fm_utf8_read(bytes + at, &length)) : NULL;
+        if (found && found->c >= 0) {
+            symbols[count++].id = found->id;
+            continue;
+        }
+        for (int i = 0; i < length; i++) symbols[count++].id = bpe->byte_ids[(uint8_t)bytes[at + (size_t)i]];
+    }
+    return count;
+}
+
 int fm_bpe_merge(const fm_bpe *bpe, fm_bpe_work *work, const char *bytes, size_t n, int32_t *ids, fm_error *err) {
     if (n > INT32_MAX / 2) return fm_fail(err, FM_EINVAL, "a piece of %zu bytes is too long to merge", n);
     int code = reserve(work, n, err);
     if (code) return code;
+    n = begin(bpe, work->symbols, bytes, n);
     for (size_t i = 0; i < n; i++) {
-        work->symbols[i] =
-            (fm_symbol){.id = bpe->byte_ids[(uint8_t)bytes[i]], .prev = (int32_t)i - 1, .next = i + 1 < n ? (int32_t)i + 1 : -1, .rank = FM_NO_RANK};
+        work->symbols[i] = (fm_symbol){.id = work->symbols[i].id, .prev = (int32_t)i - 1, .next = i + 1 < n ? (int32_t)i + 1 : -1, .rank = FM_NO_RANK};
     }
     work->n_heap = 0;
     for (size_t i = 0; i < n; i++) consider(bpe, work, (int32_t)i);

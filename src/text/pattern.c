@@ -3,7 +3,8 @@
  * Only the part of the language is taken that can be made to mean the same; anything else is refused by name. What has to be made so:
  *   \s            White_Space in Oniguruma; PCRE2 adds U+180E. Written out as ranges.
  *   \p{L} M N     Unicode 16 in the reference library, 14 in the oldest PCRE2 supported. What was added since is listed beside the property.
- *                 Other properties (P, S, Z and the two-letter ones) follow PCRE2's version of Unicode.
+ *                 So for P, S, Lu, Ll, Lm and Lo; others follow PCRE2's version of Unicode.
+ *   $             the end of a line: before a line feed, or where the text ends.
  *   literals      all but letters and digits by number, so that none of them is an operator. */
 #include <ctype.h>
 #include <stdarg.h>
@@ -70,6 +71,17 @@ static void put_gaps(translation *t, const fm_range *r) {
     put(t, "\\x{%x}-\\x{10ffff}", (unsigned)next);
 }
 
+static void put_new(translation *t, const char *name, size_t n) {
+    static const struct {
+        const char *name;
+        const fm_range *ranges;
+    } tables[] = {{"L", fm_new_letters}, {"M", fm_new_marks},  {"N", fm_new_numbers},    {"P", fm_new_punctuation},   {"S", fm_new_symbols},
+                  {"Lu", fm_new_upper},  {"Ll", fm_new_lower}, {"Lm", fm_new_modifiers}, {"Lo", fm_new_other_letters}};
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+        if (strlen(tables[i].name) == n && !memcmp(tables[i].name, name, n)) put_ranges(t, tables[i].ranges);
+    }
+}
+
 /* \p{L}, \p{Lu}, \p{^L}, \P{L}, with t->p behind the p. */
 static int property(translation *t, bool negative, bool in_class) {
     const char *at = t->p - 2, *name = t->p + 1;
@@ -85,9 +97,7 @@ static int property(translation *t, bool negative, bool in_class) {
     if (negative && in_class) return refuse(t, "a negated property in a class", at);
     if (!in_class) put(t, negative ? "[^" : "[");
     put(t, "\\p{%.*s}", (int)n, name);
-    if (n == 1 && name[0] == 'L') put_ranges(t, fm_new_letters);
-    if (n == 1 && name[0] == 'M') put_ranges(t, fm_new_marks);
-    if (n == 1 && name[0] == 'N') put_ranges(t, fm_new_numbers);
+    put_new(t, name, (size_t)n);
     if (!in_class) put(t, "]");
     t->p = end + 1;
     return 0;
@@ -237,9 +247,9 @@ static int element(translation *t) {
     case '(': return group(t);
     case '{': return interval(t);
     case '^':
-    case '$':
     case ']':
-    case '}': return refuse(t, "an unescaped ^, $, ] or }", at);
+    case '}': return refuse(t, "an unescaped ^, ] or }", at);
+    case '$': put(t, "(?=\\x{a}|\\z)"); break; /* the end of a line */
     case '.': put(t, "[^\\x{a}]"); break;
     case ')':
         if (t->depth == 0) return refuse(t, "a ')' too many", at);

@@ -16,6 +16,7 @@ enum { HEAP_KIB = 65536, FREE_STEPS = 1024, STEPS = 1 << 20, STEPS_PER_BYTE = 64
 
 struct fm_splitter {
     pcre2_code *code;
+    bool drop_gaps;
 };
 
 int fm_splitter_open(fm_splitter **splitter, const char *pattern, const char *path, fm_error *err) {
@@ -56,6 +57,8 @@ void fm_splitter_close(fm_splitter **splitter) {
     *splitter = NULL;
 }
 
+void fm_splitter_drop_gaps(fm_splitter *splitter) { splitter->drop_gaps = true; }
+
 size_t fm_splitter_memory_bytes(const fm_splitter *splitter) {
     size_t bytes = 0, jit = 0;
     if (!splitter) return 0;
@@ -83,13 +86,14 @@ void fm_split_close(fm_split *split) {
     *split = (fm_split){0};
 }
 
+void fm_split_allow(fm_split *split, size_t n) { split->steps = STEPS + (uint64_t)STEPS_PER_BYTE * n; }
+
 void fm_split_begin(fm_split *split, const char *text, size_t n) {
     split->text = text;
     split->n = n;
     split->search = split->done = 0;
     split->held_start = split->held_stop = 0;
     split->last_match = SIZE_MAX;
-    split->steps = STEPS + (uint64_t)STEPS_PER_BYTE * n;
 }
 
 static int hand_out(fm_split *split, size_t start, size_t stop, const char **piece, size_t *n) {
@@ -147,7 +151,7 @@ int fm_split_next(fm_split *split, const char **piece, size_t *n, fm_error *err)
         if (found < 0) return found;
         if (found == 0) start = stop = split->n;
         split->done = stop;
-        if (start > done) {
+        if (start > done && !(split->splitter && split->splitter->drop_gaps)) {
             split->held_start = start;
             split->held_stop = stop;
             return hand_out(split, done, start, piece, n);

@@ -10,8 +10,9 @@
 typedef struct encoder {
     const fm_tokenizer *tokenizer;
     bool special;
-    fm_split split;
+    fm_split split[FM_MAX_SPLITTERS + 1];
     fm_bpe_work work;
+    const char *first, *first_plain; /* the text as a whole, and where the plain text at its beginning begins */
     int32_t *ids;
     size_t n, capacity;
     fm_error *err;
@@ -26,7 +27,7 @@ void fm_tokenizer_close(fm_tokenizer **tokenizer) {
     fm_bpe_close(&t->bpe);
     fm_added_set_close(&t->raw);
     fm_added_set_close(&t->normalized);
-    fm_splitter_close(&t->splitter);
+    for (int i = 0; i < t->n_splitters; i++) fm_splitter_close(&t->splitters[i]);
     free(t);
     *tokenizer = NULL;
 }
@@ -70,9 +71,10 @@ static size_t added_bytes(const fm_added_set *set) { return (size_t)set->n_token
 
 size_t fm_tokenizer_memory_bytes(const fm_tokenizer *t) {
     const fm_vocabulary *v = &t->vocabulary;
-    size_t n = (size_t)v->max_id + 2;
+    size_t n = (size_t)v->max_id + 2, more = t->bpe.chars ? ((size_t)t->bpe.char_mask + 1) * sizeof *t->bpe.chars : 0;
+    for (int i = 0; i < t->n_splitters; i++) more += fm_splitter_memory_bytes(t->splitters[i]);
     return sizeof *t + v->offsets[n - 1] + n * sizeof *v->offsets + (v->slots ? ((size_t)v->mask + 1) * sizeof *v->slots : 0) +
-           ((size_t)t->bpe.mask + 1) * sizeof *t->bpe.merges + added_bytes(&t->raw) + added_bytes(&t->normalized) + fm_splitter_memory_bytes(t->splitter);
+           ((size_t)t->bpe.mask + 1) * sizeof *t->bpe.merges + added_bytes(&t->raw) + added_bytes(&t->normalized) + more;
 }
 
 int fm_tokenizer_bytes(const fm_tokenizer *tokenizer, int32_t id, const char **bytes) {
@@ -172,25 +174,44 @@ static int reserve(encoder *e, size_t n) {
     return 0;
 }
 
-/* Normalised text without added tokens. */
-static int encode_plain(encoder *e, const char *text, size_t n) {
+static int encode_piece(encoder *e, const char *piece, size_t n) {
     const fm_tokenizer *t = e->tokenizer;
+    int code = reserve(e, n);
+    if (code) return code;
+    int32_t whole = t->vocabulary.slots ? fm_vocabulary_find(&t->vocabulary, piece, n) : -1;
+    if (whole >= 0) {
+        e->ids[e->n++] = whole;
+        return 0;
+    }
+    int n_ids = fm_bpe_merge(&t->bpe, &e->work, piece, n, e->ids + e->n, e->err);
+    if (n_ids < 0) return n_ids;
+    e->n += (size_t)n_ids;
+    return 0;
+}
+
+/* By splitter `stage` and those after it. */
+static int encode_split(encoder *e, int stage, const char *text, size_t n) {
     const char *piece;
     size_t n_piece;
     int found, code;
-    fm_split_begin(&e->split, text, n);
-    while ((found = fm_split_next(&e->split, &piece, &n_piece, e->err)) > 0) {
-        if ((code = reserve(e, n_piece))) return code;
-        int32_t whole = t->vocabulary.slots ? fm_vocabulary_find(&t->vocabulary, piece, n_piece) : -1;
-        if (whole >= 0) {
-            e->ids[e->n++] = whole;
-            continue;
-        }
-        int n_ids = fm_bpe_merge(&t->bpe, &e->work, piece, n_piece, e->ids + e->n, e->err);
-        if (n_ids < 0) return n_ids;
-        e->n += (size_t)n_ids;
+    if (stage >= e->tokenizer->n_splitters) return n ? encode_piece(e, text, n) : 0;
+    fm_split_begin(&e->split[stage], text, n);
+    while ((found = fm_split_next(&e->split[stage], &piece, &n_piece, e->err)) > 0) {
+        if ((code = encode_split(e, stage + 1, piece, n_piece))) return code;
     }
     return found;
+}
+
+/* Normalised text without added tokens. */
+static int encode_plain(encoder *e, const char *text, size_t n) {
+    const fm_tokenizer *t = e->tokenizer;
+    char *owned = NULL;
+    int code = 0, prefix = t->piece_prefix && (!t->first_only || text == e->first_plain) ? FM_PREFIX_NEED : FM_PREFIX_NONE;
+    if (t->characters && !t->marks_spaces) code = fm_spaces_mark(text, n, prefix, &text, &n, &owned, e->err);
+    for (int i = 0; i < t->n_splitters; i++) fm_split_allow(&e->split[i], n);
+    if (!code) code = encode_split(e, 0, text, n);
+    free(owned);
+    return code;
 }
 
 /* Cuts the added tokens of set out of text; what lies between goes to next. */
@@ -210,9 +231,25 @@ static int encode_around(encoder *e, const fm_added_set *set, const char *text, 
 
 static int encode_raw(encoder *e, const char *text, size_t n) {
     char *owned = NULL;
-    int code = e->tokenizer->nfc ? fm_nfc(text, n, &text, &n, &owned, e->err) : 0;
+    bool first = text == e->first;
+    int code = fm_tokenizer_normalize(e->tokenizer, text, n, &text, &n, &owned, e->err);
+    e->first_plain = first ? text : NULL;
     if (!code) code = encode_around(e, &e->tokenizer->normalized, text, n, encode_plain);
     free(owned);
+    return code;
+}
+
+int fm_tokenizer_normalize(const fm_tokenizer *t, const char *text, size_t n, const char **out, size_t *n_out, char **owned, fm_error *err) {
+    char *composed = NULL;
+    *owned = NULL;
+    *out = text;
+    *n_out = n;
+    int code = t->nfc ? fm_nfc(text, n, out, n_out, &composed, err) : 0;
+    if (!code && t->marks_spaces) code = fm_spaces_mark(*out, *n_out, t->normal_prefix, out, n_out, owned, err);
+    if (*owned || code)
+        free(composed);
+    else
+        *owned = composed;
     return code;
 }
 
@@ -221,12 +258,14 @@ int fm_tokenizer_encode(const fm_tokenizer *tokenizer, const char *text, size_t 
     char *owned = NULL;
     *ids = NULL;
     if (text_bytes > MAX_TEXT_BYTES) return fm_fail(err, FM_EINVAL, "a text of %zu bytes is too long to encode: at most %zu", text_bytes, MAX_TEXT_BYTES);
-    int code = fm_split_open(&e.split, tokenizer->splitter, err);
+    int code = 0;
+    for (int i = 0; i < tokenizer->n_splitters && !code; i++) code = fm_split_open(&e.split[i], tokenizer->splitters[i], err);
     if (!code) code = reserve(&e, 1);
     if (!code) code = fm_utf8_repair(text, text_bytes, &text, &text_bytes, &owned, err);
+    e.first = text;
     if (!code) code = encode_around(&e, &tokenizer->raw, text, text_bytes, encode_raw);
     free(owned);
-    fm_split_close(&e.split);
+    for (int i = 0; i < tokenizer->n_splitters; i++) fm_split_close(&e.split[i]);
     fm_bpe_work_close(&e.work);
     if (code) {
         free(e.ids);

@@ -169,7 +169,10 @@ static int build_vocabulary(loader *l) {
         size_t n_bytes = 0;
         v->offsets[id] = at;
         if (e->text && !e->added) {
-            l->mapped[id] = to_bytes(l, e->text, v->text + at, &n_bytes);
+            if (l->t->characters)
+                n_bytes = fm_spaces_plain(e->text, strlen(e->text), v->text + at);
+            else
+                l->mapped[id] = to_bytes(l, e->text, v->text + at, &n_bytes);
         } else if (e->text) {
             n_bytes = strlen(e->text);
             memcpy(v->text + at, e->text, n_bytes);
@@ -185,14 +188,36 @@ static int build_vocabulary(loader *l) {
 /* Every byte of UTF-8 must have an entry, so no text is left out and nothing is unknown. */
 static int find_byte_ids(loader *l) {
     for (int b = 0; b < 256; b++) {
-        char text[5] = "";
-        text[fm_utf8_write(l->char_of[b], text)] = 0;
+        char text[8] = "";
+        if (l->t->characters)
+            snprintf(text, sizeof text, "<0x%02X>", (unsigned)b);
+        else
+            text[fm_utf8_write(l->char_of[b], text)] = 0;
         const json_t *id = json_object_get(l->vocab, text);
         bool in_utf8 = b < 0xf5 && b != 0xc0 && b != 0xc1;
         if (!id && in_utf8) return fm_fail(l->err, FM_EFORMAT, "%s: the vocabulary has no entry for the byte 0x%02x ('%s')", l->path, b, text);
         l->t->bpe.byte_ids[b] = id ? (int32_t)json_integer_value(id) : -1;
     }
     return 0;
+}
+
+/* Entries of one character, which merging begins with. */
+static int find_char_ids(loader *l) {
+    const char *text;
+    json_t *value;
+    size_t n = 0;
+    int code = 0;
+    for (int fill = 0; fill < 2 && !code; fill++) {
+        json_object_foreach(l->vocab, text, value) {
+            int length = 0;
+            int32_t c = *text ? fm_utf8_read(text, &length) : 0;
+            if (!length || text[length]) continue;
+            if (fill) fm_bpe_add_char(&l->t->bpe, c, (int32_t)json_integer_value(value));
+            n += !fill;
+        }
+        if (!fill) code = fm_bpe_open_chars(&l->t->bpe, n, l->err);
+    }
+    return code;
 }
 
 /* ---- merges ---- */
@@ -261,56 +286,134 @@ static int read_model(loader *l, const json_t *model) {
     l->vocab = json_object_get(model, "vocab");
     if (!json_is_object(l->vocab)) return fm_fail(l->err, FM_EFORMAT, "%s: model.vocab is not an object", l->path);
     if ((code = build_vocabulary(l))) return code;
-    if ((code = find_byte_ids(l))) return code;
+    if (l->t->characters && !flag(model, "byte_fallback", false)) return refuse(l, "BPE of characters without", "byte_fallback");
+    if (l->t->characters && flag(model, "ignore_merges", false)) return refuse(l, "BPE of characters with", "ignore_merges");
+    if ((code = find_byte_ids(l)) || (l->t->characters && (code = find_char_ids(l)))) return code;
     if ((code = read_merges(l, json_object_get(model, "merges")))) return code;
     return flag(model, "ignore_merges", false) ? fm_vocabulary_index(&l->t->vocabulary, l->mapped, l->err) : 0;
 }
 
 /* ---- the other parts ---- */
 
-static int read_normalizer(loader *l, const json_t *normalizer) {
-    const json_t *list = is_type(normalizer, "Sequence") ? json_object_get(normalizer, "normalizers") : NULL, *part;
-    size_t i;
-    if (list && !json_is_array(list)) return fm_fail(l->err, FM_EFORMAT, "%s: normalizer.normalizers is not a list", l->path);
-    json_array_foreach(list, i, part) {
-        if (!is_type(part, "NFC")) return refuse(l, "normalizer", type_of(part));
-        l->t->nfc = true;
+static int next_splitter(loader *l, const char *pattern) {
+    fm_tokenizer *t = l->t;
+    if (t->n_splitters == FM_MAX_SPLITTERS) return refuse(l, "pre_tokenizer of more parts than", "eight");
+    int code = fm_splitter_open(&t->splitters[t->n_splitters], pattern, l->path, l->err);
+    if (!code) t->n_splitters++;
+    return code;
+}
+
+/* SentencePiece's: a mark before the text, and marks for spaces. */
+static int read_marks(loader *l, const json_t *part) {
+    const char *before = json_string_value(json_object_get(part, "prepend")), *content = json_string_value(json_object_get(part, "content"));
+    const char *pattern = json_string_value(json_object_get(json_object_get(part, "pattern"), "String"));
+    if (!l->t->characters) return refuse(l, "normalizer", type_of(part));
+    if (is_type(part, "Prepend")) {
+        if (!before || strcmp(before, FM_SPACE_MARK)) return refuse(l, "normalizer Prepend of", before ? before : "nothing");
+        l->t->normal_prefix = FM_PREFIX_ADD;
+        return 0;
     }
-    if (list || is_type(normalizer, "null")) return 0;
-    if (!is_type(normalizer, "NFC")) return refuse(l, "normalizer", type_of(normalizer));
+    if (!pattern || strcmp(pattern, " ") || !content || strcmp(content, FM_SPACE_MARK))
+        return refuse(l, "normalizer Replace of", pattern ? pattern : "a pattern");
+    l->t->marks_spaces = true;
+    return 0;
+}
+
+static int read_normalizer_part(loader *l, const json_t *part) {
+    if (is_type(part, "Prepend") || is_type(part, "Replace")) return read_marks(l, part);
+    if (!is_type(part, "NFC")) return refuse(l, "normalizer", type_of(part));
+    if (l->t->marks_spaces || l->t->normal_prefix) return refuse(l, "normalizer that goes on with", "NFC");
     l->t->nfc = true;
     return 0;
 }
 
+static int read_normalizer(loader *l, const json_t *normalizer) {
+    const json_t *list = is_type(normalizer, "Sequence") ? json_object_get(normalizer, "normalizers") : NULL, *part;
+    size_t i;
+    int code = 0;
+    if (list && !json_is_array(list)) return fm_fail(l->err, FM_EFORMAT, "%s: normalizer.normalizers is not a list", l->path);
+    json_array_foreach(list, i, part) {
+        if ((code = read_normalizer_part(l, part))) return code;
+    }
+    if (!list && !is_type(normalizer, "null")) code = read_normalizer_part(l, normalizer);
+    if (!code && l->t->normal_prefix && !l->t->marks_spaces) return refuse(l, "normalizer Prepend without", "Replace");
+    return code;
+}
+
+/* Isolated: matches, and what lies between. Removed and inverted: matches only. */
 static int read_split(loader *l, const json_t *split) {
     const char *pattern = json_string_value(json_object_get(json_object_get(split, "pattern"), "Regex"));
     const char *behavior = json_string_value(json_object_get(split, "behavior"));
+    bool invert = flag(split, "invert", false), removed = behavior && !strcmp(behavior, "Removed");
     if (!pattern) return refuse(l, "pre_tokenizer Split with a pattern that is no", "Regex");
-    if (!behavior || strcmp(behavior, "Isolated")) return refuse(l, "pre_tokenizer Split with behavior", behavior ? behavior : "null");
-    if (flag(split, "invert", false)) return refuse(l, "pre_tokenizer Split with", "invert");
-    if (l->t->splitter) return refuse(l, "pre_tokenizer with more than one", "Split");
-    return fm_splitter_open(&l->t->splitter, pattern, l->path, l->err);
+    if (!behavior || (strcmp(behavior, "Isolated") && !(removed && invert)))
+        return refuse(l, "pre_tokenizer Split with behavior", behavior ? behavior : "null");
+    if (invert && !removed) return refuse(l, "pre_tokenizer Split with", "invert");
+    int code = next_splitter(l, pattern);
+    if (!code && removed) fm_splitter_drop_gaps(l->t->splitters[l->t->n_splitters - 1]);
+    return code;
 }
 
 static int read_byte_level(loader *l, const json_t *part) {
     if (flag(part, "add_prefix_space", true)) return refuse(l, "pre_tokenizer ByteLevel with", "add_prefix_space");
-    if (!flag(part, "use_regex", true)) return 0;
-    if (l->t->splitter) return refuse(l, "pre_tokenizer ByteLevel after Split with", "use_regex");
-    return fm_splitter_open(&l->t->splitter, gpt2_pattern, l->path, l->err);
+    return flag(part, "use_regex", true) ? next_splitter(l, gpt2_pattern) : 0;
+}
+
+static int read_punctuation(loader *l, const json_t *part) {
+    const char *behavior = json_string_value(json_object_get(part, "behavior"));
+    if (behavior && strcmp(behavior, "Isolated")) return refuse(l, "pre_tokenizer Punctuation with behavior", behavior);
+    return next_splitter(l, "[!-/:-@\\[-`{-~\\p{P}]");
+}
+
+static int read_metaspace(loader *l, const json_t *part) {
+    const char *mark = json_string_value(json_object_get(part, "replacement")), *scheme = json_string_value(json_object_get(part, "prepend_scheme"));
+    if (!l->t->characters || l->t->marks_spaces) return refuse(l, "pre_tokenizer", "Metaspace");
+    if (!mark || strcmp(mark, FM_SPACE_MARK)) return refuse(l, "pre_tokenizer Metaspace with", mark ? mark : "no replacement");
+    if (!scheme) scheme = flag(part, "add_prefix_space", true) ? "always" : "never";
+    if (strcmp(scheme, "always") && strcmp(scheme, "first") && strcmp(scheme, "never")) return refuse(l, "pre_tokenizer Metaspace with prepend_scheme", scheme);
+    l->t->piece_prefix = strcmp(scheme, "never") != 0;
+    l->t->first_only = !strcmp(scheme, "first");
+    return flag(part, "split", true) ? next_splitter(l, FM_SPACE_MARK "[^" FM_SPACE_MARK "]*|[^" FM_SPACE_MARK "]+") : 0;
 }
 
 static int read_pre_tokenizer(loader *l, const json_t *pre) {
     const json_t *list = is_type(pre, "Sequence") ? json_object_get(pre, "pretokenizers") : NULL;
     size_t n = list ? json_array_size(list) : 1;
+    if (l->t->characters) {
+        if (l->t->marks_spaces && is_type(pre, "null")) return 0;
+        return is_type(pre, "Metaspace") ? read_metaspace(l, pre) : refuse(l, "pre_tokenizer", type_of(pre));
+    }
     for (size_t i = 0; i < n; i++) {
         const json_t *part = list ? json_array_get(list, i) : pre;
-        int code = is_type(part, "Split") && i + 1 < n ? read_split(l, part)
-                   : is_type(part, "ByteLevel")        ? read_byte_level(l, part)
-                                                       : refuse(l, "pre_tokenizer", type_of(part));
+        bool last = i + 1 == n;
+        int code = is_type(part, "Split") && !last         ? read_split(l, part)
+                   : is_type(part, "Digits") && !last      ? next_splitter(l, flag(part, "individual_digits", false) ? "\\p{N}" : "\\p{N}+")
+                   : is_type(part, "Punctuation") && !last ? read_punctuation(l, part)
+                   : is_type(part, "ByteLevel")            ? read_byte_level(l, part)
+                                                           : refuse(l, "pre_tokenizer", type_of(part));
         if (code) return code;
-        if (is_type(part, "ByteLevel") && i + 1 < n) return refuse(l, "pre_tokenizer that goes on after", "ByteLevel");
+        if (is_type(part, "ByteLevel") && !last) return refuse(l, "pre_tokenizer that goes on after", "ByteLevel");
     }
     return n > 0 ? 0 : refuse(l, "pre_tokenizer", "Sequence of none");
+}
+
+/* Marks become spaces and <0xNN> bytes; a space at the very beginning, which was added, is the caller's to take off. */
+static int read_char_decoder(loader *l, const json_t *decoder) {
+    static const char *const parts[] = {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace"};
+    const json_t *list = json_object_get(decoder, "decoders"), *part;
+    bool fallback = false;
+    size_t i;
+    json_array_foreach(list, i, part) {
+        size_t k = 0;
+        while (k < sizeof parts / sizeof *parts && !is_type(part, parts[k])) k++;
+        if (k == sizeof parts / sizeof *parts) return refuse(l, "decoder", type_of(part));
+        const char *pattern = json_string_value(json_object_get(json_object_get(part, "pattern"), "String")),
+                   *content = json_string_value(json_object_get(part, "content"));
+        if (is_type(part, "Replace") && (!pattern || strcmp(pattern, FM_SPACE_MARK) || !content || strcmp(content, " ")))
+            return refuse(l, "decoder Replace of", pattern ? pattern : "a pattern");
+        fallback |= is_type(part, "ByteFallback");
+    }
+    return fallback ? 0 : refuse(l, "decoder Sequence without", "ByteFallback");
 }
 
 static int read_ends(loader *l, const json_t *root) {
@@ -322,6 +425,7 @@ static int read_ends(loader *l, const json_t *root) {
     }
     if (!list && !is_type(post, "null") && !is_type(post, "ByteLevel") && !is_type(post, "TemplateProcessing"))
         return refuse(l, "post_processor", type_of(post));
+    if (l->t->characters) return read_char_decoder(l, decoder);
     return is_type(decoder, "ByteLevel") ? 0 : refuse(l, "decoder", type_of(decoder));
 }
 
@@ -343,7 +447,7 @@ static int read_added(loader *l) {
             token.rstrip = flag(value, "rstrip", false);
             if (token.special != (pass == 0)) continue;
             if (flag(value, "normalized", !token.special)) {
-                if (l->t->nfc && (code = fm_nfc(token.text, token.n, &token.text, &token.n, &owned[i], l->err))) break;
+                if ((code = fm_tokenizer_normalize(l->t, token.text, token.n, &token.text, &token.n, &owned[i], l->err))) break;
                 normalized[n_normalized++] = token;
             } else {
                 raw[n_raw++] = token;
@@ -364,6 +468,7 @@ static int read_root(loader *l, const json_t *root) {
     l->added = json_object_get(root, "added_tokens");
     if (l->added && !json_is_array(l->added)) return fm_fail(l->err, FM_EFORMAT, "%s: added_tokens is not a list", l->path);
     make_alphabet(l);
+    l->t->characters = is_type(json_object_get(root, "decoder"), "Sequence");
     if ((code = read_normalizer(l, json_object_get(root, "normalizer")))) return code;
     if ((code = read_pre_tokenizer(l, json_object_get(root, "pre_tokenizer")))) return code;
     if ((code = read_ends(l, root))) return code;

@@ -36,7 +36,8 @@ typedef struct fm_range {
 
 /* unicode_tables.c; each ends with {0, -1}. */
 extern const fm_range fm_space_ranges[];
-extern const fm_range fm_new_letters[], fm_new_marks[], fm_new_numbers[];
+extern const fm_range fm_new_letters[], fm_new_marks[], fm_new_numbers[], fm_new_punctuation[], fm_new_symbols[]; /* of \p{L} … */
+extern const fm_range fm_new_upper[], fm_new_lower[], fm_new_modifiers[], fm_new_other_letters[];                 /* of \p{Lu}, Ll, Lm, Lo */
 extern const fm_range fm_inert_ranges[];
 bool fm_in_ranges(const fm_range *ranges, int32_t c);
 
@@ -72,6 +73,17 @@ typedef struct fm_added_cut { /* zeroed at the start of a text */
  * from the old cut->stop to *start (empty if that is not below). NULL: none; *start is n. */
 const fm_added_token *fm_added_next(const fm_added_set *set, const char *text, size_t n, bool special, fm_added_cut *cut, size_t *start);
 
+/* ---- spaces.c ------------------------------------------------------------------------------------------------------- */
+
+#define FM_SPACE_MARK "\xe2\x96\x81" /* U+2581 */
+
+enum { FM_PREFIX_NONE, FM_PREFIX_ADD, FM_PREFIX_NEED /* unless it begins with one */ };
+
+/* Text with marks for spaces, and one before it: *out is text itself when nothing changes, else malloc'd (*owned). */
+int fm_spaces_mark(const char *text, size_t n, int prefix, const char **out, size_t *n_out, char **owned, fm_error *err);
+/* The bytes of a vocabulary entry in which spaces are marked, or which is a byte, <0xNN>; out has room for n. */
+size_t fm_spaces_plain(const char *text, size_t n, char *out);
+
 /* ---- splitter.c ----------------------------------------------------------------------------------------------------- */
 
 typedef struct fm_splitter fm_splitter;
@@ -79,6 +91,8 @@ typedef struct fm_splitter fm_splitter;
 /* Translates and compiles an Oniguruma pattern, which splits text into matches and what lies between. FM_EUNSUPPORTED for a construct outside the part of
  * the language in which both engines agree. */
 int fm_splitter_open(fm_splitter **splitter, const char *pattern, const char *path, fm_error *err);
+/* What lies between matches is left out. */
+void fm_splitter_drop_gaps(fm_splitter *splitter);
 void fm_splitter_close(fm_splitter **splitter);
 size_t fm_splitter_memory_bytes(const fm_splitter *splitter);
 
@@ -94,6 +108,8 @@ typedef struct fm_split { /* one text being split */
 
 int fm_split_open(fm_split *split, const fm_splitter *splitter, fm_error *err);
 void fm_split_close(fm_split *split);
+/* The steps of a text of n bytes, which may be divided into several that are split one after the other. */
+void fm_split_allow(fm_split *split, size_t n);
 /* Begins with text [n], valid UTF-8. */
 void fm_split_begin(fm_split *split, const char *text, size_t n);
 /* The next piece: 1, 0 at the end, or an error. */
@@ -112,10 +128,16 @@ typedef struct fm_merge {
     int32_t id;
 } fm_merge;
 
+typedef struct fm_char_id {
+    int32_t c, id; /* c -1: an empty place */
+} fm_char_id;
+
 typedef struct fm_bpe {
     fm_merge *merges; /* open addressing */
     uint32_t mask;
     int32_t byte_ids[256]; /* -1: a byte that UTF-8 does not have */
+    fm_char_id *chars;     /* open addressing; NULL: merging begins with bytes. Else with characters, and with the bytes of those that are not here */
+    uint32_t char_mask;
 } fm_bpe;
 
 /* Room for n merges. */
@@ -123,6 +145,9 @@ int fm_bpe_open(fm_bpe *bpe, size_t n, fm_error *err);
 void fm_bpe_close(fm_bpe *bpe);
 /* left and right become id; a pair that comes again takes the new rank. */
 void fm_bpe_add(fm_bpe *bpe, fm_merge merge);
+/* Room for n characters, from now on what merging begins with. */
+int fm_bpe_open_chars(fm_bpe *bpe, size_t n, fm_error *err);
+void fm_bpe_add_char(fm_bpe *bpe, int32_t c, int32_t id);
 
 typedef struct fm_symbol {
     int32_t id, prev, next; /* -1: none */
@@ -139,6 +164,11 @@ typedef struct fm_bpe_work { /* zeroed at first; grows */
 void fm_bpe_work_close(fm_bpe_work *work);
 /* Merges bytes [n] into ids, which has room for n; returns their number. O(n log n). */
 int fm_bpe_merge(const fm_bpe *bpe, fm_bpe_work *work, const char *bytes, size_t n, int32_t *ids, fm_error *err);
+
+#define FM_MAX_SPLITTERS 8
+
+/* What normalisation makes of text: as fm_nfc gives it. */
+int fm_tokenizer_normalize(const fm_tokenizer *tokenizer, const char *text, size_t n, const char **out, size_t *n_out, char **owned, fm_error *err);
 
 /* ---- the tokenizer -------------------------------------------------------------------------------------------------- */
 
@@ -158,9 +188,14 @@ int fm_vocabulary_index(fm_vocabulary *v, const bool *in, fm_error *err);
 struct fm_tokenizer {
     fm_vocabulary vocabulary;
     fm_bpe bpe;
-    fm_added_set raw, normalized; /* cut out before and after normalisation */
-    fm_splitter *splitter;        /* NULL: pieces are not split */
+    fm_added_set raw, normalized;             /* cut out before and after normalisation */
+    fm_splitter *splitters[FM_MAX_SPLITTERS]; /* [n_splitters] each splits the pieces of the one before */
+    int n_splitters;
     bool nfc;
+    /* SentencePiece's form: the vocabulary is of characters, with U+2581 for spaces. */
+    bool characters, marks_spaces; /* marks_spaces: the normaliser does it, else the pre-tokeniser */
+    int normal_prefix;             /* FM_PREFIX_…: of the normaliser */
+    bool piece_prefix, first_only; /* the pre-tokeniser adds a mark: to each text between added tokens, or only at the very beginning */
 };
 
 #endif

@@ -14,7 +14,7 @@ import xxhash
 
 from safetensors_file import Safetensors
 
-_TYPES = {"U32": "<u4", "F32": "<f4", "BF16": "<u2", "F16": "<u2"}
+_TYPES = {"U32": "<u4", "F32": "<f4", "BF16": "<u2", "F16": "<u2", "U8": "u1"}
 
 
 def _hash(data):
@@ -33,6 +33,19 @@ def r16(weight, scales, biases, bits, group):
     weight = weight.astype("<u4")
     parts = (strips(weight, words).view("<u2").reshape(-1, groups, words * 32), strips(scales, 1)[:, :, 0], strips(biases, 1)[:, :, 0])
     return np.concatenate(parts, axis=2).tobytes()
+
+
+def mxfp4(weight, scales):
+    """The same of mxfp4: four groups' words (the last time as many as are left), then their scales of a byte each, in 64 bytes."""
+    rows, groups = scales.shape
+    padding = -rows % 16
+    words = np.pad(weight.astype("<u4"), ((0, padding), (0, 0))).reshape(-1, 16, groups, 4).transpose(0, 2, 3, 1)
+    scales = np.pad(scales, ((0, padding), (0, 0))).reshape(-1, 16, groups).transpose(0, 2, 1)
+    out = bytearray()
+    for strip, its in zip(words, scales):
+        for g in range(0, groups, 4):
+            out += strip[g:g + 4].tobytes() + its[g:g + 4].tobytes().ljust(64, b"\0")
+    return bytes(out)
 
 
 def pack(snapshot, directory):
@@ -68,7 +81,11 @@ def pack(snapshot, directory):
         for which in ("gate", "up", "down"):
             base = f"{prefix}.{which}_proj"
             dtype, weight = tensors[base + ".weight"]
-            if base + ".scales" in tensors:
+            if base + ".scales" in tensors and base + ".biases" not in tensors:
+                scales = tensors[base + ".scales"][1]
+                entry[which] = dict(rows=weight.shape[1], cols=weight.shape[2] * 8, format="mxfp4")
+                made = [mxfp4(weight[e], scales[e]) for e in range(experts)]
+            elif base + ".scales" in tensors:
                 kind, scales = tensors[base + ".scales"]
                 biases = tensors[base + ".biases"][1]
                 cols = scales.shape[2] * group
@@ -79,6 +96,11 @@ def pack(snapshot, directory):
                 entry[which] = dict(rows=weight.shape[1], cols=weight.shape[2], format=dtype)
                 made = [weight[e].tobytes() for e in range(experts)]
             blobs = [b + m + bytes(-len(m) % 64) for b, m in zip(blobs, made)]
+        for which in ("gate", "up", "down"):
+            if f"{prefix}.{which}_proj.bias" in tensors:
+                dtype, bias = tensors[f"{prefix}.{which}_proj.bias"]
+                entry[which + "_bias"] = dict(rows=bias.shape[1], cols=1, format=dtype)
+                blobs = [b + bias[e].tobytes() + bytes(-bias[e].nbytes % 64) for e, b in enumerate(blobs)]
         blobs = [b + bytes(-len(b) % 4096) for b in blobs]
         entry["expert_bytes"] = len(blobs[0])
         hashes = np.array([_hash(b) for b in blobs], "<u8").tobytes()

@@ -10,7 +10,7 @@ from safetensors_file import Safetensors
 
 GOLDEN = ROOT / "tests" / "golden"
 FAMILIES = ["qwen2_moe", "mixtral", "olmoe", "granitemoe", "glm4_moe", "minimax_m2", "phimoe", "hunyuan_v1_moe", "dots1", "ernie4_5_moe", "bailing_moe", "deepseek_v2",
-            "deepseek_v3", "glm4_moe_lite", "lfm2_moe", "jamba", "minimax"]
+            "deepseek_v3", "glm4_moe_lite", "lfm2_moe", "jamba", "minimax", "gpt_oss"]
 
 
 def copy(tmp_path, case, tensors_of=None):
@@ -62,7 +62,11 @@ def test_a_config_of_one_family_with_tensors_of_another(tmp_path, config, tensor
                                         ("qwen2_moe-bf16", "layers.0.self_attn.k_proj.bias"), ("phimoe-bf16", "lm_head.bias"), ("phimoe-bf16", "model.norm.bias"),
                                         ("bailing_moe-bf16-bias", "layers.0.attention.query_key_value.bias"), ("lfm2_moe-bf16", "layers.2.feed_forward.expert_bias"),
                                         ("lfm2_moe-bf16-bias", "layers.0.conv.conv.bias"), ("jamba-bf16", "layers.1.mamba.dt_proj.bias"),
-                                        ("jamba-mlx-4bit", "layers.0.mamba.conv1d.bias"), ("jamba-bf16-bias", "layers.2.mamba.out_proj.bias")])
+                                        ("jamba-mlx-4bit", "layers.0.mamba.conv1d.bias"), ("jamba-bf16-bias", "layers.2.mamba.out_proj.bias"),
+                                        ("gpt_oss-mxfp4", "layers.1.mlp.router.bias"),
+                                        ("gpt_oss-mxfp4", "layers.1.self_attn.sinks"), ("gpt_oss-mxfp4", "layers.0.mlp.experts.gate_up_proj_bias"),
+                                        ("gpt_oss-bf16", "layers.0.mlp.experts.down_proj_bias"), ("gpt_oss-mlx-mxfp4", "layers.1.mlp.experts.up_proj.bias"),
+                                        ("gpt_oss-mxfp4", "layers.1.mlp.experts.down_proj_blocks"), ("gpt_oss-mxfp4", "layers.1.mlp.experts.gate_up_proj_scales")])
 def test_a_missing_bias(tmp_path, case, bias):
     path = copy(tmp_path, case)
     file = Safetensors.load(path / "model.safetensors")
@@ -127,6 +131,14 @@ def test_an_mlx_conversion_without_the_bias_that_chooses(tmp_path):
     ("bailing_moe-bf16", {"score_function": "sigmoid"}, "score_function"),
     ("bailing_moe-v2-bf16", {"norm_topk_prob": False}, "norm_topk_prob"),
     ("bailing_moe-bf16", {"architectures": []}, "architectures"),
+    ("gpt_oss-mxfp4", {"rope_scaling": None}, "rope_scaling"),
+    ("gpt_oss-mxfp4", {"swiglu_limit": 0}, "swiglu_limit"),
+    ("gpt_oss-mxfp4", {"sliding_window": 0}, "sliding_window"),
+    ("gpt_oss-mxfp4", {"layer_types": ["chunked_attention", "full_attention"]}, "layer_types[0]"),
+    ("gpt_oss-mxfp4", {"attention_bias": False}, "self_attn.k_proj.bias"),
+    ("gpt_oss-mxfp4", {"intermediate_size": 64}, "gate_up_proj_blocks"),
+    ("gpt_oss-mxfp4", {"intermediate_size": 24}, "gate_up_proj_blocks"),
+    ("gpt_oss-mxfp4", {"quantization_config": {"quant_method": "awq"}}, "awq"),
     ("deepseek_v2-bf16", {"attention_bias": True}, "attention_bias"),
     ("deepseek_v2-bf16", {"num_key_value_heads": 2}, "num_key_value_heads"),
     ("deepseek_v2-bf16", {"kv_lora_rank": 40}, "kv_lora_rank 40"),
@@ -217,7 +229,42 @@ def test_a_rope_that_is_none(tmp_path, rope, needle):
     refused(path, "config.json", needle)
 
 
-@pytest.mark.parametrize("case", [f"{family}-mlx-4bit" for family in FAMILIES] + ["bailing_moe-v2-mlx-4bit", "qwen2_moe-bf16-window", "olmoe-bf16-clip", "deepseek_v3-bf16-half-rope"])
+@pytest.mark.parametrize("quantization, needle", [
+    (None, "scales of 8 bits"), ({"group_size": 32, "bits": 4, "mode": "nvfp4"}, "mode nvfp4"), ({"group_size": 32, "bits": 8, "mode": "mxfp4"}, "8 bits"),
+    ({"group_size": 64, "bits": 4, "mode": "mxfp4"}, "groups of 64"), ({"group_size": 32, "bits": 4}, "mode affine")])
+def test_scales_of_8_bits_without_the_mode(tmp_path, quantization, needle):
+    path = copy(tmp_path, "gpt_oss-mlx-mxfp4")
+    config = json.loads((path / "config.json").read_text())
+    own = {name: q for name, q in config["quantization"].items() if isinstance(q, dict)}
+    change(path, {"quantization": quantization and {**own, **quantization}, "quantization_config": {}})
+    if quantization is None:    # the dense part's shapes say enough
+        refused(path, "experts.gate_proj", needle)
+    else:
+        refused(path, needle)
+
+
+def spoil(path, tensor, at, value):
+    file = Safetensors.load(path / "model.safetensors")
+    begin = file.header[tensor]["data_offsets"][0]
+    file.data[begin + at] = value
+    (path / "model.safetensors").unlink()
+    file.save(path / "model.safetensors")
+
+
+@pytest.mark.parametrize("value, text", [(255, "nan"), (0xf8, "2.6")])
+def test_a_scale_of_mxfp4_that_is_refused(tmp_path, value, text):
+    """Row 3 of expert 2's up, so row 7 of both; group 4 of 5."""
+    path = copy(tmp_path, "gpt_oss-mxfp4")
+    at = (2 * 64 + 7) * 5 + 4
+    spoil(path, "model.layers.1.mlp.experts.gate_up_proj_scales", at, value)
+    result = flash_moe("dump", path, "--ids", ",".join(str(i) for i in range(60)), "--memory", "64M", "-o", tmp_path / "out")
+    assert result.returncode == 1 and "gate_up_proj_scales, layer 1, expert 2: value 39" in result.stderr and text in result.stderr, result.stderr
+    assert not (tmp_path / "out").exists() or "expert 2" in result.stderr
+    result = flash_moe("pack", path, "-o", tmp_path / "packed")
+    assert result.returncode == 1 and "gate_up_proj_scales, layer 1, expert 2: value 39" in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize("case", [f"{family}-mlx-4bit" for family in FAMILIES] + ["bailing_moe-v2-mlx-4bit", "gpt_oss-mxfp4", "gpt_oss-mlx-mxfp4", "qwen2_moe-bf16-window", "olmoe-bf16-clip", "deepseek_v3-bf16-half-rope"])
 def test_threads_and_instruction_sets_change_no_bit(tmp_path, case):
     ids = ",".join(str(i * 37 % 96) for i in range(60))
     dumps = []

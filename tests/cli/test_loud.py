@@ -299,6 +299,13 @@ def test_no_tokenizer(copy):
     refused(copy, str(copy.path), "tokenizer.json")
 
 
+@pytest.mark.parametrize("name, needle", [("tiktoken.model", "TikTokenConverter"), ("tokenizer.model", "AutoTokenizer")])
+def test_another_kind_of_tokenizer(copy, name, needle):
+    (copy.path / "tokenizer.json").unlink()
+    (copy.path / name).write_text("x")
+    refused(copy, name, "no tokenizer.json", needle)
+
+
 @pytest.mark.parametrize("text", ["", "{", "{}", '{"model": {"type": "WordPiece"}}', '{"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}}'])
 def test_a_tokenizer_that_is_none(copy, text):
     copy.own("tokenizer.json").write_text(text)

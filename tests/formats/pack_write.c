@@ -39,7 +39,7 @@ static void test_layout(void) {
     } known[] = {{4096, 1024, 4, 7077888}, {3072, 1024, 4, 5308416}, {2048, 512, 4, 1769472}, {4096, 1024, 2, 3932160}, {3072, 1024, 2, 2949120}};
     for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
         fm_matrix_type up = affine(known[i].width, known[i].hidden, known[i].bits, 64), down = affine(known[i].hidden, known[i].width, known[i].bits, 64);
-        uint64_t offsets[3], bytes = fm_pack_expert_bytes((fm_matrix_type[]){up, up, down}, offsets);
+        uint64_t offsets[FM_EXPERT_MATRICES], bytes = fm_pack_expert_bytes((fm_matrix_type[FM_EXPERT_MATRICES]){up, up, down}, offsets);
         CHECK(bytes == (uint64_t)known[i].bytes, "%d: %llu", known[i].hidden, (unsigned long long)bytes);
         CHECK(offsets[0] == 0 && offsets[1] == bytes / 3 && offsets[2] == bytes / 3 * 2, "%llu", (unsigned long long)offsets[1]);
     }
@@ -47,7 +47,8 @@ static void test_layout(void) {
     static const int bits[] = {2, 3, 4, 5, 6, 8};
     for (int i = 0; i < 6; i++) {
         fm_matrix_type r16 = affine(17, 128, bits[i], 32), bf16 = {.format = FM_FORMAT_BF16, .rows = 7, .cols = 9};
-        uint64_t offsets[3], bytes = fm_pack_expert_bytes((fm_matrix_type[]){bf16, r16, r16}, offsets), one = 2 * 16 * 4 * (4 * (uint64_t)bits[i] + 4);
+        uint64_t offsets[FM_EXPERT_MATRICES], bytes = fm_pack_expert_bytes((fm_matrix_type[FM_EXPERT_MATRICES]){bf16, r16, r16}, offsets),
+                                              one = 2 * 16 * 4 * (4 * (uint64_t)bits[i] + 4);
         CHECK(offsets[0] == 0 && offsets[1] == 128 && offsets[2] == 128 + one, "%d bits: %llu", bits[i], (unsigned long long)offsets[2]);
         CHECK(bytes == (128 + 2 * one + 4095) / 4096 * 4096, "%d bits: %llu", bits[i], (unsigned long long)bytes);
     }
@@ -153,7 +154,7 @@ static void check_links(void) {
 }
 
 static void test_model(void) {
-    fm_matrix_type types[3] = {{.format = FM_FORMAT_F16, .rows = 37, .cols = 64}, affine(37, 64, 4, 32), affine(70, 96, 3, 32)};
+    fm_matrix_type types[FM_EXPERT_MATRICES] = {{.format = FM_FORMAT_F16, .rows = 37, .cols = 64}, affine(37, 64, 4, 32), affine(70, 96, 3, 32)};
     bank banks[2] = {{.bytes = fm_pack_expert_bytes(types, NULL), .salt = 0}, {.bytes = fm_pack_expert_bytes(types, NULL), .salt = 2}};
     fm_region regions[2];
     fm_packer *packer;
@@ -199,7 +200,7 @@ static void test_model(void) {
 /* ---- what is refused ---- */
 
 static void test_order(void) {
-    fm_matrix_type types[3] = {affine(16, 64, 4, 64), affine(16, 64, 4, 64), affine(16, 64, 4, 64)};
+    fm_matrix_type types[FM_EXPERT_MATRICES] = {affine(16, 64, 4, 64), affine(16, 64, 4, 64), affine(16, 64, 4, 64)};
     fm_packer *p;
     fm_error e = {0};
     fm_region r;
@@ -255,7 +256,7 @@ static void test_places(void) {
 
 /* A disk that is full: known when a file is begun where room can be reserved, else when it is written; both leave nothing. */
 static void test_full(void) {
-    fm_matrix_type types[3] = {affine(64, 1024, 4, 64), affine(64, 1024, 4, 64), affine(64, 1024, 4, 64)};
+    fm_matrix_type types[FM_EXPERT_MATRICES] = {affine(64, 1024, 4, 64), affine(64, 1024, 4, 64), affine(64, 1024, 4, 64)};
     uint64_t bytes = fm_pack_expert_bytes(types, NULL);
     fm_packer *p;
     fm_error e = {0};

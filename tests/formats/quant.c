@@ -117,13 +117,13 @@ static void test_form(form f, uint64_t *seed) {
     memset(data, 0xaa, bytes);
     /* Strip by strip and backwards, which must leave the others alone. */
     for (int i = n_strips - 1; i >= 0; i--) {
-        fm_r16_fill(data, &type, &(fm_affine_rows){s.weight, s.scales, s.biases, f.mapped ? map : NULL}, i, i + 1);
+        fm_r16_fill(data, &type, &(fm_affine_rows){s.weight, s.scales, s.biases, f.mapped ? map : NULL, 0}, i, i + 1);
         int touched = 0;
         for (size_t b = 0; b < strip * (size_t)i; b++) touched += data[b] != 0xaa;
         CHECK(touched == 0, "filling strip %d wrote %d bytes of those before it", i, touched);
     }
     uint8_t *whole = aligned_alloc(64, bytes);
-    fm_r16_fill(whole, &type, &(fm_affine_rows){s.weight, s.scales, s.biases, f.mapped ? map : NULL}, 0, n_strips);
+    fm_r16_fill(whole, &type, &(fm_affine_rows){s.weight, s.scales, s.biases, f.mapped ? map : NULL, 0}, 0, n_strips);
     CHECK(!memcmp(whole, data, bytes), "all strips at once are not what they are one by one");
     fm_matrix m = {.type = type, .data = data};
     for (int r = 0; r < f.rows; r++) check_row(&m, &s, map[r], r, &f);
@@ -156,12 +156,75 @@ static void test_literal(void) {
     CHECK(type.width == 4, "width %d", type.width);
     _Alignas(64) uint8_t data[4 * 64 + 64];
     CHECK(fm_matrix_bytes(&type) == sizeof data, "%zu bytes", fm_matrix_bytes(&type));
-    fm_r16_fill(data, &type, &(fm_affine_rows){weight, scale, bias, NULL}, 0, 1);
+    fm_r16_fill(data, &type, &(fm_affine_rows){weight, scale, bias, NULL, 0}, 0, 1);
     const uint8_t first[4] = {0x10, 0x32, 0x54, 0x76};
     CHECK(!memcmp(data, first, 4) && !memcmp(data + 192, first, 4), "%02x %02x %02x %02x", data[0], data[1], data[2], data[3]);
     float row[32];
     fm_matrix_row(&(fm_matrix){.type = type, .data = data}, 0, row);
     for (int c = 0; c < 32; c++) CHECK(row[c] == 0.5f * (float)(c % 8) - 1, "column %d is %g", c, (double)row[c]);
+}
+
+/* mxfp4: every code in turn, rows in turns with those of another matrix; where each value and scale lies, what is past the end, and by way of the native width. */
+static void test_mx(int rows, int groups, int step) {
+    static const float table[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+    int cols = groups * FM_MX_GROUP, n_strips = (rows + 15) / 16, wrong = 0;
+    uint64_t seed = (uint64_t)(rows * 100 + groups);
+    uint8_t *weight = malloc((size_t)(rows * step * cols) / 2), *scales = malloc((size_t)(rows * step * groups));
+    for (int i = 0; i < rows * step * cols / 2; i++) weight[i] = (uint8_t)test_random(&seed);
+    for (int i = 0; i < rows * step * groups; i++) scales[i] = (uint8_t)(test_random(&seed) % FM_MX_SCALES);
+    fm_matrix_type type;
+    MUST(fm_matrix_type_mxfp4(&type, "w", (uint64_t)rows, (uint64_t)cols, err));
+    size_t bytes = fm_matrix_bytes(&type), strip = fm_matrix_strip_bytes(&type);
+    CHECK(fm_is_mx(&type) && strip == (size_t)(groups * 256 + (groups + 3) / 4 * 64) && bytes == strip * (size_t)n_strips, "%zu bytes", bytes);
+    CHECK(fm_matrix_row_bytes(&type, 0) == (size_t)cols / 2 && fm_matrix_row_bytes(&type, 1) == (size_t)groups && !fm_matrix_row_bytes(&type, 2), "rows");
+    uint8_t *data = aligned_alloc(64, bytes), *packed = aligned_alloc(64, bytes), *widened = aligned_alloc(64, bytes);
+    const fm_affine_rows from = {.weight = weight, .scales = scales, .step = step};
+    memset(data, 0xaa, bytes);
+    for (int i = n_strips - 1; i >= 0; i--) fm_r16_fill(data, &type, &from, i, i + 1);
+    fm_r16_pack(packed, &type, &from, 0, n_strips);
+    fm_r16_widen(widened, &type, packed, 0, n_strips);
+    CHECK(!memcmp(data, packed, bytes) && !memcmp(data, widened, bytes), "the native width is another");
+    float *row = malloc((size_t)cols * sizeof *row);
+    for (int r = 0; r < rows; r++) {
+        fm_matrix_row(&(fm_matrix){type, data}, r, row);
+        for (int c = 0; c < cols; c++) {
+            uint8_t byte = weight[(size_t)(r * step) * (size_t)cols / 2 + (size_t)c / 2], power = scales[r * step * groups + c / FM_MX_GROUP];
+            float want = power < 2 ? 0 : table[c % 2 ? byte >> 4 : byte & 15] * ldexpf(1, power - 127);
+            wrong += row[c] != want;
+        }
+    }
+    for (int r = rows; r < n_strips * 16; r++) {
+        for (int g = 0, parts; g < groups; g += parts) {
+            parts = groups - g < FM_MX_GROUPS ? groups - g : FM_MX_GROUPS;
+            const uint8_t *block = data + strip * (size_t)(n_strips - 1) + fm_mx_bytes((size_t)g);
+            for (int i = 0; i < parts * 16; i++) wrong += block[i / 4 * 64 + r % 16 * 4 + i % 4] != 0;
+            for (int i = 0; i < 4; i++) wrong += block[parts * 256 + i * 16 + r % 16] != 0;
+        }
+    }
+    CHECK(wrong == 0, "mxfp4, %d x %d: %d values are wrong", rows, cols, wrong);
+    free(weight);
+    free(scales);
+    free(data);
+    free(packed);
+    free(widened);
+    free(row);
+}
+
+static void test_mx_refused(void) {
+    static const struct { uint64_t rows, cols; } cases[] = {{0, 32}, {16, 0}, {16, 33}, {16, 48}, {(uint64_t)1 << 31, 32}, {16, (uint64_t)1 << 40}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        fm_matrix_type type;
+        fm_error e = {0};
+        int rc = fm_matrix_type_mxfp4(&type, "layers.3.w", cases[i].rows, cases[i].cols, &e);
+        CHECK(rc == FM_EFORMAT && strstr(e.message, "layers.3.w") && strstr(e.message, "mxfp4"), "case %zu: %d: %s", i, rc, e.message);
+    }
+    uint8_t scales[3000];
+    memset(scales, FM_MX_SCALES - 1, sizeof scales);
+    CHECK(fm_find_nonfinite(scales, FM_U8, sizeof scales) == -1, "the greatest scale is refused");
+    scales[2999] = 255;
+    CHECK(fm_find_nonfinite(scales, FM_U8, sizeof scales) == 2999, "NaN is not found");
+    scales[1500] = FM_MX_SCALES;
+    CHECK(fm_find_nonfinite(scales, FM_U8, sizeof scales) == 1500, "2^121 is not found");
 }
 
 static void test_plain_rows(void) {
@@ -242,7 +305,7 @@ static void test_native_width(void) {
         MUST(fm_matrix_type_affine(&type, "x", &shape, err));
         size_t bytes = fm_matrix_bytes(&type);
         uint8_t *at_once = aligned_alloc(64, bytes), *native = aligned_alloc(64, bytes), *widened = aligned_alloc(64, bytes);
-        const fm_affine_rows from = {s.weight, s.scales, s.biases, NULL};
+        const fm_affine_rows from = {s.weight, s.scales, s.biases, NULL, 0};
         memset(native, 0xaa, bytes);
         fm_r16_fill(at_once, &type, &from, 0, fm_matrix_n_strips(&type));
         fm_r16_pack(native, &type, &from, 0, 1); /* in two pieces */
@@ -263,5 +326,7 @@ int main(void) {
     test_literal();
     test_forms();
     test_refused();
+    for (int groups = 1; groups < 10; groups++) test_mx(groups % 2 ? 37 : 16 - groups, groups, 1 + groups % 2);
+    test_mx_refused();
     return TEST_END();
 }

@@ -22,7 +22,7 @@ static int note(void *user, const fm_event *e) {
     bool joined = e->type == l->last && (e->type == FM_EVENT_TEXT || e->type == FM_EVENT_REASONING);
     if (!joined) fm_chars_add(&l->all, &"TRCAES"[e->type], 1);
     if (e->type == FM_EVENT_CALL) {
-        assert(e->call == l->n_calls++ && *e->name && strlen(e->id) == 29);
+        assert(e->call == l->n_calls++ && *e->name && *e->id);
         fm_chars_put(&l->all, e->name);
     }
     if (e->type == FM_EVENT_ARGUMENTS) {
@@ -38,11 +38,18 @@ static int note(void *user, const fm_event *e) {
 
 static log run(uint8_t how, const uint8_t *data, size_t size, bool cut) {
     static const char *const stops[] = {"STOP", "\n\n\n"};
-    static const char *const formats[] = {"qwen3-coder xml", "hermes json"};
+    static const char *const formats[16] = {"qwen3-coder xml", "hermes json", "harmony",  "mistral", "mistral list", "glm",
+                                            "minimax",         "deepseek",    "kimi",     "granite", "hunyuan",      "lfm2",
+                                            "llama json",      "none",        "deepseek", "harmony"};
     log l = {.last = -1};
     json_t *tools = json_loads(TOOLS, 0, NULL);
-    fm_events_config config = {
-        .format = formats[how & 1], .tools = tools, .in_reasoning = how & 2, .stops = stops, .n_stops = how & 4 ? 2 : 0, .event = note, .user = &l};
+    fm_events_config config = {.format = formats[(how >> 5) * 2 + (how & 1)],
+                               .tools = tools,
+                               .in_reasoning = how & 2,
+                               .stops = stops,
+                               .n_stops = how & 4 ? 2 : 0,
+                               .event = note,
+                               .user = &l};
     fm_events *events;
     if (fm_events_open(&events, &config, NULL) < 0) abort();
     int rc = 0;

@@ -73,7 +73,7 @@ static void bench_product(fm_pool *pool, const fm_kernels *k, fm_matrix_type typ
     type.rows *= n_strips;
     stream s = {.k = k, .matrix = {.type = type, .data = memory}, .n = n, .step = step};
     float *x = new_vector(n * type.cols, NORMAL);
-    fm_act8 act = new_act8(k, x, n, type.cols, 64, type.format == FM_FORMAT_R16 ? type.width : 4);
+    fm_act8 act = new_act8(k, x, n, type.cols, fm_is_mx(&type) ? FM_MX_GROUP : 64, type.format == FM_FORMAT_R16 ? type.width : 4);
     s.x = x;
     s.act = int8 ? &act : NULL;
     s.y = calloc((size_t)n * (size_t)type.rows, sizeof(float));
@@ -85,8 +85,10 @@ static void bench_product(fm_pool *pool, const fm_kernels *k, fm_matrix_type typ
            type.format == FM_FORMAT_R16   ? type.width
            : type.format == FM_FORMAT_F32 ? 32
                                           : 16,
-           type.format == FM_FORMAT_R16 ? "r16" : formats[type.format], type.cols, n, bytes / t * 1e-9, 100 * read / t, bytes / read * 1e-9,
-           (double)type.rows * type.cols * n / t * 1e-9);
+           fm_is_mx(&type)                ? "mx"
+           : type.format == FM_FORMAT_R16 ? "r16"
+                                          : formats[type.format],
+           type.cols, n, bytes / t * 1e-9, 100 * read / t, bytes / read * 1e-9, (double)type.rows * type.cols * n / t * 1e-9);
     fflush(stdout);
     free_act8(&act);
     free(x);
@@ -95,7 +97,8 @@ static void bench_product(fm_pool *pool, const fm_kernels *k, fm_matrix_type typ
 
 static void bench_products(const fm_kernels *k, const void *memory) {
     fm_matrix_type r16 = {.format = FM_FORMAT_R16, .cols = 2048, .width = 4, .bits = 4, .group = 64, .scale_dtype = FM_BF16},
-                   f = {.format = FM_FORMAT_BF16, .cols = 2048};
+                   f = {.format = FM_FORMAT_BF16, .cols = 2048},
+                   mx = {.format = FM_FORMAT_R16, .cols = 2880, .width = 4, .bits = 4, .group = FM_MX_GROUP, .scale_dtype = FM_U8};
     static const int widths[] = {4, 8, 2}, batches[] = {1, 2, 4, 8, 32};
     int most = fm_cpu_count();
     for (int threads = 1; threads <= most; threads = threads < most && threads * 2 > most ? most : threads * 2) {
@@ -111,6 +114,7 @@ static void bench_products(const fm_kernels *k, const void *memory) {
             for (int j = i == 0 ? 1 : 0; j < 5; j++) bench_product(pool, k, r16, memory, batches[j], true);
         }
         r16.width = r16.bits = 4;
+        for (int j = 0; j < 5; j++) bench_product(pool, k, mx, memory, batches[j], true);
         bench_product(pool, k, r16, memory, 1, false);
         bench_product(pool, k, r16, memory, 8, false);
         for (int j = 0; j < 5; j++) bench_product(pool, k, f, memory, batches[j], false);

@@ -103,6 +103,27 @@ static inline fm_matrix new_r16(int rows, int cols, int width, int group, bool f
     return m;
 }
 
+/* mxfp4. Scales: of models, or from the least to the greatest there are. */
+static inline fm_matrix new_mx(int rows, int cols, int kind) {
+    fm_matrix m = {.type = {.format = FM_FORMAT_R16, .rows = rows, .cols = cols, .bits = 4, .width = 4, .group = FM_MX_GROUP, .scale_dtype = FM_U8}};
+    size_t bytes = fm_matrix_bytes(&m.type);
+    int groups = cols / FM_MX_GROUP, row = random_below(16);
+    uint8_t *data = NULL;
+    if (posix_memalign((void **)&data, 64, bytes)) exit(1);
+    m.data = data;
+    for (int strip = 0; strip < (rows + 15) / 16; strip++) {
+        for (int g = 0, parts; g < groups; g += parts, data += parts * 256 + 64) {
+            parts = groups - g < FM_MX_GROUPS ? groups - g : FM_MX_GROUPS;
+            for (int i = 0; i < parts * 256; i++) {
+                uint8_t random = (uint8_t)test_random(&seed);
+                data[i] = kind == ALL_ZERO || (kind == ONE_ROW && i / 4 % 16 != row) ? 0 : kind == ALL_ONE ? 0x77 : kind == CHECKERED ? 0xf7 : random;
+            }
+            for (int i = 0; i < 64; i++) data[parts * 256 + i] = (uint8_t)(kind == SMALL_SCALES ? random_below(FM_MX_SCALES) : 117 + random_below(6));
+        }
+    }
+    return m;
+}
+
 static inline fm_matrix new_float(int rows, int cols, fm_format format, int kind) {
     fm_matrix m = {.type = {.format = format, .rows = rows, .cols = cols}};
     int n = rows * cols;

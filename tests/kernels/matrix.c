@@ -102,6 +102,21 @@ static void check_all_r16(void) {
     }
 }
 
+/* mxfp4: every number of groups in the last block, rows, tokens, and all of the above. */
+static void check_mx(void) {
+    for (int i = 0; i < 60; i++) {
+        fm_matrix m = new_mx(1 + random_below(70), FM_MX_GROUP * (1 + i % 9), i % N_WEIGHTS);
+        check_r16(&m, 1 + i % 18, 18, i / 6 % N_VECTORS, i % 2);
+        free_matrix(&m);
+    }
+    for (int i = 0; i < 12; i++) {
+        fm_matrix m = new_mx(1 + random_below(70), FM_MX_GROUP * (1 + i), i % 3 ? RANDOM_BITS : ALL_ONE);
+        int n = 14 + random_below(i % 4 ? 30 : 130);
+        check_r16(&m, n, n + 3, i % 5 ? NORMAL : ALTERNATING, i / 9 % 2);
+        free_matrix(&m);
+    }
+}
+
 /* The greatest weights against the greatest activations of either sign, and the like: what saturates 16-bit sums, if anything does. */
 static void check_corners(void) {
     static const int widths[] = {2, 4, 8}, groups[] = {32, 64, 128};
@@ -119,11 +134,11 @@ static void check_corners(void) {
 
 /* int8 values that quantize does not give together: every combination of extremes in a tuple. */
 static void check_extremes(void) {
-    static const int widths[] = {2, 4, 8};
-    for (int i = 0; i < 3; i++) {
-        fm_matrix m = new_r16(16, 128, widths[i], 64, false, ALL_ONE);
+    static const int widths[] = {2, 4, 8, 4};
+    for (int i = 0; i < 4; i++) {
+        fm_matrix m = i == 3 ? new_mx(16, 128, ALL_ONE) : new_r16(16, 128, widths[i], 64, false, ALL_ONE);
         float *x = new_vector(16 * 128, NORMAL);
-        fm_act8 act = new_act8(&fm_kernels_scalar, x, 16, 128, 64, widths[i]);
+        fm_act8 act = new_act8(&fm_kernels_scalar, x, 16, 128, i == 3 ? FM_MX_GROUP : 64, widths[i]);
         for (int j = 0; j < 16 * 128; j++) act.q[j] = (j / 128) >> (j % 4) & 1 ? -128 : 127;
         product p = {.matrix = m, .last = 1, .x = x, .act = &act, .n = 16};
         check_product(&p);
@@ -250,6 +265,7 @@ int main(int argc, char **argv) {
         unsigned long mode = flush ? fm_pool_enter() : 0;
         check_all_quantize();
         check_all_r16();
+        check_mx();
         check_corners();
         check_extremes();
         check_floats();

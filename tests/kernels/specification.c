@@ -146,6 +146,48 @@ static void check_r16(int width, int group, bool f16) {
     free_matrix(&m);
 }
 
+/* mxfp4, from the words and scales. The values themselves are exact. */
+static void check_mx(int groups) {
+    static const double table[16] = {0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6};
+    int rows = 19, cols = groups * FM_MX_GROUP, n = 2;
+    fm_matrix m = new_mx(rows, cols, RANDOM_BITS);
+    float *x = new_vector(n * cols, NORMAL), *w = allocate((size_t)cols * 4), i8[2 * 19], f32[2 * 19];
+    fm_act8 a = new_act8(k, x, n, cols, FM_MX_GROUP, 4);
+    k->mul_r16_i8(&m, 0, 2, &a, NULL, n, i8, (size_t)rows);
+    k->mul_r16_f32(&m, 0, 2, x, (size_t)cols, NULL, n, f32, (size_t)rows);
+    for (int i = 0; i < n * rows; i++) {
+        int t = i / rows, r = i % rows;
+        const uint8_t *strip = (const uint8_t *)m.data + (size_t)(r / 16) * fm_mx_bytes((size_t)groups);
+        float acc = 0, A = 0, B = 0;
+        fm_matrix_row(&m, r, w);
+        for (int g = 0; g < groups; g++) {
+            int first = g / FM_MX_GROUPS * FM_MX_GROUPS, parts = groups - first < FM_MX_GROUPS ? groups - first : FM_MX_GROUPS, dot = 0;
+            const uint8_t *block = strip + fm_mx_bytes((size_t)first);
+            int power = block[parts * 256 + (g - first) * 16 + r % 16];
+            float s = ldexpf(1, power - 128);
+            for (int c = 0; c < FM_MX_GROUP; c++) {
+                int q = block[(g - first) * 256 + c / 8 * 64 + r % 16 * 4 + c % 8 / 2] >> (c % 2 * 4) & 15;
+                CHECK(w[g * FM_MX_GROUP + c] == (float)(table[q] * ldexp(1, power - 127)), "row %d, group %d, column %d", r, g, c);
+                acc = fmaf(w[g * FM_MX_GROUP + c], x[t * cols + g * FM_MX_GROUP + c], acc);
+            }
+            for (int j = 0; j < FM_MX_GROUP; j++) {
+                int c = column_of(j, 4), q = block[(g - first) * 256 + c / 8 * 64 + r % 16 * 4 + c % 8 / 2] >> (c % 2 * 4) & 15;
+                dot += (int)(2 * table[q] + 12) * a.q[t * cols + g * FM_MX_GROUP + j];
+            }
+            A = fmaf(s * a.scale[t * groups + g], (float)dot, A);
+            B = fmaf(-12 * s, a.sum[t * groups + g], B);
+        }
+        A += B;
+        SAME(f32 + i, &acc, 1, "mxfp4, f32: %d groups, token %d row %d", groups, t, r);
+        SAME(i8 + i, &A, 1, "mxfp4, i8: %d groups, token %d row %d", groups, t, r);
+        CHECK(fabs((double)A - (double)acc) < 0.02 * sqrt(cols) * 0.1, "mxfp4, i8: %g, f32 %g", (double)A, (double)acc);
+    }
+    free_act8(&a);
+    free(x);
+    free(w);
+    free_matrix(&m);
+}
+
 static void check_float(fm_format format, int cols) {
     fm_matrix m = new_float(5, cols, format, NORMAL);
     float *x = new_vector(2 * cols, NORMAL), *w = allocate((size_t)cols * 4), y[10];
@@ -227,6 +269,10 @@ static void check_vectors(int n) {
     EACH("l2_norm", x[i] * l2 * 0.3f, (double)x[i] * exact_l2 * (double)0.3f)
     k->swiglu(x, w, n, y);
     EACH("swiglu", siluf(x[i]) * w[i], silu((double)x[i]) * (double)w[i])
+    for (int i = 0; i < n; i++) z[i] = fminf(x[i], 0.9f);
+    k->swiglu_clamped(x, w, n, 0.9f, 1.7f, y);
+    EACH("swiglu_clamped", (fmaxf(fminf(w[i], 0.9f), -0.9f) + 1) * (z[i] / (1 + fm_expf(-(z[i] * 1.7f)))),
+         ((double)fmaxf(fminf(w[i], 0.9f), -0.9f) + 1) * (double)z[i] / (1 + exp(-(double)z[i] * (double)1.7f)))
     k->sigmoid_mul(x, w, n, y);
     EACH("sigmoid_mul", x[i] * fm_sigmoidf(w[i]), (double)x[i] / (1 + exp(-(double)w[i])))
     free(x);
@@ -306,6 +352,10 @@ static void check_nan(void) {
         CHECK(isnan(y[at]), "exp");
         k->swiglu(x, z, 40, y);
         CHECK(isnan(y[at]), "swiglu");
+        k->swiglu_clamped(x, z, 40, 7, 1.7f, y);
+        CHECK(isnan(y[at]), "swiglu_clamped");
+        k->swiglu_clamped(z, x, 40, 7, 1.7f, y);
+        CHECK(isnan(y[at]), "swiglu_clamped");
         k->sigmoid_mul(z, x, 40, y);
         CHECK(isnan(y[at]), "sigmoid_mul");
     }
@@ -318,6 +368,7 @@ int main(void) {
     }
     check_not_finite();
     for (int i = 0; i < 18; i++) check_r16(2 << i % 3, 32 << i / 3 % 3, i >= 9);
+    for (int groups = 1; groups < 10; groups++) check_mx(groups);
     for (int i = 0; i < 30; i++) check_float(i % 3 == 0 ? FM_FORMAT_F32 : i % 3 == 1 ? FM_FORMAT_F16 : FM_FORMAT_BF16, 1 + i * 7);
     for (int n = 1; n < 80; n++) check_vectors(n);
     check_vectors(2048);

@@ -21,6 +21,7 @@ static void call_layer_norm(const fm_kernels *k, const call *c) { k->layer_norm(
 static void call_rms_norm_gated(const fm_kernels *k, const call *c) { k->rms_norm_gated(c->a, c->b, c->c, c->n, 1e-6f, c->y); }
 static void call_l2_norm(const fm_kernels *k, const call *c) { k->l2_norm(c->a, c->n, 1e-6f, 0.125f, c->y); }
 static void call_swiglu(const fm_kernels *k, const call *c) { k->swiglu(c->a, c->b, c->n, c->y); }
+static void call_swiglu_clamped(const fm_kernels *k, const call *c) { k->swiglu_clamped(c->a, c->b, c->n, 1.25f, 1.702f, c->y); }
 static void call_sigmoid_mul(const fm_kernels *k, const call *c) { k->sigmoid_mul(c->a, c->b, c->n, c->y); }
 static void call_add(const fm_kernels *k, const call *c) { k->add(c->a, c->n, c->y); }
 static void call_axpy(const fm_kernels *k, const call *c) { k->axpy(c->s, c->a, c->n, c->y); }
@@ -39,6 +40,8 @@ static void call_in_place(const fm_kernels *k, const call *c) {
     k->l2_norm(y[1], c->n, 1e-6f, 2, y[1]);
     k->swiglu(y[2], c->b, c->n, y[2]);
     k->swiglu(c->a, y[3], c->n, y[3]);
+    k->swiglu_clamped(y[2], y[3], c->n, 2, 1.5f, y[2]);
+    k->swiglu_clamped(y[2], y[3], c->n, 2, 1.5f, y[3]);
     k->sigmoid_mul(y[4], c->b, c->n, y[4]);
     k->softmax(y[5], c->n, y[5]);
     k->layer_norm(y[6], c->b, c->c, c->n, 1e-6f, y[6]);
@@ -78,6 +81,7 @@ static const entry entries[] = {
     {"rms_norm_gated", call_rms_norm_gated},
     {"l2_norm", call_l2_norm},
     {"swiglu", call_swiglu},
+    {"swiglu_clamped", call_swiglu_clamped},
     {"sigmoid_mul", call_sigmoid_mul},
     {"add", call_add},
     {"axpy", call_axpy},

@@ -69,7 +69,7 @@ static double error_of(const fm_quantiser *q, const result *r, float w[ROWS][COL
     uint8_t *memory = aligned_alloc(64, (fm_matrix_bytes(&q->type) + 63) / 64 * 64);
     float row[COLS];
     double sum = 0;
-    fm_r16_fill(memory, &q->type, &(fm_affine_rows){r->values, r->scales, r->biases, NULL}, 0, fm_matrix_n_strips(&q->type));
+    fm_r16_fill(memory, &q->type, &(fm_affine_rows){r->values, r->scales, r->biases, NULL, 0}, 0, fm_matrix_n_strips(&q->type));
     for (int i = 0; i < ROWS; i++) {
         fm_matrix_row(&(fm_matrix){q->type, memory}, i, row);
         for (int c = 0; c < COLS; c++) sum += (importance ? (double)importance[c] : 1) * pow((double)w[i][c] - (double)row[c], 2);

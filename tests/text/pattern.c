@@ -64,7 +64,7 @@ static const struct {
     {"a{x}", "such a '{'"},
     {"a]", "an unescaped"},
     {"^a", "an unescaped"},
-    {"a$", "an unescaped"},
+    {"a}", "an unescaped"},
     {"*a", "pattern"},
     {"a{2000000}", "pattern"},
     {"(((((((((((((((((((((((((((((((((a)))))))))))))))))))))))))))))))))", "groups nested too deep"},

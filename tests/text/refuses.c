@@ -9,11 +9,13 @@
 #define SPLIT(rest)                                                                                                                                            \
     "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\"," rest "},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"use_regex\":false}]}"
 
-static const struct {
+struct change {
     const char *place, *value; /* NULL: the place is taken out */
     int code;                  /* 0: accepted */
     const char *what;
-} cases[] = {
+};
+
+static const struct change cases[] = {
     {"version", "\"1.0\"", 0, ""},
     {"normalizer", "null", 0, ""},
     {"normalizer", NULL, 0, ""},
@@ -30,6 +32,11 @@ static const struct {
     {"pre_tokenizer", SPLIT("\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Removed\",\"invert\":false"), FM_EUNSUPPORTED, "behavior Removed"},
     {"pre_tokenizer", SPLIT("\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Isolated\",\"invert\":true"), FM_EUNSUPPORTED, "invert"},
     {"pre_tokenizer", SPLIT("\"pattern\":{\"Regex\":\"a(?<!b)\"},\"behavior\":\"Isolated\",\"invert\":false"), FM_EUNSUPPORTED, "a kind of group at byte 1"},
+    {"pre_tokenizer", SPLIT("\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Removed\",\"invert\":true"), 0, ""},
+    {"pre_tokenizer", SPLIT("\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Isolated\",\"invert\":false},{\"type\":\"Digits\"},{\"type\":\"Punctuation\""), 0,
+     ""},
+    {"pre_tokenizer", SPLIT("\"pattern\":{\"Regex\":\"a\"},\"behavior\":\"Isolated\"},{\"type\":\"Punctuation\",\"behavior\":\"Contiguous\""), FM_EUNSUPPORTED,
+     "Punctuation with behavior Contiguous"},
     {"pre_tokenizer.use_regex", "false", 0, ""},
     {"pre_tokenizer.add_prefix_space", "true", FM_EUNSUPPORTED, "add_prefix_space"},
     {"pre_tokenizer.add_prefix_space", NULL, FM_EUNSUPPORTED, "add_prefix_space"}, /* on where it is not said */
@@ -81,6 +88,39 @@ static const struct {
     {"added_tokens.0.content", "\"A\"", FM_EFORMAT, "'A' has id"},
 };
 
+/* The same of tests/text/cases/mixtral.json, SentencePiece's form. */
+#define MIXTRAL TEST_SOURCE_ROOT "/tests/text/cases/mixtral.json"
+#define METASPACE(rest) "{\"type\":\"Metaspace\",\"replacement\":\"\u2581\"" rest "}"
+static const struct change of_characters[] = {
+    {"normalizer", "{\"type\":\"NFC\"}", FM_EUNSUPPORTED, "pre_tokenizer null"}, /* nothing marks spaces then */
+    {"normalizer.normalizers.0.prepend", "\"_\"", FM_EUNSUPPORTED, "normalizer Prepend of _"},
+    {"normalizer.normalizers.1.content", "\"_\"", FM_EUNSUPPORTED, "normalizer Replace of"},
+    {"normalizer.normalizers.1.pattern", "{\"Regex\":\" \"}", FM_EUNSUPPORTED, "normalizer Replace of a pattern"},
+    {"normalizer.normalizers.1", "{\"type\":\"NFC\"}", FM_EUNSUPPORTED, "normalizer that goes on with NFC"},
+    {"normalizer.normalizers.0", "{\"type\":\"NFC\"}", 0, ""},
+    {"normalizer.normalizers.0", "{\"type\":\"NFKC\"}", FM_EUNSUPPORTED, "normalizer NFKC"},
+    {"pre_tokenizer", METASPACE(""), FM_EUNSUPPORTED, "pre_tokenizer Metaspace"}, /* both */
+    {"pre_tokenizer", "{\"type\":\"ByteLevel\"}", FM_EUNSUPPORTED, "pre_tokenizer ByteLevel"},
+    {"decoder.decoders.1", "{\"type\":\"Fuse\"}", FM_EUNSUPPORTED, "decoder Sequence without ByteFallback"},
+    {"decoder.decoders.0.content", "\"\"", FM_EUNSUPPORTED, "decoder Replace of"},
+    {"decoder.decoders.0", "{\"type\":\"WordPiece\"}", FM_EUNSUPPORTED, "decoder WordPiece"},
+    {"decoder", "{\"type\":\"ByteLevel\"}", FM_EUNSUPPORTED, "normalizer Prepend"},
+    {"model.byte_fallback", "false", FM_EUNSUPPORTED, "BPE of characters without byte_fallback"},
+    {"model.ignore_merges", "true", FM_EUNSUPPORTED, "BPE of characters with ignore_merges"},
+    {"model.vocab.<0x41>", NULL, FM_EFORMAT, "byte 0x41 ('<0x41>')"},
+    {"model.vocab.<0xFF>", NULL, 0, ""},
+};
+
+/* And of metaspace.json, whose pre-tokeniser marks spaces. */
+#define OF_METASPACE TEST_SOURCE_ROOT "/tests/text/cases/metaspace.json"
+static const struct change of_metaspace[] = {
+    {"pre_tokenizer", METASPACE(",\"prepend_scheme\":\"always\",\"split\":true"), 0, ""},
+    {"pre_tokenizer", METASPACE(",\"add_prefix_space\":false"), 0, ""},
+    {"pre_tokenizer", METASPACE(",\"prepend_scheme\":\"last\""), FM_EUNSUPPORTED, "Metaspace with prepend_scheme last"},
+    {"pre_tokenizer.replacement", "\"_\"", FM_EUNSUPPORTED, "Metaspace with _"},
+    {"pre_tokenizer", "null", FM_EUNSUPPORTED, "pre_tokenizer null"},
+};
+
 /* Follows place, names and numbers between dots, to what holds its last part. */
 static json_t *follow(json_t *at, const char *place, char *last) {
     for (const char *dot; (dot = strchr(place, '.')); place = dot + 1) {
@@ -91,10 +131,10 @@ static json_t *follow(json_t *at, const char *place, char *last) {
     return at;
 }
 
-static void check_case(const json_t *good, size_t i) {
-    json_t *root = json_deep_copy(good), *value = cases[i].value ? json_loads(cases[i].value, JSON_DECODE_ANY, NULL) : NULL;
+static void check_case(const json_t *good, const struct change *change, size_t i) {
+    json_t *root = json_deep_copy(good), *value = change->value ? json_loads(change->value, JSON_DECODE_ANY, NULL) : NULL;
     char last[64];
-    json_t *holder = follow(root, cases[i].place, last);
+    json_t *holder = follow(root, change->place, last);
     int failed = json_is_array(holder) ? json_array_set_new(holder, strtoul(last, NULL, 10), value)
                  : value               ? json_object_set_new(holder, last, value)
                                        : json_object_del(holder, last) && strcmp(last, "normalizer");
@@ -103,9 +143,9 @@ static void check_case(const json_t *good, size_t i) {
     fm_tokenizer *tokenizer = (fm_tokenizer *)1;
     fm_error err = {0};
     int code = fm_tokenizer_parse(&tokenizer, text, strlen(text), "dir/some.json", &err);
-    CHECK(code == cases[i].code && (code == 0) == (tokenizer != NULL), "%s = %s gives %d: %s", cases[i].place, cases[i].value, code, err.message);
-    CHECK(code == 0 || (strstr(err.message, "dir/some.json: ") == err.message && strstr(err.message, cases[i].what)), "%s = %s: %s", cases[i].place,
-          cases[i].value ? cases[i].value : "nothing", err.message);
+    CHECK(code == change->code && (code == 0) == (tokenizer != NULL), "%s = %s gives %d: %s", change->place, change->value, code, err.message);
+    CHECK(code == 0 || (strstr(err.message, "dir/some.json: ") == err.message && strstr(err.message, change->what)), "%s = %s: %s", change->place,
+          change->value ? change->value : "nothing", err.message);
     fm_tokenizer_close(&tokenizer);
     free(text);
     json_decref(root);
@@ -118,6 +158,13 @@ static void check_text(const char *text, const char *what) {
     CHECK(code == FM_EFORMAT && !tokenizer && strstr(err.message, what), "'%s' gives %d: %s", text, code, err.message);
 }
 
+static void check_changes(const char *path, const struct change *changes, size_t n) {
+    json_t *good = json_load_file(path, 0, NULL);
+    CHECK(good, "%s cannot be read", path);
+    for (size_t i = 0; i < n && good; i++) check_case(good, &changes[i], i);
+    json_decref(good);
+}
+
 int main(void) {
     json_error_t problem;
     json_t *good = json_load_file(TINY, 0, &problem);
@@ -127,8 +174,10 @@ int main(void) {
         fprintf(stderr, "%s: %s\n", TINY, problem.text);
         return 1;
     }
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_case(good, i);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_case(good, &cases[i], i);
     json_decref(good);
+    check_changes(MIXTRAL, of_characters, sizeof of_characters / sizeof *of_characters);
+    check_changes(OF_METASPACE, of_metaspace, sizeof of_metaspace / sizeof *of_metaspace);
     check_text("", "some.json: line 1");
     check_text("{\n\"a\": }", "some.json: line 2");
     check_text("{\"a\": 1, \"a\": 2}", "duplicate");

@@ -51,6 +51,10 @@ def dequantise(tensors, quantization):
             continue
         path = name.removesuffix(".weight")
         if f"{path}.scales" in tensors:
+            if tensors[f"{path}.scales"].dtype == torch.uint8:
+                scales = tensors[f"{path}.scales"]
+                out[name] = families.mxfp4(torch.from_numpy(x.view(torch.int32).numpy().view(np.uint8).reshape(*scales.shape, 16)), scales)
+                continue
             scales, biases = (tensors[f"{path}.{kind}"].float() for kind in ("scales", "biases"))
             settings = quantization.get(path, quantization)
             columns = scales.shape[-1] * settings["group_size"]
@@ -115,7 +119,10 @@ def published_state(tensors, config):
             named[name] = x.movedim(1, 2).contiguous()
         if mlx and config["model_type"].startswith("qwen3") and name.endswith(SHIFTED):
             named[name] = x - 1
-    join_experts(named, text)
+    if families.kind(config) == "gpt_oss":
+        families.join_interleaved(named)
+    else:
+        join_experts(named, text)
     families.split_qkv(named, text)
     families.join_latent(named, text)
     families.complete(named, text)

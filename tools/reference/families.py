@@ -4,6 +4,7 @@ model's, and how its router chooses, for the margins that golden cases keep."""
 
 import re
 
+import numpy as np
 import torch
 
 # (published, transformers'), applied in order, either way round.
@@ -23,7 +24,7 @@ RENAMES = {
 # Names of the experts' gate, up and down, one by one.
 LETTERS = ("w1", "w3", "w2")
 EXPERT_NAMES = {"mixtral": LETTERS, "minimax_m2": LETTERS, "minimax": LETTERS, "phimoe": LETTERS, "lfm2_moe": LETTERS}
-FUSED = {"granitemoe"}      # published with all experts of a layer in one tensor
+FUSED = {"granitemoe", "gpt_oss"}      # published with all experts of a layer in one tensor
 
 
 def kind(config):
@@ -98,7 +99,8 @@ def model_class(config):
              "glm4_moe": "Glm4MoeForCausalLM", "minimax_m2": "MiniMaxM2ForCausalLM", "phimoe": "PhimoeForCausalLM",
              "hunyuan_v1_moe": "HunYuanMoEV1ForCausalLM", "dots1": "Dots1ForCausalLM", "ernie4_5_moe": "Ernie4_5_MoeForCausalLM",
              "bailing_moe": "Glm4MoeForCausalLM", "deepseek_v2": "DeepseekV2ForCausalLM", "deepseek_v3": "DeepseekV3ForCausalLM",
-             "glm4_moe_lite": "Glm4MoeLiteForCausalLM", "lfm2_moe": "Lfm2MoeForCausalLM", "jamba": "JambaForCausalLM", "minimax": "MiniMaxForCausalLM"}
+             "glm4_moe_lite": "Glm4MoeLiteForCausalLM", "lfm2_moe": "Lfm2MoeForCausalLM", "jamba": "JambaForCausalLM", "minimax": "MiniMaxForCausalLM",
+             "gpt_oss": "GptOssForCausalLM"}
     return getattr(transformers, names[kind(config)])
 
 
@@ -210,3 +212,54 @@ def choice(config, model, layer, logits):
         mask = torch.zeros_like(of_groups, dtype=torch.bool).scatter(-1, ranked.indices[:, :kept], True)
         scores = scores.masked_fill(~mask.repeat_interleave(scores.shape[-1] // groups, -1), -torch.inf)
     return scores, margin
+
+
+# ---- mxfp4 ------------------------------------------------------------------
+
+E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6])
+
+
+def mxfp4(codes, scales):
+    """Values of bytes [..., groups, 16], the low half first, and scales [..., groups] of 8 bits."""
+    values = E2M1[torch.stack([codes & 15, codes >> 4], -1).flatten(-2).long()]
+    return (values * torch.exp2(scales.float() - 127)[..., None]).flatten(-2)
+
+
+def random_mxfp4(shape, rng):
+    """Codes and scales of a matrix [..., rows, columns], with values of about 1.4 / sqrt(columns)."""
+    *rows, columns = shape
+    middle = 127 + round(np.log2(1.4 * columns ** -0.5 / 2.9))
+    return (torch.randint(256, (*rows, columns // 32, 16), generator=rng, dtype=torch.uint8),
+            (middle + torch.randint(-1, 2, (*rows, columns // 32), generator=rng)).to(torch.uint8))
+
+
+def blocks_of(tensors, rng):
+    """gpt-oss's experts as they are published, [E, H, 2I] and [E, I, H] as blocks by rows, made anew."""
+    for name in [n for n in tensors if n.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+        experts, columns, rows = tensors.pop(name).shape
+        tensors[f"{name}_blocks"], tensors[f"{name}_scales"] = random_mxfp4((experts, rows, columns), rng)
+    return tensors
+
+
+def join_interleaved(named):
+    """gpt-oss's experts as transformers has them, in place: from blocks, or from MLX's three matrices."""
+    for name in [n for n in named if n.endswith("_blocks")]:
+        stem = name.removesuffix("_blocks")
+        named[stem] = mxfp4(named.pop(name).to(torch.uint8), named.pop(f"{stem}_scales")).transpose(1, 2).contiguous()
+    for name in [n for n in named if n.endswith("experts.gate_proj.weight")]:
+        stem = name.removesuffix("gate_proj.weight")
+        parts = {(p, kind): named.pop(f"{stem}{p}_proj.{kind}") for p in ("gate", "up", "down") for kind in ("weight", "bias")}
+        named[f"{stem}gate_up_proj"] = torch.stack([parts["gate", "weight"], parts["up", "weight"]], 2).flatten(1, 2).transpose(1, 2).contiguous()
+        named[f"{stem}gate_up_proj_bias"] = torch.stack([parts["gate", "bias"], parts["up", "bias"]], -1).flatten(1)
+        named[f"{stem}down_proj"] = parts["down", "weight"].transpose(1, 2).contiguous()
+        named[f"{stem}down_proj_bias"] = parts["down", "bias"]
+
+
+def split_interleaved(tensors):
+    """The other way, in place: the matrices that mlx-lm reads, which does not know the unquantised form."""
+    for name in [n for n in tensors if n.endswith("experts.gate_up_proj")]:
+        stem = name.removesuffix("gate_up_proj")
+        both, bias = tensors.pop(name).transpose(1, 2), tensors.pop(f"{name}_bias")
+        down = tensors.pop(f"{stem}down_proj").transpose(1, 2)
+        for p, x, b in (("gate", both[:, ::2], bias[:, ::2]), ("up", both[:, 1::2], bias[:, 1::2]), ("down", down, tensors.pop(f"{stem}down_proj_bias"))):
+            tensors[f"{stem}{p}_proj.weight"], tensors[f"{stem}{p}_proj.bias"] = x.contiguous(), b.contiguous()

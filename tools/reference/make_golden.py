@@ -213,6 +213,18 @@ def minimax_hf(layers=3, **keys):
     return {**config, "architectures": ["MiniMaxForCausalLM"], "model_type": "minimax"}
 
 
+def gpt_oss(layers=3, **keys):
+    return plain("GptOssForCausalLM", "gpt_oss", layers, **{
+        "attention_bias": True, "experts_per_token": 3, "head_dim": 16, "layer_types": ["full_attention" if i % 2 else "sliding_attention" for i in range(layers)],
+        "num_experts_per_tok": 3, "num_local_experts": 6, "output_router_logits": False, "rope_theta": 150000, "sliding_window": 13, "swiglu_limit": 7.0,
+        "rope_scaling": {"beta_fast": 8.0, "beta_slow": 0.7, "factor": 8.0, "original_max_position_embeddings": 16, "rope_type": "yarn", "truncate": False}, **keys})
+
+
+# As published: what is not in blocks is named, for transformers' sake.
+MXFP4 = {"quantization_config": {"modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"],
+                                 "quant_method": "mxfp4"}}
+
+
 # ---- the cases --------------------------------------------------------------
 
 def raw(config, dtype=torch.bfloat16, fused=False, shards=1, extra=None, steps=True):
@@ -366,6 +378,12 @@ CASES = {
     "minimax-bf16": raw(minimax()),
     "minimax-mlx-4bit": mlx(minimax(layers=2, head_dim=16, rotary_dim=8, intermediate_size=64, num_local_experts=5), own=True),
     "minimax-bf16-hf": raw(minimax_hf(num_attention_heads=6, num_key_value_heads=2, head_dim=16, rotary_dim=16), extra=DECAYS),
+    # Limits that limit. More groups than a block has, and one alone.
+    "gpt_oss-mxfp4": raw(gpt_oss(layers=2, hidden_size=160, intermediate_size=32, num_local_experts=4, num_experts_per_tok=2, swiglu_limit=1.1, **MXFP4)),
+    "gpt_oss-bf16": raw(gpt_oss(intermediate_size=24, layers=2, layer_types=["full_attention", "sliding_attention"], swiglu_limit=0.9, swiglu_alpha=1.3)),
+    # mlx-lm rounds yarn's range, so here there is none.
+    "gpt_oss-mlx-4bit": mlx(gpt_oss(layers=2, intermediate_size=64, num_local_experts=4, rope_scaling={"rope_type": "default"})),
+    "gpt_oss-mlx-mxfp4": mlx(gpt_oss(layers=2, intermediate_size=32, rope_scaling={"rope_type": "default"}, **MXFP4), bits=8),
     "granitemoe-mlx-4bit": mlx(granitemoe(layers=2, intermediate_size=64, num_local_experts=5, num_experts_per_tok=2)),
 }
 CASES |= latent.cases(plain, raw, mlx, BEHIND) | latent.fp8_cases(minimax_m2, raw)
@@ -395,8 +413,10 @@ def random_weight(name, shape, rng, config):
         return 0.25 * normal + (1 if plain else 0) + (0.4 if name.endswith(("q_norm.weight", "k_norm.weight")) else 0)
     if name.endswith(("e_score_correction_bias", "expert_bias")):
         return 0.1 * normal
-    if name.endswith(".bias"):
+    if name.endswith((".bias", "_bias")):
         return 0.3 * normal
+    if name.endswith("sinks"):
+        return normal
     if name.endswith("embed_tokens.weight"):
         return normal * (2 * fan_in if config.get("tie_word_embeddings") else 1)
     if name.endswith(("mlp.gate.weight", "router.weight", "feed_forward.gate.weight", "gate.wg.weight")):
@@ -427,7 +447,9 @@ def published_tensors(case, rng):
         families.join_qkv(tensors)
         tensors = {families.to_published(config, name): x for name, x in tensors.items()}
     if "quantization_config" in config:
-        tensors = common.quantise_fp8(tensors)
+        tensors = families.blocks_of(tensors, rng) if config["quantization_config"]["quant_method"] == "mxfp4" else common.quantise_fp8(tensors)
+    elif case["mlx"] and config["model_type"] == "gpt_oss":
+        families.split_interleaved(tensors)
     for name, shape in (case["extra"] or {}).items():
         tensors[name] = torch.randn(shape, generator=rng).to(case["dtype"])
     return tensors

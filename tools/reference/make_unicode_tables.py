@@ -54,8 +54,9 @@ def main():
     print('#include "text/tokenizer_parts.h"\n\n/* clang-format off */\n')
     print("/* White_Space. */")
     table("fm_space_ranges", matches(r"\s"))
-    print("\n/* In the reference library's \\p{L}, \\p{M} and \\p{N} (Unicode 16), but not in those of Unicode 14. */")
-    for name, category in (("fm_new_letters", "L"), ("fm_new_marks", "M"), ("fm_new_numbers", "N")):
+    print("\n/* In the reference library's properties (Unicode 16), but not in those of Unicode 14. */")
+    for name, category in (("fm_new_letters", "L"), ("fm_new_marks", "M"), ("fm_new_numbers", "N"), ("fm_new_punctuation", "P"), ("fm_new_symbols", "S"),
+                           ("fm_new_upper", "Lu"), ("fm_new_lower", "Ll"), ("fm_new_modifiers", "Lm"), ("fm_new_other_letters", "Lo")):
         old = {ord(c) for c in CHARACTERS if unicodedata.category(c).startswith(category)}
         table(name, matches(rf"\p{{{category}}}") - old)
     print(f"\n/* Decomposed, composed or reordered by NFC in Unicode {unicodedata2.unidata_version}, but not by the reference library's (Unicode 9). */")

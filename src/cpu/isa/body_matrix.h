@@ -32,8 +32,13 @@ static inline int chains_of(int nt) { return 2 * nt <= TOKENS_I8 ? 2 : 1; }
 /* How far ahead cache lines are asked for: the more is computed of a line, the less of the stream does the CPU see by itself. */
 static inline int prefetch_of(int width, int nt) { return nt > 1 ? PREFETCH_FAR : width == 2 ? 2 * PREFETCH_FAR : PREFETCH_BYTES; }
 
+/* Widths that are template arguments: of affine values their bits; MX: mxfp4, of 4. */
+#define MX 12
+#define BITS(width) ((width) == MX ? 4 : (width))
+
 /* d += the words [n_words][16] times the tuples of each of nt tokens, tuples in turns to the chains. */
-ALWAYS_INLINE void dot_words(i8_sums d, const uint8_t *words, const int8_t *const *q, const int n_words, const int width, const int nt, const int ahead) {
+ALWAYS_INLINE void dot_words(i8_sums d, const uint8_t *words, const int8_t *const *q, const int n_words, const int kind, const int nt, const int ahead) {
+    const int width = BITS(kind);
     const int chains = chains_of(nt);
 #pragma GCC unroll 16
     for (int w = 0; w < n_words; w++) {
@@ -43,6 +48,7 @@ ALWAYS_INLINE void dot_words(i8_sums d, const uint8_t *words, const int8_t *cons
         for (int k = 0; k < 8 / width; k++) {
             int tuple = w * (8 / width) + k;
             vi *sum = d[tuple % chains], part = width == 8 ? v : i_and(i_shr(v, k * width), i_set1(width == 4 ? 0x0f0f0f0f : 0x03030303));
+            if (kind == MX) part = i_table(part);
 #pragma GCC unroll 8
             for (int t = 0; t < nt; t++)
                 sum[t] = width == 8 ? i_dot(sum[t], part, load_tuple(q[t] + 4 * tuple)) : i_dot_small(sum[t], part, load_tuple(q[t] + 4 * tuple));
@@ -51,9 +57,9 @@ ALWAYS_INLINE void dot_words(i8_sums d, const uint8_t *words, const int8_t *cons
 }
 
 ALWAYS_INLINE void strip_i8(const i8_pass *p, const uint8_t *block, const int width, const int group, const int nt) {
-    const int n_words = group * width / 32, chains = chains_of(nt), ahead = prefetch_of(width, nt);
-    const bool f16 = p->type->scale_dtype == FM_F16;
-    const int parts = p->type->group / group;
+    const int n_words = group * BITS(width) / 32, chains = chains_of(nt), ahead = prefetch_of(BITS(width), nt);
+    const bool f16 = p->type->scale_dtype == FM_F16, mx = width == MX;
+    int parts = mx ? FM_MX_GROUPS : p->type->group / group;
     const size_t n_groups = (size_t)(p->type->cols / group);
     const int8_t *q[MAX_TOKENS];
     vf a[MAX_TOKENS], b[MAX_TOKENS];
@@ -62,11 +68,13 @@ ALWAYS_INLINE void strip_i8(const i8_pass *p, const uint8_t *block, const int wi
         q[t] = p->q[t];
     }
     for (size_t g = 0; g < n_groups;) {
+        if (mx && n_groups - g < FM_MX_GROUPS) parts = (int)(n_groups - g);
         const uint8_t *tail = block + (size_t)parts * (size_t)n_words * 64;
         vf scale = f16 ? f_load_f16(tail) : f_load_bf16(tail), bias = f16 ? f_load_f16(tail + 32) : f_load_bf16(tail + 32);
         prefetch(tail, ahead);
         for (int part = 0; part < parts; part++, g++, block += (size_t)n_words * 64) {
             i8_sums d;
+            if (mx) bias = f_mul(scale = f_load_e8m0(tail + 16 * part), f_set1(-12));
             for (int t = 0; t < nt; t++) d[0][t] = d[chains - 1][t] = i_set1(0);
             dot_words(d, block, q, n_words, width, nt, ahead);
             for (int t = 0; t < nt; t++) {
@@ -92,7 +100,13 @@ ALWAYS_INLINE void strip_i8_of_width(const i8_pass *p, const uint8_t *block, con
 ALWAYS_INLINE void strip_i8_of_tokens(const i8_pass *p, const uint8_t *block, const int nt) {
     switch (p->type->width) {
     case 2: strip_i8_of_width(p, block, 2, nt); break;
-    case 4: strip_i8_of_width(p, block, 4, nt); break;
+    case 4:
+        if (p->type->scale_dtype == FM_U8) {
+            strip_i8(p, block, MX, FM_MX_GROUP, nt);
+        } else {
+            strip_i8_of_width(p, block, 4, nt);
+        }
+        break;
     default: strip_i8_of_width(p, block, 8, nt); break;
     }
 }
@@ -106,7 +120,10 @@ static void strip_i8_8(const i8_pass *p, const uint8_t *block) { strip_i8_of_tok
 static size_t token_of(const int32_t *tokens, int i) { return (size_t)(tokens ? tokens[i] : i); }
 
 /* Of an r16 matrix. */
-static size_t strip_bytes_of(const fm_matrix_type *type) { return (size_t)(type->cols / type->group) * (size_t)(type->group * type->width * 2 + 64); }
+static size_t strip_bytes_of(const fm_matrix_type *type) {
+    if (type->scale_dtype == FM_U8) return fm_mx_bytes((size_t)(type->cols / FM_MX_GROUP));
+    return (size_t)(type->cols / type->group) * (size_t)(type->group * type->width * 2 + 64);
+}
 
 /* Tokens of the next pass when n are left: as many as fit, or what is left in two parts that are nearly the same. */
 static inline int i8_pass_of(int n) {
@@ -170,10 +187,39 @@ ALWAYS_INLINE void strip_f32(const f32_pass *p, const uint8_t *block, const int 
     for (int t = 0; t < nt; t++) f_store_n(p->y[t], acc[t], p->rows);
 }
 
+ALWAYS_INLINE void strip_f32_mx(const f32_pass *p, const uint8_t *block, const int nt) {
+    vf acc[MAX_TOKENS];
+    int groups = p->type->cols / FM_MX_GROUP;
+    for (int t = 0; t < nt; t++) acc[t] = f_set1(0);
+    for (int g = 0, c = 0, parts; g < groups; g += parts) {
+        parts = groups - g < FM_MX_GROUPS ? groups - g : FM_MX_GROUPS;
+        const uint8_t *tail = block + 256 * parts;
+        for (int part = 0; part < parts; part++) {
+            vf scale = f_load_e8m0(tail + 16 * part), bias = f_mul(scale, f_set1(-12));
+            for (int word = 0; word < 4; word++, block += 64) {
+                vi v = i_load(block);
+                for (int k = 0; k < 8; k++, c++) {
+                    vi q = i_and(i_table(i_and(i_shr(v, k * 4), i_set1(15))), i_set1(255));
+                    vf w = f_fma(i_to_float(q), scale, bias);
+                    for (int t = 0; t < nt; t++) acc[t] = f_fma(w, f_set1(p->x[t][c]), acc[t]);
+                }
+            }
+        }
+        block = tail + 64;
+    }
+    for (int t = 0; t < nt; t++) f_store_n(p->y[t], acc[t], p->rows);
+}
+
 ALWAYS_INLINE void strip_f32_of_tokens(const f32_pass *p, const uint8_t *block, const int nt) {
     switch (p->type->width) {
     case 2: strip_f32(p, block, 2, nt); break;
-    case 4: strip_f32(p, block, 4, nt); break;
+    case 4:
+        if (p->type->scale_dtype == FM_U8) {
+            strip_f32_mx(p, block, nt);
+        } else {
+            strip_f32(p, block, 4, nt);
+        }
+        break;
     default: strip_f32(p, block, 8, nt); break;
     }
 }

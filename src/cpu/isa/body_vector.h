@@ -50,6 +50,18 @@ static void swiglu(const float *g, const float *u, int n, float *y) {
     for (int c = 0; c < n; c += 16) f_store_n(y + c, f_mul(f_silu(f_load_n(g + c, n - c)), f_load_n(u + c, n - c)), n - c);
 }
 
+static void swiglu_clamped(const float *g, const float *u, int n, float limit, float alpha, float *y) {
+    vf most = f_set1(limit), least = f_set1(-limit);
+    for (int c = 0; c < n; c += 16) {
+        vf gate = f_load_n(g + c, n - c), up = f_load_n(u + c, n - c);
+        gate = f_less(most, gate, most, gate);
+        up = f_less(most, up, most, up);
+        up = f_less(up, least, least, up);
+        gate = f_div(gate, f_one_plus_exp_minus(f_mul(gate, f_set1(alpha))));
+        f_store_n(y + c, f_mul(f_add(up, f_set1(1)), gate), n - c);
+    }
+}
+
 static void sigmoid_mul(const float *x, const float *g, int n, float *y) {
     for (int c = 0; c < n; c += 16) f_store_n(y + c, f_mul(f_load_n(x + c, n - c), f_sigmoid(f_load_n(g + c, n - c))), n - c);
 }

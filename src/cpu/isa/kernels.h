@@ -76,7 +76,8 @@ typedef struct fm_kernels {
      * A = fma(s * xs, dot, A), B = fma(b, sum, B) over the activation groups in order, y = A + B. (s, b of the weight group it lies in.) */
     void (*mul_r16_i8)(const fm_matrix *matrix, int first, int last, const fm_act8 *x, const int32_t *tokens, int n, float *y, size_t ldy);
 
-    /* The same from f32 activations x[token * ldx]: acc = fma(w, x, acc) over the columns in order, w = fma(q, s, b). */
+    /* The same from f32 activations x[token * ldx]: acc = fma(w, x, acc) over the columns in order, w = fma(q, s, b).
+     * Of mxfp4, in both, q is 2 * table[q] + 12 and b is -12 * s (quant.h). */
     void (*mul_r16_f32)(const fm_matrix *matrix, int first, int last, const float *x, size_t ldx, const int32_t *tokens, int n, float *y, size_t ldy);
 
     /* bf16, f16, f32 and fp8 matrices: rows [first, last), y = dot(w, x). fp8: w = (its value * 2^-8) * (scale * 2^8); the bytes 0x7f and 0xff, which are NaN, are
@@ -96,6 +97,8 @@ typedef struct fm_kernels {
 
     /* silu(g) * u, silu(x) = x / (1 + exp(-x)). y may be g or u. */
     void (*swiglu)(const float *g, const float *u, int n, float *y);
+    /* With g' = min(g, limit) and u' = u within +-limit: (u' + 1) * (g' / (1 + exp(-(alpha * g')))). y may be g or u. */
+    void (*swiglu_clamped)(const float *g, const float *u, int n, float limit, float alpha, float *y);
     /* y = x * (1 / (1 + exp(-g))). y and g may be x. */
     void (*sigmoid_mul)(const float *x, const float *g, int n, float *y);
     /* y += x */

@@ -15,7 +15,9 @@
  *   i_sum i_highest                                   over the lanes, signed
  *   i_store8(p, v, order)                             byte i of p = lane order[i], which fits an int8
  *   i_dot(acc, v, x)                                  acc + sum over the 4 bytes of v (0..255) times x's (int8)
- *   i_dot_small(acc, v, x)                            the same for bytes up to 15
+ *   i_dot_small(acc, v, x)                            the same for bytes up to 24
+ *   i_load_u8(p)                                      16 bytes
+ *   i_table(v)                                        each byte of v (0..15) by FM_MX_TABLE
  *   i_pairs(p), i_dot_pair(acc, v, x)                 32 int8 of any alignment; acc + sum over the 2 of a lane (2 i and 2 i + 1) times x's (int16)
  *   i_store16(p, v)                                   16 int16 of lanes that fit
  *
@@ -68,6 +70,9 @@ static inline void f_store_n(float *p, vf v, int n) {
         f_store_part(p, v, n);
     }
 }
+
+/* Scales of mxfp4, halved: 2^(scale - 128), or 0 where that is no normal number. */
+static inline vf f_load_e8m0(const void *p) { return i_as_float(i_shl(i_add(i_max(i_load_u8(p), i_set1(1)), i_set1(-1)), 23)); }
 
 /* The sum of dot's tree over its four accumulators. */
 static inline float f_tree(vf a, vf b, vf c, vf d) { return f_sum(f_add(f_add(a, b), f_add(c, d))); }

@@ -167,6 +167,21 @@ static inline vi i_load(const void *p) {
     return r;
 }
 
+static inline vi i_load_u8(const void *p) {
+    vi r;
+    EACH r.v[i] = ((const uint8_t *)p)[i];
+    return r;
+}
+
+static inline vi i_table(vi a) {
+    static const uint8_t table[16] = {FM_MX_TABLE};
+    EACH {
+        uint32_t u = (uint32_t)a.v[i];
+        a.v[i] = (int32_t)(table[u & 15] | (uint32_t)table[u >> 8 & 15] << 8 | (uint32_t)table[u >> 16 & 15] << 16 | (uint32_t)table[u >> 24 & 15] << 24);
+    }
+    return a;
+}
+
 static inline vi i_add(vi a, vi b) {
     EACH a.v[i] = (int32_t)((uint32_t)a.v[i] + (uint32_t)b.v[i]);
     return a;

@@ -41,7 +41,7 @@ static int decide(chooser *c, fm_target *t, const char *name, const fm_matrix_ty
     int group = a->group ? a->group : affine ? from->group : 64;
     *t = (fm_target){.type = *from};
     if (a->bits == FM_BITS_KEEP || (a->bits == FM_BITS_BF16 && from->format == FM_FORMAT_BF16)) return 0;
-    if (affine && from->bits == a->bits && from->group == group) return 0;
+    if (affine && !fm_is_mx(from) && from->bits == a->bits && from->group == group) return 0;
     if (a->bits == FM_BITS_BF16) {
         *t = (fm_target){{.format = FM_FORMAT_BF16, .rows = from->rows, .cols = from->cols}, true, false};
         return 0;
@@ -52,7 +52,7 @@ static int decide(chooser *c, fm_target *t, const char *name, const fm_matrix_ty
         c->choice->n_unfit++;
         return 0;
     }
-    fm_dtype scales = affine ? from->scale_dtype : from->format == FM_FORMAT_F16 ? FM_F16 : FM_BF16;
+    fm_dtype scales = affine && !fm_is_mx(from) ? from->scale_dtype : from->format == FM_FORMAT_F16 ? FM_F16 : FM_BF16;
     const fm_affine_shape shape = {(uint64_t)from->rows, (uint64_t)from->cols * (uint64_t)a->bits / 32, (uint64_t)(from->cols / group), scales, a->bits, group};
     *t = (fm_target){.made = true, .search = a->search};
     return fm_matrix_type_affine(&t->type, name, &shape, err);
@@ -143,6 +143,7 @@ static int add_layer(chooser *c, int layer, fm_error *err) {
 
 static int add_experts(chooser *c, int layer, fm_error *err) {
     const fm_expert_layout *layout = &c->model->experts[layer];
+    for (int which = FM_GATE_BIAS; which < FM_EXPERT_MATRICES; which++) c->choice->experts[layer][which] = (fm_target){.type = layout->matrix[which].type};
     for (int which = 0; which < 3; which++) {
         char name[NAME_BYTES];
         asked a = {c->options->experts, c->options->group, c->options->search, false};

@@ -6,15 +6,13 @@
 
 #include "formats/pack.h"
 
-size_t fm_row_bytes(const fm_matrix_type *type, int part) {
-    if (type->format == FM_FORMAT_F8) return part ? 0 : (size_t)type->cols;
-    if (type->format != FM_FORMAT_R16) return part ? 0 : fm_matrix_strip_bytes(type);
-    return part ? (size_t)(type->cols / type->group) * 2 : (size_t)type->cols * (size_t)type->bits / 8;
-}
+size_t fm_row_bytes(const fm_matrix_type *type, int part) { return fm_matrix_row_bytes(type, part); }
 
 void fm_type_text(char text[32], const fm_matrix_type *type) {
     static const char *const names[] = {[FM_FORMAT_F32] = "f32", [FM_FORMAT_F16] = "f16", [FM_FORMAT_BF16] = "bf16", [FM_FORMAT_F8] = "fp8"};
-    if (type->format == FM_FORMAT_R16)
+    if (fm_is_mx(type))
+        snprintf(text, 32, "mxfp4");
+    else if (type->format == FM_FORMAT_R16)
         snprintf(text, 32, "%d-bit group %d", type->bits, type->group);
     else
         snprintf(text, 32, "%s", names[type->format]);
@@ -55,8 +53,9 @@ static fm_matrix strip_matrix(const fm_rows *from, int first, int n, uint8_t *sc
     if (from->packed) {
         fm_r16_widen(scratch, &m.type, from->parts[0] + (size_t)first / FM_STRIP * fm_pack_matrix_bytes(&m.type), 0, 1);
     } else {
-        const fm_affine_rows rows = {from->parts[0] + (size_t)first * weight, from->parts[1] + (size_t)first * halves, from->parts[2] + (size_t)first * halves,
-                                     NULL};
+        const fm_affine_rows rows = {.weight = from->parts[0] + (size_t)first * weight,
+                                     .scales = from->parts[1] + (size_t)first * halves,
+                                     .biases = from->parts[2] ? from->parts[2] + (size_t)first * halves : NULL};
         fm_r16_fill(scratch, &m.type, &rows, 0, 1);
     }
     return m;

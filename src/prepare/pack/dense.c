@@ -247,7 +247,7 @@ static int make_piece(fm_pack_job *job, piece *p, uint8_t *out, uint8_t *buffer,
     uint8_t *scratch = buffer;
     buffer += fm_convert_scratch(from);
     buffer += -(uintptr_t)buffer % FM_FILE_PAGE;
-    for (int i = 0; i < (from->format == FM_FORMAT_R16 ? 3 : 1); i++) {
+    for (int i = 0; i < (fm_is_mx(from) ? 2 : from->format == FM_FORMAT_R16 ? 3 : 1); i++) {
         size_t row = fm_row_bytes(from, i), bytes = (size_t)(p->last - p->first) * row;
         int rc = read_rows(job, tensor_of(&item->source, i), p, row, buffer, &rows.parts[i], err);
         if (rc < 0) return rc;

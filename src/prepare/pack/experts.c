@@ -4,15 +4,15 @@
 
 #include "prepare/pack/pack.h"
 
-void fm_target_types(const fm_target targets[3], fm_matrix_type types[3]) {
-    for (int i = 0; i < 3; i++) types[i] = targets[i].type;
+void fm_target_types(const fm_target targets[FM_EXPERT_MATRICES], fm_matrix_type types[FM_EXPERT_MATRICES]) {
+    for (int i = 0; i < FM_EXPERT_MATRICES; i++) types[i] = targets[i].type;
 }
 
 static size_t page_up(size_t n) { return (n + FM_FILE_PAGE - 1) / FM_FILE_PAGE * FM_FILE_PAGE; }
 
 /* What one thread needs for experts: what is read (each extent may be read by itself), what is written, and 16 rows of it. */
 typedef struct area {
-    size_t read, made, scratch, rows;
+    size_t read, made, scratch, rows, plain; /* plain: a matrix whose rows do not follow each other in the source, brought into order */
 } area;
 
 static area largest_area(const fm_pack_job *job) {
@@ -20,14 +20,16 @@ static area largest_area(const fm_pack_job *job) {
     area a = {0};
     for (int i = 0; i < model->description.n_layers; i++) {
         const fm_expert_layout *l = &model->experts[i];
-        fm_matrix_type types[3];
+        fm_matrix_type types[FM_EXPERT_MATRICES];
         if (!model->description.layers[i].moe) continue;
         fm_target_types(job->choice.experts[i], types);
         size_t made = (size_t)fm_pack_expert_bytes(types, NULL), read = page_up(l->disk_bytes) + (size_t)model->n_extents * 4 * FM_FILE_PAGE;
         if (made > a.made) a.made = made;
         if (read > a.read) a.read = read;
-        for (int w = 0; w < 3; w++) {
-            size_t scratch = fm_convert_scratch(&l->matrix[w].type), rows = 0;
+        for (int w = 0; w < FM_EXPERT_MATRICES; w++) {
+            size_t scratch = fm_convert_scratch(&l->matrix[w].type), rows = 0, plain = 3 * 64;
+            for (int part = 0; part < 3; part++) plain += (size_t)l->matrix[w].type.rows * fm_row_bytes(&l->matrix[w].type, part);
+            if ((l->matrix[w].step > 1 || l->matrix[w].transposed) && plain > a.plain) a.plain = plain;
             for (int part = 0; part < 3; part++) rows += (FM_STRIP * fm_row_bytes(&types[w], part) + 63) / 64 * 64;
             if (scratch > a.scratch) a.scratch = scratch;
             if (rows > a.rows) a.rows = rows;
@@ -38,16 +40,16 @@ static area largest_area(const fm_pack_job *job) {
 
 size_t fm_experts_thread_bytes(const fm_pack_job *job) {
     area a = largest_area(job);
-    return page_up(a.read) + page_up(a.made) + page_up(a.scratch + a.rows);
+    return page_up(a.read) + page_up(a.made) + page_up((a.scratch + a.rows + 63) / 64 * 64 + a.plain);
 }
 
 typedef struct banks { /* one layer at work */
     fm_pack_job *job;
     int layer;
     area area;
-    uint64_t offsets[3];
-    fm_deviation (*sums)[3]; /* [n_experts] */
-    _Atomic uint64_t moved;  /* bytes of this layer */
+    uint64_t offsets[FM_EXPERT_MATRICES];
+    fm_deviation (*sums)[FM_EXPERT_MATRICES]; /* [n_experts] */
+    _Atomic uint64_t moved;                   /* bytes of this layer */
 } banks;
 
 /* Reads an expert's extents, those that lie one after the other at once. */
@@ -78,7 +80,7 @@ static int check_finite(const banks *b, int expert, int which, const fm_rows *ro
     int key = b->layer * b->job->model->description.n_experts + expert;
     bool affine = t->format == FM_FORMAT_R16, f8 = t->format == FM_FORMAT_F8;
     if (rows->packed) return 0; /* its hash is right, and what made it looked */
-    for (int part = affine; part < (affine ? 3 : f8 ? 2 : 1); part++) {
+    for (int part = affine; part < (affine ? 3 : f8 ? 2 : 1) && rows->parts[part]; part++) {
         fm_dtype dtype = f8                           ? part ? FM_F32 : FM_F8_E4M3
                          : affine                     ? t->scale_dtype
                          : t->format == FM_FORMAT_F32 ? FM_F32
@@ -101,7 +103,7 @@ static void keep_matrix(const fm_rows *rows, uint8_t *out) {
     if (rows->packed || t->format != FM_FORMAT_R16)
         memcpy(out, rows->parts[0], fm_pack_matrix_bytes(t));
     else
-        fm_r16_pack(out, t, &(fm_affine_rows){rows->parts[0], rows->parts[1], rows->parts[2], NULL}, 0, fm_matrix_n_strips(t));
+        fm_r16_pack(out, t, &(fm_affine_rows){rows->parts[0], rows->parts[1], rows->parts[2], NULL, 0}, 0, fm_matrix_n_strips(t));
 }
 
 /* Converts 16 rows at a time, by rows and then to r16. Returns the row whose scales are too large, or -1. */
@@ -118,7 +120,7 @@ static int make_matrix(const banks *b, int which, const fm_rows *rows, uint8_t *
         int bad = fm_convert(rows, to, importance, range, scratch, at, sum);
         if (bad >= 0) return bad;
         if (strip.format == FM_FORMAT_R16)
-            fm_r16_pack(out, &strip, &(fm_affine_rows){at[0], at[1], at[2], NULL}, 0, 1);
+            fm_r16_pack(out, &strip, &(fm_affine_rows){at[0], at[1], at[2], NULL, 0}, 0, 1);
         else
             memcpy(out, at[0], bytes);
         out += bytes;
@@ -126,19 +128,33 @@ static int make_matrix(const banks *b, int which, const fm_rows *rows, uint8_t *
     return -1;
 }
 
+/* The parts of a matrix, by way of `to` where its rows do not follow each other. */
+static void find_parts(const fm_expert_matrix *m, const uint8_t *const *parts, uint8_t *to, fm_rows *rows) {
+    for (int i = 0; i < 3; i++) {
+        rows->parts[i] = m->extent[i] >= 0 ? parts[m->extent[i]] + m->skip[i] : NULL;
+        if (!rows->parts[i] || (m->step <= 1 && !m->transposed)) continue;
+        fm_expert_gather(m, i, rows->parts[i], 0, m->type.rows, to);
+        rows->parts[i] = to;
+        to += ((size_t)m->type.rows * fm_row_bytes(&m->type, i) + 63) / 64 * 64;
+    }
+}
+
 static int pack_expert(const banks *b, int expert, uint8_t *buffer, fm_error *err) {
     fm_pack_job *job = b->job;
     const fm_expert_layout *layout = &job->model->experts[b->layer];
     const uint8_t *parts[FM_MAX_EXTENTS] = {0};
-    uint8_t *out = buffer + page_up(b->area.read), *scratch = out + page_up(b->area.made);
+    uint8_t *out = buffer + page_up(b->area.read), *scratch = out + page_up(b->area.made), *plain = scratch + (b->area.scratch + b->area.rows + 63) / 64 * 64;
     int rc = read_expert(b, expert, buffer, parts, err);
     if (rc < 0) return rc;
-    for (int which = 0; which < 3; which++) {
+    size_t end = 0;
+    for (int which = 0; which < FM_EXPERT_MATRICES; which++) {
         const fm_expert_matrix *m = &layout->matrix[which];
+        if (!m->type.rows) continue;
         const fm_target *to = &job->choice.experts[b->layer][which];
         fm_rows rows = {.type = &m->type, .packed = job->model->pack};
         size_t begin = (size_t)b->offsets[which], bytes = fm_pack_matrix_bytes(&to->type);
-        for (int i = 0; i < 3; i++) rows.parts[i] = m->extent[i] >= 0 ? parts[m->extent[i]] + m->skip[i] : NULL;
+        find_parts(m, parts, plain, &rows);
+        memset(out + end, 0, begin - end);
         if ((rc = check_finite(b, expert, which, &rows, err)) < 0) return rc;
         if (!to->made) {
             keep_matrix(&rows, out + begin);
@@ -148,9 +164,9 @@ static int pack_expert(const banks *b, int expert, uint8_t *buffer, fm_error *er
                 return fm_fail(err, FM_ENAN, "%s: layer %d, expert %d: row %d of a matrix has weights that are too large for its scales", job->model->path,
                                b->layer, expert, bad);
         }
-        size_t end = which < 2 ? (size_t)b->offsets[which + 1] : b->area.made;
-        memset(out + begin + bytes, 0, end - begin - bytes);
+        end = begin + bytes;
     }
+    memset(out + end, 0, b->area.made - end);
     return fm_packer_expert(job->packer, expert, out, err);
 }
 
@@ -182,7 +198,7 @@ static void add_figures(const banks *b) {
 static int write_layer(banks *b, fm_error *err) {
     fm_pack_job *job = b->job;
     int n = job->model->description.n_experts;
-    fm_matrix_type types[3];
+    fm_matrix_type types[FM_EXPERT_MATRICES];
     fm_target_types(job->choice.experts[b->layer], types);
     uint64_t bytes = fm_pack_expert_bytes(types, b->offsets);
     b->area = largest_area(job);

@@ -61,7 +61,7 @@ static int complete(fm_pack_options *o, const fm_pack_options *given, fm_error *
 }
 
 static uint64_t layer_bytes(const fm_pack_job *job, int layer, uint64_t *expert) {
-    fm_matrix_type types[3];
+    fm_matrix_type types[FM_EXPERT_MATRICES];
     if (!job->model->description.layers[layer].moe) return 0;
     fm_target_types(job->choice.experts[layer], types);
     uint64_t bytes = fm_pack_expert_bytes(types, NULL);
@@ -83,8 +83,8 @@ static uint64_t fingerprint(const fm_pack_job *job) {
         int n = snprintf(line, sizeof line, "%016" PRIx64 " %s %s %d", hash, item->name, to, item->target.search);
         hash = fm_pack_hash(line, (size_t)n);
     }
-    for (int i = 0; i < job->model->description.n_layers * 3; i++) {
-        const fm_target *t = &job->choice.experts[i / 3][i % 3];
+    for (int i = 0; i < job->model->description.n_layers * FM_EXPERT_MATRICES; i++) {
+        const fm_target *t = &job->choice.experts[i / FM_EXPERT_MATRICES][i % FM_EXPERT_MATRICES];
         char to[32] = "";
         if (t->type.rows) fm_type_text(to, &t->type);
         int n = snprintf(line, sizeof line, "%016" PRIx64 " %d %s %d", hash, i, to, t->search);
@@ -231,12 +231,14 @@ static int set_quantization(const fm_pack_job *job, json_t *root, fm_error *err)
         if (most && item->target.made && !router) break;
     }
     if (!most) return 0;
-    json_t *q = json_pack("{s:i, s:i, s:s}", "group_size", most->group, "bits", most->bits, "mode", "affine");
+    json_t *q = json_pack("{s:i, s:i, s:s}", "group_size", most->group, "bits", most->bits, "mode", fm_is_mx(most) ? "mxfp4" : "affine");
     int rc = json_object_set_new(root, "quantization", q);
     for (int i = 0; i < choice->n_items && rc == 0; i++) {
         const fm_matrix_type *t = &choice->items[i].target.type;
-        if (!choice->items[i].matrix || t->format != FM_FORMAT_R16 || (t->bits == most->bits && t->group == most->group)) continue;
-        rc = json_object_set_new(q, choice->items[i].name, json_pack("{s:i, s:i}", "group_size", t->group, "bits", t->bits));
+        if (!choice->items[i].matrix || t->format != FM_FORMAT_R16 || (t->bits == most->bits && t->group == most->group && fm_is_mx(t) == fm_is_mx(most)))
+            continue;
+        rc = json_object_set_new(q, choice->items[i].name,
+                                 json_pack("{s:i, s:i, s:s}", "group_size", t->group, "bits", t->bits, "mode", fm_is_mx(t) ? "mxfp4" : "affine"));
     }
     return rc ? fm_fail(err, FM_ENOMEM, "%s: no memory for its config.json", job->model->path) : 0;
 }

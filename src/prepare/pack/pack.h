@@ -28,8 +28,8 @@ typedef struct fm_dense_item {
 typedef struct fm_choice {
     fm_dense_item *items;
     int n_items, room;
-    fm_target (*experts)[3]; /* [n_layers] */
-    float *importance;       /* [1 + 2 * n_layers][hidden]: of the final norm, and of each layer's two; NULL: none */
+    fm_target (*experts)[FM_EXPERT_MATRICES]; /* [n_layers] */
+    float *importance;                        /* [1 + 2 * n_layers][hidden]: of the final norm, and of each layer's two; NULL: none */
     int n_unfit;
     bool requantised; /* config.json has to say something new of the dense part */
 } fm_choice;
@@ -169,7 +169,7 @@ int fm_dense_write(fm_pack_job *job, fm_error *err);
 /* experts.c: what it takes in memory a thread, and writing all layers that are not written. */
 size_t fm_experts_thread_bytes(const fm_pack_job *job);
 int fm_experts_write(fm_pack_job *job, fm_error *err);
-void fm_target_types(const fm_target targets[3], fm_matrix_type types[3]);
+void fm_target_types(const fm_target targets[FM_EXPERT_MATRICES], fm_matrix_type types[FM_EXPERT_MATRICES]);
 
 /* disk.c: bytes a second that the pool's threads read from files, in pieces of 1 MiB past the page cache (0: that does not work here); and that they write to a new file
  * at path, which is removed. buffers: [n_threads][FM_DISK_PIECE], page-aligned. */

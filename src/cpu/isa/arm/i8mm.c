@@ -7,12 +7,13 @@
 #define PAIRS 2 /* of tokens in a pass */
 
 /* Tuple `tuple` of four rows from row 4 * i, of a group's words. */
-ALWAYS_INLINE uint8x16_t tuple_of(const uint8_t *words, const int width, const int tuple, const int i) {
-    const int per_word = 8 / width, shift = tuple % per_word * width;
+ALWAYS_INLINE uint8x16_t tuple_of(const uint8_t *words, const int kind, const int tuple, const int i) {
+    const int width = BITS(kind), per_word = 8 / width, shift = tuple % per_word * width;
     uint8x16_t v = vld1q_u8(words + 64 * (tuple / per_word) + 16 * i);
     if (width == 8) return v;
     if (shift) v = vreinterpretq_u8_u32(vshlq_u32(vreinterpretq_u32_u8(v), vdupq_n_s32(-shift)));
-    return vandq_u8(v, vdupq_n_u8(width == 4 ? 15 : 3));
+    v = vandq_u8(v, vdupq_n_u8(width == 4 ? 15 : 3));
+    return kind == MX ? mx_table(v) : v;
 }
 
 /* Eight columns of two tokens. */
@@ -41,8 +42,9 @@ ALWAYS_INLINE void multiply_group(int32x4_t sum[PAIRS][8], const uint8_t *words,
 
 /* One strip and nt tokens in `pairs` pairs; an odd one is there twice. */
 ALWAYS_INLINE void multiply_strip(const i8_pass *p, const uint8_t *block, const int width, const int group, const int pairs, int nt) {
-    const int words_bytes = group * width * 2, parts = p->type->group / group, n_groups = p->type->cols / group;
-    const bool f16 = p->type->scale_dtype == FM_F16;
+    const int words_bytes = group * BITS(width) * 2, n_groups = p->type->cols / group;
+    const bool f16 = p->type->scale_dtype == FM_F16, mx = width == MX;
+    int parts = mx ? FM_MX_GROUPS : p->type->group / group;
     const int8_t *q[2 * PAIRS];
     vf a[2 * PAIRS], b[2 * PAIRS];
     for (int t = 0; t < 2 * pairs; t++) {
@@ -50,10 +52,12 @@ ALWAYS_INLINE void multiply_strip(const i8_pass *p, const uint8_t *block, const 
         q[t] = p->q[t];
     }
     for (int g = 0; g < n_groups;) {
+        if (mx && n_groups - g < FM_MX_GROUPS) parts = n_groups - g;
         const uint8_t *tail = block + (size_t)parts * (size_t)words_bytes;
         vf scale = f16 ? f_load_f16(tail) : f_load_bf16(tail), bias = f16 ? f_load_f16(tail + 32) : f_load_bf16(tail + 32);
         for (int part = 0; part < parts; part++, g++, block += words_bytes) {
             int32x4_t sum[PAIRS][8];
+            if (mx) bias = f_mul(scale = f_load_e8m0(tail + 16 * part), f_set1(-12));
             multiply_group(sum, block, q, width, group, pairs);
             for (int t = 0; t < 2 * pairs; t++) {
                 vi d;
@@ -82,7 +86,13 @@ ALWAYS_INLINE void multiply_strip_of_group(const i8_pass *p, const uint8_t *bloc
 ALWAYS_INLINE void multiply_strip_of_width(const i8_pass *p, const uint8_t *block, const int pairs, int nt) {
     switch (p->type->width) {
     case 2: multiply_strip_of_group(p, block, 2, pairs, nt); break;
-    case 4: multiply_strip_of_group(p, block, 4, pairs, nt); break;
+    case 4:
+        if (p->type->scale_dtype == FM_U8) {
+            multiply_strip(p, block, MX, FM_MX_GROUP, pairs, nt);
+        } else {
+            multiply_strip_of_group(p, block, 4, pairs, nt);
+        }
+        break;
     default: multiply_strip_of_group(p, block, 8, pairs, nt); break;
     }
 }

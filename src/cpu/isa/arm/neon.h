@@ -5,6 +5,8 @@
 #include <arm_neon.h>
 #include <string.h>
 
+#include "formats/quant.h"
+
 typedef struct vf {
     float32x4_t v[4];
 } vf;
@@ -162,6 +164,23 @@ static inline vi i_load(const void *p) {
     return r;
 }
 
+static inline vi i_load_u8(const void *p) {
+    uint8x16_t x = vld1q_u8(p);
+    uint16x8_t low = vmovl_u8(vget_low_u8(x)), high = vmovl_high_u8(x);
+    return (vi){{vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(low))), vreinterpretq_s32_u32(vmovl_high_u16(low)),
+                 vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(high))), vreinterpretq_s32_u32(vmovl_high_u16(high))}};
+}
+
+static inline uint8x16_t mx_table(uint8x16_t v) {
+    static const uint8_t table[16] = {FM_MX_TABLE};
+    return vqtbl1q_u8(vld1q_u8(table), v);
+}
+
+static inline vi i_table(vi x) {
+    EACH x.v[i] = vreinterpretq_s32_u8(mx_table(vreinterpretq_u8_s32(x.v[i])));
+    return x;
+}
+
 static inline vi i_add(vi x, vi y) {
     EACH x.v[i] = vaddq_s32(x.v[i], y.v[i]);
     return x;
@@ -195,7 +214,7 @@ static inline void i_store8(int8_t *p, vi x, const uint8_t order[16]) {
     vst1q_s8(p, vqtbl1q_s8(vcombine_s8(vqmovn_s16(low), vqmovn_s16(high)), vld1q_u8(order)));
 }
 
-/* The instruction takes signed bytes: those up to 15 are the same either way, larger ones are taken in two halves of 4 bits. */
+/* The instruction takes signed bytes: those up to 127 are the same either way, larger ones are taken in two halves of 4 bits. */
 static inline vi i_dot_small(vi acc, vi a, int32_t x) {
     int8x16_t xs = vreinterpretq_s8_s32(vdupq_n_s32(x));
     EACH acc.v[i] = vdotq_s32(acc.v[i], vreinterpretq_s8_s32(a.v[i]), xs);

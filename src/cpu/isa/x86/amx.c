@@ -50,13 +50,14 @@ typedef struct work {
     int first_strip, n_strips, first_token, n_tokens, first_group, n_block_groups; /* the block's */
 } work;
 
-/* The tuples of n_words words, 16 rows each. */
-static void take_apart(uint8_t *to, const uint8_t *words, int n_words, int width) {
+/* The tuples of n_words words, 16 rows each. mx: of mxfp4. */
+static void take_apart(uint8_t *to, const uint8_t *words, int n_words, int width, bool mx) {
     const __m512i mask = _mm512_set1_epi32(width == 4 ? 0x0f0f0f0f : 0x03030303);
     for (int w = 0; w < n_words; w++) {
         __m512i v = _mm512_loadu_si512(words + 64 * w);
         for (int k = 0; k < 8 / width; k++, to += 64) {
-            _mm512_store_si512(to, _mm512_and_si512(v, mask));
+            __m512i part = _mm512_and_si512(v, mask);
+            _mm512_store_si512(to, mx ? i_table(part) : part);
             v = _mm512_srli_epi32(v, (unsigned)width);
         }
     }
@@ -64,18 +65,20 @@ static void take_apart(uint8_t *to, const uint8_t *words, int n_words, int width
 
 static void read_weights(block *m, const work *w) {
     const fm_matrix_type *type = &w->matrix->type;
-    const bool f16 = type->scale_dtype == FM_F16;
+    const bool f16 = type->scale_dtype == FM_F16, mx = type->scale_dtype == FM_U8;
     for (int s = 0; s < w->n_strips; s++) {
         const uint8_t *strip = (const uint8_t *)w->matrix->data + (size_t)(w->first_strip + s) * w->strip_bytes;
         for (int i = 0; i < w->n_block_groups; i++) {
             int g = w->first_group + i;
             const uint8_t *at = strip + (size_t)(g / w->parts) * w->block_bytes, *words = at + (size_t)(g % w->parts) * w->words_bytes;
-            const uint8_t *tail = at + (size_t)w->parts * w->words_bytes;
+            int first = g - g % w->parts, parts = w->n_groups - first < w->parts ? w->n_groups - first : w->parts; /* mxfp4's last block may be smaller */
+            const uint8_t *tail = at + (size_t)parts * w->words_bytes;
             for (size_t line = 0; line < w->words_bytes + 64; line += 64) _mm_prefetch((const char *)words + GROUPS * w->block_bytes + line, _MM_HINT_T1);
             m->tile[s][i] = type->width == 8 ? words : m->words[s][i];
-            if (type->width < 8) take_apart(m->words[s][i], words, (int)(w->words_bytes / 64), type->width);
-            _mm512_store_ps(m->scale[s][i], f16 ? f_load_f16(tail) : f_load_bf16(tail));
-            _mm512_store_ps(m->bias[s][i], f16 ? f_load_f16(tail + 32) : f_load_bf16(tail + 32));
+            if (type->width < 8) take_apart(m->words[s][i], words, (int)(w->words_bytes / 64), type->width, mx);
+            vf scale = mx ? f_load_e8m0(tail + 16 * (g % w->parts)) : f16 ? f_load_f16(tail) : f_load_bf16(tail);
+            _mm512_store_ps(m->scale[s][i], scale);
+            _mm512_store_ps(m->bias[s][i], mx ? f_mul(scale, f_set1(-12)) : f16 ? f_load_f16(tail + 32) : f_load_bf16(tail + 32));
         }
     }
 }
@@ -185,10 +188,11 @@ static void mul_r16_i8_amx(const fm_matrix *matrix, int first, int last, const f
         return;
     }
     const fm_matrix_type *type = &matrix->type;
-    work w = {.matrix = matrix, .x = x, .tokens = tokens, .n_groups = x->cols / x->group, .parts = type->group / x->group};
+    work w = {.matrix = matrix, .x = x, .tokens = tokens, .n_groups = x->cols / x->group};
+    w.parts = type->scale_dtype == FM_U8 ? FM_MX_GROUPS : type->group / x->group;
     w.words_bytes = (size_t)(x->group * type->width * 2);
     w.block_bytes = (size_t)w.parts * w.words_bytes + 64;
-    w.strip_bytes = (size_t)(type->cols / type->group) * w.block_bytes;
+    w.strip_bytes = strip_bytes_of(type);
     tile_config config = {.palette = 1};
     for (int i = 0; i < 6; i++) {
         config.rows[i] = i < 4 ? TILE : (uint8_t)(x->group / 4);

@@ -2,7 +2,7 @@
 #include "cpu/isa/x86/avx2.h"
 #include "cpu/isa/kernels.h"
 
-/* Sums of 4 products. maddubs adds two of them in 16 bits and saturates: bytes up to 15 stay far from that (2 * 15 * 127). */
+/* Sums of 4 products. maddubs adds two of them in 16 bits and saturates: bytes up to 24 stay far from that (2 * 24 * 127). */
 static inline __m256i dot_small(__m256i a, __m256i x) { return _mm256_madd_epi16(_mm256_maddubs_epi16(a, x), _mm256_set1_epi16(1)); }
 
 static inline vi i_dot_small(vi acc, vi v, int32_t x) {

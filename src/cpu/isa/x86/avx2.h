@@ -6,6 +6,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "formats/quant.h"
+
 typedef struct vf {
     __m256 a, b; /* lanes 0..7, 8..15 */
 } vf;
@@ -92,6 +94,14 @@ static inline vi f_round(vf x) { return (vi){_mm256_cvtps_epi32(x.a), _mm256_cvt
 
 static inline vi i_set1(int32_t x) { return (vi){_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
 static inline vi i_load(const void *p) { return (vi){load256(p), load256((const uint8_t *)p + 32)}; }
+static inline vi i_load_u8(const void *p) {
+    __m128i x = load128(p);
+    return (vi){_mm256_cvtepu8_epi32(x), _mm256_cvtepu8_epi32(_mm_srli_si128(x, 8))};
+}
+static inline vi i_table(vi x) {
+    __m256i table = _mm256_broadcastsi128_si256(_mm_setr_epi8(FM_MX_TABLE));
+    return (vi){_mm256_shuffle_epi8(table, x.a), _mm256_shuffle_epi8(table, x.b)};
+}
 static inline vi i_add(vi x, vi y) { return (vi){_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
 static inline vi i_and(vi x, vi y) { return (vi){_mm256_and_si256(x.a, y.a), _mm256_and_si256(x.b, y.b)}; }
 static inline vi i_max(vi x, vi y) { return (vi){_mm256_max_epi32(x.a, y.a), _mm256_max_epi32(x.b, y.b)}; }

@@ -3,6 +3,8 @@
 #define FM_CPU_ISA_AVX512_H
 
 #include <immintrin.h>
+
+#include "formats/quant.h"
 #include <stdint.h>
 
 typedef __m512 vf;
@@ -60,6 +62,8 @@ static inline vi f_round(vf a) { return _mm512_cvtps_epi32(a); }
 
 static inline vi i_set1(int32_t x) { return _mm512_set1_epi32(x); }
 static inline vi i_load(const void *p) { return _mm512_loadu_si512(p); }
+static inline vi i_load_u8(const void *p) { return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)); }
+static inline vi i_table(vi a) { return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_setr_epi8(FM_MX_TABLE)), a); }
 static inline vi i_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
 static inline vi i_and(vi a, vi b) { return _mm512_and_si512(a, b); }
 static inline vi i_max(vi a, vi b) { return _mm512_max_epi32(a, b); }

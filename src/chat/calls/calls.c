@@ -1,4 +1,4 @@
-/* chat/calls.c: the table of formats, and values that a schema gives a type. */
+/* chat/calls/calls.c: the table of formats, what their parsers share, and values that a schema gives a type. */
 #include "chat/calls.h"
 
 #include <math.h>
@@ -6,7 +6,9 @@
 #include <string.h>
 #include <strings.h>
 
-static const fm_call_format *const formats[] = {&fm_calls_xml, &fm_calls_json};
+static const fm_call_format *const formats[] = {&fm_calls_xml,     &fm_calls_json,         &fm_calls_llama,  &fm_calls_granite, &fm_calls_hunyuan,
+                                                &fm_calls_mistral, &fm_calls_mistral_list, &fm_calls_glm,    &fm_calls_minimax, &fm_calls_deepseek,
+                                                &fm_calls_kimi,    &fm_calls_lfm2,         &fm_calls_harmony};
 
 const fm_call_format *fm_call_format_find(const char *name) {
     for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
@@ -15,9 +17,36 @@ const fm_call_format *fm_call_format_find(const char *name) {
     return NULL;
 }
 
-void fm_call_close(fm_call *call) {
-    fm_chars_close(&call->name);
-    fm_chars_close(&call->arguments);
+fm_call *fm_call_list_add(fm_call_list *list) {
+    if (list->n == list->capacity) {
+        int capacity = 2 * list->capacity + 4;
+        fm_call *calls = realloc(list->calls, (size_t)capacity * sizeof *calls);
+        if (!calls) {
+            list->failed = true;
+            return NULL;
+        }
+        list->calls = calls;
+        list->capacity = capacity;
+    }
+    fm_call *call = &list->calls[list->n++];
+    *call = (fm_call){0};
+    return call;
+}
+
+bool fm_call_list_failed(const fm_call_list *list) {
+    bool failed = list->failed;
+    for (int i = 0; i < list->n; i++) failed |= list->calls[i].name.failed || list->calls[i].arguments.failed || list->calls[i].id.failed;
+    return failed;
+}
+
+void fm_call_list_close(fm_call_list *list) {
+    for (int i = 0; i < list->n; i++) {
+        fm_chars_close(&list->calls[i].name);
+        fm_chars_close(&list->calls[i].arguments);
+        fm_chars_close(&list->calls[i].id);
+    }
+    free(list->calls);
+    *list = (fm_call_list){0};
 }
 
 const json_t *fm_tool_find(const json_t *tools, const char *name) {
@@ -34,6 +63,59 @@ int fm_tag_look(const char *text, size_t n, size_t at, const char *tag) {
     size_t length = strlen(tag), left = n - at;
     if (memcmp(text + at, tag, left < length ? left : length)) return 0;
     return left < length ? -1 : 1;
+}
+
+size_t fm_call_skip(const char *text, size_t n, size_t at) {
+    while (at < n && fm_is_blank(text[at])) at++;
+    return at;
+}
+
+int fm_call_broken(fm_call_scan *s, size_t at) {
+    s->end = at;
+    return FM_CALL_BROKEN;
+}
+
+int fm_call_expect(fm_call_scan *s, const char *text, size_t n, const char *tag, int state) {
+    int found = fm_tag_look(text, n, s->at, tag);
+    if (found == 0) return fm_call_broken(s, s->at);
+    if (found > 0) {
+        s->at += strlen(tag);
+        s->mark = s->at;
+        s->state = state;
+    }
+    return FM_CALL_WAITS;
+}
+
+/* ---- JSON ---- */
+
+bool fm_call_scan_json(fm_call_scan *s, const char *text, size_t n) {
+    while (s->at < n) {
+        char c = text[s->at++];
+        if (s->escaped)
+            s->escaped = false;
+        else if (s->in_string)
+            c == '\\' ? (s->escaped = true) : c == '"' ? (s->in_string = false) : false;
+        else if (c == '"')
+            s->in_string = true;
+        else if (c == '{' || c == '[')
+            s->mark++;
+        else if ((c == '}' || c == ']') && --s->mark == 0)
+            return true;
+    }
+    return false;
+}
+
+size_t fm_call_json_bytes(const char *text, size_t n) {
+    fm_call_scan s = {0};
+    return fm_call_scan_json(&s, text, n) ? s.at : 0;
+}
+
+bool fm_call_take_object(fm_chars *out, const char *text, size_t n) {
+    json_t *object = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    bool good = json_is_object(object);
+    if (good) fm_chars_add(out, text, n);
+    json_decref(object);
+    return good;
 }
 
 /* ---- types ---- */

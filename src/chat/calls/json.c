@@ -1,5 +1,5 @@
-/* chat/calls_json.c: calls as Hermes and Qwen3 write them: <tool_call>, {"name": NAME, "arguments": OBJECT}, </tool_call>, white space between. Without </tool_call> it ends
- * with the object. */
+/* chat/calls/json.c: calls as Hermes and Qwen3 write them: <tool_call>, {"name": NAME, "arguments": OBJECT}, </tool_call>, white space between. Without </tool_call> it ends
+ * with the object. And as Llama writes them: the object alone, with "parameters", or behind <|python_tag|>. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,43 +9,20 @@ enum { BEGIN, OBJECT, CLOSING };
 
 static const char TOOL_CALL[] = "<tool_call>", TOOL_CALL_END[] = "</tool_call>";
 
-static size_t skip_blanks(const char *text, size_t n, size_t at) {
-    while (at < n && fm_is_blank(text[at])) at++;
-    return at;
-}
-
-/* Moves s->at behind the object or string that goes on there; mark counts open brackets. False: text ends before. */
-static bool scan_object(fm_call_scan *s, const char *text, size_t n) {
-    while (s->at < n) {
-        char c = text[s->at++];
-        if (s->escaped)
-            s->escaped = false;
-        else if (s->in_string)
-            c == '\\' ? (s->escaped = true) : c == '"' ? (s->in_string = false) : false;
-        else if (c == '"')
-            s->in_string = true;
-        else if (c == '{' || c == '[')
-            s->mark++;
-        else if ((c == '}' || c == ']') && --s->mark == 0)
-            return true;
-    }
-    return false;
-}
-
 static int scan(fm_call_scan *s, const char *text, size_t n, bool end) {
     if (s->state == BEGIN) {
-        s->at = skip_blanks(text, n, s->at ? s->at : sizeof TOOL_CALL - 1);
+        s->at = fm_call_skip(text, n, s->at ? s->at : sizeof TOOL_CALL - 1);
         if (s->at == n) return FM_CALL_WAITS;
         s->end = s->at;
         if (text[s->at] != '{') return FM_CALL_BROKEN;
         s->state = OBJECT;
     }
     if (s->state == OBJECT) {
-        if (!scan_object(s, text, n)) return FM_CALL_WAITS;
+        if (!fm_call_scan_json(s, text, n)) return FM_CALL_WAITS;
         s->state = CLOSING;
         s->end = s->at;
     }
-    s->at = skip_blanks(text, n, s->at);
+    s->at = fm_call_skip(text, n, s->at);
     int found = fm_tag_look(text, n, s->at, TOOL_CALL_END);
     if (found < 0 && !end) return FM_CALL_WAITS;
     if (found > 0) s->end = s->at + sizeof TOOL_CALL_END - 1;
@@ -61,11 +38,11 @@ static const char *member(const char *text, size_t n, const char *key, size_t *l
         size_t name = at + 1;
         for (at = name; text[at] != '"'; at++) at += text[at] == '\\';
         bool found = at - name == wanted && !memcmp(text + name, key, wanted);
-        at = skip_blanks(text, n, at + 1);
-        size_t value = at = skip_blanks(text, n, at + 1);
+        at = fm_call_skip(text, n, at + 1);
+        size_t value = at = fm_call_skip(text, n, at + 1);
         fm_call_scan s = {.at = at};
         if (text[at] == '{' || text[at] == '[') {
-            scan_object(&s, text, n);
+            fm_call_scan_json(&s, text, n);
             at = s.at;
         } else if (text[at] == '"') {
             for (at++; text[at] != '"'; at++) at += text[at] == '\\';
@@ -99,20 +76,23 @@ static bool read_arguments(fm_chars *out, const json_t *object, const char *text
     return good;
 }
 
-static bool read_call(fm_call *call, const char *text, size_t n, const json_t *tools) {
-    (void)tools;
-    const char *begin = memchr(text, '{', n);
-    fm_call_scan s = {0};
-    scan_object(&s, begin, n - (size_t)(begin - text));
-    json_t *object = json_loadb(begin, s.at, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+bool fm_call_read_json(fm_call *call, const char *text, size_t n) {
+    json_t *object = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
     const json_t *name = json_object_get(object, "name");
     bool good = json_is_object(object) && json_string_length(name) > 0 && strlen(json_string_value(name)) == json_string_length(name);
     if (good) {
         fm_chars_put(&call->name, json_string_value(name));
-        good = read_arguments(&call->arguments, object, begin, s.at);
+        good = read_arguments(&call->arguments, object, text, n);
     }
     json_decref(object);
     return good;
+}
+
+static bool read_call(fm_call_list *calls, const char *text, size_t n, const json_t *tools) {
+    (void)tools;
+    const char *begin = memchr(text, '{', n);
+    fm_call *call = fm_call_list_add(calls);
+    return call && fm_call_read_json(call, begin, fm_call_json_bytes(begin, n - (size_t)(begin - text)));
 }
 
 static void force(fm_chars *out, const char *name) {
@@ -126,3 +106,39 @@ static void force(fm_chars *out, const char *name) {
 }
 
 const fm_call_format fm_calls_json = {.name = "hermes json", .opens = {TOOL_CALL}, .scan = scan, .read = read_call, .force = force};
+
+/* ---- Llama's ---- */
+
+static const char PYTHON_TAG[] = "<|python_tag|>";
+
+static int scan_bare(fm_call_scan *s, const char *text, size_t n, bool end) {
+    (void)end;
+    if (s->state == BEGIN) {
+        if (!s->at && fm_tag_look(text, n, 0, PYTHON_TAG) > 0) s->at = sizeof PYTHON_TAG - 1;
+        s->at = fm_call_skip(text, n, s->at);
+        if (s->at == n) return FM_CALL_WAITS;
+        if (text[s->at] != '{') return fm_call_broken(s, s->at);
+        s->state = OBJECT;
+    }
+    if (!fm_call_scan_json(s, text, n)) return FM_CALL_WAITS;
+    s->end = s->at;
+    return FM_CALL_WHOLE;
+}
+
+/* Without a tag it is a call only of a tool that there is. */
+static bool read_bare(fm_call_list *calls, const char *text, size_t n, const json_t *tools) {
+    return read_call(calls, text, n, tools) && (*text == '<' || fm_tool_find(tools, fm_chars_text(&calls->calls[0].name)));
+}
+
+static void force_bare(fm_chars *out, const char *name) {
+    fm_chars_put(out, "{\"name\": ");
+    if (*name) {
+        fm_call_string(out, name, strlen(name));
+        fm_chars_put(out, ", \"parameters\": ");
+    } else {
+        fm_chars_put(out, "\"");
+    }
+}
+
+const fm_call_format fm_calls_llama = {
+    .name = "llama json", .opens = {"{\"name\":", "{ \"name\":", PYTHON_TAG}, .scan = scan_bare, .read = read_bare, .force = force_bare};

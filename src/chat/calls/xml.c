@@ -1,4 +1,4 @@
-/* chat/calls_xml.c: calls as Qwen3-Coder and Qwen3.5 write them:
+/* chat/calls/xml.c: calls as Qwen3-Coder and Qwen3.5 write them:
  *
  *     <tool_call>
  *     <function=NAME>
@@ -21,36 +21,14 @@ enum { OUTER, FUNCTION, FUNCTION_NAME, BODY, PARAMETER_NAME, VALUE, AFTER_VALUE,
 static const char TOOL_CALL[] = "<tool_call>", TOOL_CALL_END[] = "</tool_call>", FUNCTION_TAG[] = "<function=", FUNCTION_END[] = "</function>";
 static const char PARAMETER_TAG[] = "<parameter=", PARAMETER_END[] = "</parameter>";
 
-static size_t skip_blanks(const char *text, size_t n, size_t at) {
-    while (at < n && fm_is_blank(text[at])) at++;
-    return at;
-}
-
-static int broken(fm_call_scan *s, size_t at) {
-    s->end = at;
-    return FM_CALL_BROKEN;
-}
-
-/* At a tag that must stand at s->at: moves behind it and into state. */
-static int expect(fm_call_scan *s, const char *text, size_t n, const char *tag, int state) {
-    int found = fm_tag_look(text, n, s->at, tag);
-    if (found == 0) return broken(s, s->at);
-    if (found > 0) {
-        s->at += strlen(tag);
-        s->mark = s->at;
-        s->state = state;
-    }
-    return FM_CALL_WAITS;
-}
-
 /* A name up to '>'. */
 static int scan_name(fm_call_scan *s, const char *text, size_t n, int state) {
     for (; s->at < n && text[s->at] != '>'; s->at++) {
         unsigned char c = (unsigned char)text[s->at];
-        if (c < 32 || c == '<' || s->at - s->mark >= MAX_NAME) return broken(s, s->at);
+        if (c < 32 || c == '<' || s->at - s->mark >= MAX_NAME) return fm_call_broken(s, s->at);
     }
     if (s->at == n) return FM_CALL_WAITS;
-    if (s->at == s->mark) return broken(s, s->at);
+    if (s->at == s->mark) return fm_call_broken(s, s->at);
     s->at++;
     s->state = state;
     return FM_CALL_WAITS;
@@ -58,10 +36,10 @@ static int scan_name(fm_call_scan *s, const char *text, size_t n, int state) {
 
 /* One of two tags behind white space. */
 static int scan_body(fm_call_scan *s, const char *text, size_t n) {
-    s->at = skip_blanks(text, n, s->at);
+    s->at = fm_call_skip(text, n, s->at);
     if (s->at == n) return FM_CALL_WAITS;
-    if (fm_tag_look(text, n, s->at, PARAMETER_TAG)) return expect(s, text, n, PARAMETER_TAG, PARAMETER_NAME);
-    return expect(s, text, n, FUNCTION_END, CLOSING);
+    if (fm_tag_look(text, n, s->at, PARAMETER_TAG)) return fm_call_expect(s, text, n, PARAMETER_TAG, PARAMETER_NAME);
+    return fm_call_expect(s, text, n, FUNCTION_END, CLOSING);
 }
 
 static void scan_value(fm_call_scan *s, const char *text, size_t n) {
@@ -82,7 +60,7 @@ static void scan_value(fm_call_scan *s, const char *text, size_t n) {
 
 /* Behind </parameter>, which stands before s->mark: does the value end there? */
 static void scan_after_value(fm_call_scan *s, const char *text, size_t n) {
-    s->at = skip_blanks(text, n, s->at);
+    s->at = fm_call_skip(text, n, s->at);
     if (s->at == n) return;
     int parameter = fm_tag_look(text, n, s->at, PARAMETER_TAG), function = fm_tag_look(text, n, s->at, FUNCTION_END);
     if (parameter > 0 || function > 0)
@@ -93,7 +71,7 @@ static void scan_after_value(fm_call_scan *s, const char *text, size_t n) {
 
 /* Behind </function>: </tool_call> belongs to the call if it follows. */
 static int scan_closing(fm_call_scan *s, const char *text, size_t n, bool end) {
-    s->at = skip_blanks(text, n, s->at); /* s->mark is behind </function> */
+    s->at = fm_call_skip(text, n, s->at); /* s->mark is behind </function> */
     int found = fm_tag_look(text, n, s->at, TOOL_CALL_END);
     if (found < 0 && !end) return FM_CALL_WAITS;
     s->end = found > 0 ? s->at + sizeof TOOL_CALL_END - 1 : s->mark;
@@ -108,7 +86,7 @@ static int scan_function_name(fm_call_scan *s, const char *text, size_t n) {
     size_t length = s->at - 1 - start;
     memcpy(name, text + start, length);
     name[length] = 0;
-    return fm_tool_find(s->tools, name) ? rc : broken(s, s->at);
+    return fm_tool_find(s->tools, name) ? rc : fm_call_broken(s, s->at);
 }
 
 /* The tag that text begins with. */
@@ -125,8 +103,8 @@ static int scan(fm_call_scan *s, const char *text, size_t n, bool end) {
         switch (state) {
         case OUTER: scan_outer(s, text, n); break;
         case FUNCTION:
-            s->at = skip_blanks(text, n, s->at);
-            if (s->at < n) rc = expect(s, text, n, FUNCTION_TAG, FUNCTION_NAME);
+            s->at = fm_call_skip(text, n, s->at);
+            if (s->at < n) rc = fm_call_expect(s, text, n, FUNCTION_TAG, FUNCTION_NAME);
             break;
         case FUNCTION_NAME: rc = scan_function_name(s, text, n); break;
         case BODY: rc = scan_body(s, text, n); break;
@@ -162,7 +140,9 @@ static bool add_parameter(fm_chars *out, json_t *seen, const char *name, size_t 
     return true;
 }
 
-static bool read_call(fm_call *call, const char *text, size_t n, const json_t *tools) {
+static bool read_call(fm_call_list *calls, const char *text, size_t n, const json_t *tools) {
+    fm_call *call = fm_call_list_add(calls);
+    if (!call) return false;
     const char *name = memmem(text, n, FUNCTION_TAG, sizeof FUNCTION_TAG - 1);
     name += sizeof FUNCTION_TAG - 1;
     size_t at = (size_t)((const char *)memchr(name, '>', n - (size_t)(name - text)) - text);
@@ -172,14 +152,14 @@ static bool read_call(fm_call *call, const char *text, size_t n, const json_t *t
     json_t *seen = json_object();
     bool good = true;
     fm_chars_put(&call->arguments, "{");
-    at = skip_blanks(text, n, at + 1);
+    at = fm_call_skip(text, n, at + 1);
     while (good && fm_tag_look(text, n, at, PARAMETER_TAG) > 0) {
         const char *key = text + at + sizeof PARAMETER_TAG - 1;
         const char *value = (const char *)memchr(key, '>', n - (size_t)(key - text)) + 1;
         size_t end = value_end(text, n, (size_t)(value - text));
         size_t n_value = end - (sizeof PARAMETER_END - 1) - (size_t)(value - text);
         good = add_parameter(&call->arguments, seen, key, (size_t)(value - 1 - key), value, n_value, properties);
-        at = skip_blanks(text, n, end);
+        at = fm_call_skip(text, n, end);
     }
     fm_chars_put(&call->arguments, "}");
     json_decref(seen);
