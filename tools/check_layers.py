@@ -39,7 +39,7 @@ MAY_INCLUDE = {
     "cli/models": "serve cli",
     "cli/measure": "serve cli",
     "cli/chat": "serve cli cli/remote",
-    "cli/remote": "cli",
+    "cli/remote": "cli hub",  # hub/curl.h only: one way to load libcurl
     "cli/serve": "serve cli",
 }
 PUBLIC = ("flash_moe.h", "flash_moe_tools.h")

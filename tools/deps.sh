@@ -26,7 +26,6 @@ build() {
     library libutf8proc || need utf8proc libutf8proc-dev utf8proc
     library libedit || need libedit libedit-dev libedit
     library libmicrohttpd || need libmicrohttpd libmicrohttpd-dev libmicrohttpd
-    library libcurl || need libcurl libcurl4-openssl-dev curl
     library libxxhash || need xxhash libxxhash-dev xxhash
     library libcurl || need libcurl libcurl4-openssl-dev curl
     library nettle || need nettle nettle-dev nettle

@@ -9,10 +9,10 @@ int fm_curl_open(fm_curl *curl, fm_error *err) {
     void *library = NULL, *found;
     *curl = (fm_curl){0};
     for (size_t i = 0; i < sizeof files / sizeof *files && !library; i++) library = dlopen(files[i], RTLD_NOW | RTLD_LOCAL);
-    if (!library) return fm_fail(err, FM_EUNSUPPORTED, "fetching models needs libcurl, which is not installed (libcurl4)");
+    if (!library) return fm_fail(err, FM_EUNSUPPORTED, "libcurl (libcurl4) is not installed, which asks servers");
 /* A pointer to a function is set by its bytes, as C knows no other way from dlsym's. */
 #define LOAD(name)                                                                                                                                             \
-    if (!(found = dlsym(library, "curl_" #name))) return fm_fail(err, FM_EUNSUPPORTED, "fetching models needs a newer libcurl: it has no curl_" #name);        \
+    if (!(found = dlsym(library, "curl_" #name))) return fm_fail(err, FM_EUNSUPPORTED, "libcurl is too old: it has no curl_" #name);                           \
     memcpy(&curl->name, &found, sizeof found);
     FM_CURL_FUNCTIONS(LOAD)
     if (curl->global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK) return 0;

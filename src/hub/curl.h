@@ -1,4 +1,4 @@
-/* hub/curl.h: libcurl, which is loaded when a model is pulled and not before: it brings some thirty libraries, which would cost every other command 24 ms and megabytes of memory, and a
+/* hub/curl.h: libcurl, which is loaded when a server is asked, the hub or one that a chat is with, and not before: it brings some thirty libraries, which would cost every other command 24 ms and megabytes of memory, and a
  * machine without it can do everything else. */
 #ifndef FM_HUB_CURL_H
 #define FM_HUB_CURL_H

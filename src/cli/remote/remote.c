@@ -1,13 +1,13 @@
 /* cli/remote/remote.c: requests by libcurl. */
 #include "cli/remote/remote.h"
 
-#include <curl/curl.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
 #include "cli/remote/stream.h"
+#include "hub/curl.h"
 
 enum { MOST_BODY = 4 << 20, WAIT_MS = 50, CONNECT_SECONDS = 20, MODELS_SECONDS = 60 };
 
@@ -15,6 +15,7 @@ struct remote {
     char *url; /* up to, and without, /v1 */
     char *key_from, *model;
     int context;
+    fm_curl lib; /* loaded for this, as it would slow every other command's start */
     CURL *curl;
     CURLM *multi;
     struct curl_slist *headers;
@@ -41,7 +42,7 @@ static size_t take(char *bytes, size_t size, size_t n, void *user) {
     struct request *q = user;
 
     n *= size;
-    curl_easy_getinfo(q->remote->curl, CURLINFO_RESPONSE_CODE, &q->status);
+    q->remote->lib.easy_getinfo(q->remote->curl, CURLINFO_RESPONSE_CODE, &q->status);
     if (q->stream && q->status == 200) return fm_stream_feed(q->stream, bytes, n) ? 0 : n;
     if (q->n_body + n > MOST_BODY) return 0;
     char *grown = realloc(q->body, q->n_body + n + 1);
@@ -61,24 +62,24 @@ static CURLcode run(struct request *q) {
     CURLcode code = CURLE_ABORTED_BY_CALLBACK;
     CURLMsg *message;
 
-    curl_easy_setopt(r->curl, CURLOPT_WRITEFUNCTION, take);
-    curl_easy_setopt(r->curl, CURLOPT_WRITEDATA, q);
-    curl_easy_setopt(r->curl, CURLOPT_ERRORBUFFER, q->reason);
-    if (curl_multi_add_handle(r->multi, r->curl) != CURLM_OK) return CURLE_OUT_OF_MEMORY;
+    r->lib.easy_setopt(r->curl, CURLOPT_WRITEFUNCTION, take);
+    r->lib.easy_setopt(r->curl, CURLOPT_WRITEDATA, q);
+    r->lib.easy_setopt(r->curl, CURLOPT_ERRORBUFFER, q->reason);
+    if (r->lib.multi_add_handle(r->multi, r->curl) != CURLM_OK) return CURLE_OUT_OF_MEMORY;
     while (running && !wants_stop(q)) {
-        if (curl_multi_perform(r->multi, &running) != CURLM_OK) break;
-        if (running) curl_multi_poll(r->multi, NULL, 0, WAIT_MS, NULL);
+        if (r->lib.multi_perform(r->multi, &running) != CURLM_OK) break;
+        if (running) r->lib.multi_poll(r->multi, NULL, 0, WAIT_MS, NULL);
     }
-    while ((message = curl_multi_info_read(r->multi, &left)))
+    while ((message = r->lib.multi_info_read(r->multi, &left)))
         if (message->msg == CURLMSG_DONE) code = message->data.result;
-    curl_easy_getinfo(r->curl, CURLINFO_RESPONSE_CODE, &q->status);
-    curl_multi_remove_handle(r->multi, r->curl);
-    curl_easy_setopt(r->curl, CURLOPT_ERRORBUFFER, NULL);
+    r->lib.easy_getinfo(r->curl, CURLINFO_RESPONSE_CODE, &q->status);
+    r->lib.multi_remove_handle(r->multi, r->curl);
+    r->lib.easy_setopt(r->curl, CURLOPT_ERRORBUFFER, NULL);
     return code;
 }
 
 static int fail_connection(const struct request *q, CURLcode code, fm_error *err) {
-    const char *why = *q->reason ? q->reason : curl_easy_strerror(code);
+    const char *why = *q->reason ? q->reason : q->remote->lib.easy_strerror(code);
 
     if (q->status) return fm_cli_fail(err, FM_EIO, "%s: the connection was cut in the middle of the answer: %s", q->remote->url, why);
     return fm_cli_fail(err, FM_EIO, "%s: the server cannot be reached: %s", q->remote->url, why);
@@ -100,7 +101,7 @@ static void set_address(struct remote *r, const char *path) {
     char address[2200];
 
     snprintf(address, sizeof address, "%s%s", r->url, path);
-    curl_easy_setopt(r->curl, CURLOPT_URL, address);
+    r->lib.easy_setopt(r->curl, CURLOPT_URL, address);
 }
 
 /* ---- opening ---- */
@@ -142,7 +143,7 @@ static int read_key(char key[4096], const char *from, fm_error *err) {
 }
 
 static int add_header(struct remote *r, const char *line, fm_error *err) {
-    struct curl_slist *list = curl_slist_append(r->headers, line);
+    struct curl_slist *list = r->lib.slist_append(r->headers, line);
 
     if (!list) return fm_cli_fail(err, FM_ENOMEM, "no memory for a request");
     r->headers = list;
@@ -167,9 +168,9 @@ static int find_model(struct remote *r, fm_error *err) {
     int rc = 0;
 
     set_address(r, "/v1/models");
-    curl_easy_setopt(r->curl, CURLOPT_TIMEOUT, (long)MODELS_SECONDS);
+    r->lib.easy_setopt(r->curl, CURLOPT_TIMEOUT, (long)MODELS_SECONDS);
     code = run(&q);
-    curl_easy_setopt(r->curl, CURLOPT_TIMEOUT, 0L);
+    r->lib.easy_setopt(r->curl, CURLOPT_TIMEOUT, 0L);
     json_t *list = q.body ? json_loadb(q.body, q.n_body, 0, NULL) : NULL, *first = json_array_get(json_object_get(list, "data"), 0);
     const char *id = json_string_value(json_object_get(first, "id"));
     if (code != CURLE_OK)
@@ -191,17 +192,17 @@ int fm_remote_open(struct remote **out, const char *url, const char *key_from, f
     int rc;
 
     if (!r) return fm_cli_fail(err, FM_ENOMEM, "no memory for a connection");
-    curl_global_init(CURL_GLOBAL_DEFAULT);
-    r->curl = curl_easy_init();
-    r->multi = curl_multi_init();
+    if ((rc = fm_curl_open(&r->lib, err)) < 0) return rc;
+    r->curl = r->lib.easy_init();
+    r->multi = r->lib.multi_init();
     if (!r->curl || !r->multi) return fm_cli_fail(err, FM_ENOMEM, "no memory for a connection");
     if (!(r->url = base_of(url, err))) return err ? err->code : FM_EINVAL;
     if ((rc = set_headers(r, key_from, err)) < 0) return rc;
-    curl_easy_setopt(r->curl, CURLOPT_HTTPHEADER, r->headers);
-    curl_easy_setopt(r->curl, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(r->curl, CURLOPT_PROTOCOLS_STR, "http,https");
-    curl_easy_setopt(r->curl, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
-    curl_easy_setopt(r->curl, CURLOPT_TCP_KEEPALIVE, 1L);
+    r->lib.easy_setopt(r->curl, CURLOPT_HTTPHEADER, r->headers);
+    r->lib.easy_setopt(r->curl, CURLOPT_NOSIGNAL, 1L);
+    r->lib.easy_setopt(r->curl, CURLOPT_PROTOCOLS_STR, "http,https");
+    r->lib.easy_setopt(r->curl, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_SECONDS);
+    r->lib.easy_setopt(r->curl, CURLOPT_TCP_KEEPALIVE, 1L);
     return find_model(r, err);
 }
 
@@ -209,10 +210,10 @@ void fm_remote_close(struct remote **remote) {
     struct remote *r = *remote;
 
     if (!r) return;
-    if (r->curl) curl_easy_cleanup(r->curl);
-    if (r->multi) curl_multi_cleanup(r->multi);
-    curl_slist_free_all(r->headers);
-    curl_global_cleanup();
+    if (r->curl) r->lib.easy_cleanup(r->curl);
+    if (r->multi) r->lib.multi_cleanup(r->multi);
+    if (r->headers) r->lib.slist_free_all(r->headers);
+    fm_curl_close(&r->lib);
     free(r->url);
     free(r->key_from);
     free(r->model);
@@ -272,7 +273,7 @@ int fm_remote_answer(struct remote *r, const char *request, const struct remote_
     if (!body) return fm_cli_fail(err, FM_ENOMEM, "no memory for a request");
     fm_stream_open(&stream);
     set_address(r, "/v1/chat/completions");
-    curl_easy_setopt(r->curl, CURLOPT_POSTFIELDS, body);
+    r->lib.easy_setopt(r->curl, CURLOPT_POSTFIELDS, body);
     CURLcode code = run(&q);
     bool stopped = wants_stop(&q) || stream.stopped;
     if (stopped)
@@ -284,7 +285,7 @@ int fm_remote_answer(struct remote *r, const char *request, const struct remote_
     else if (fm_stream_end(&stream, &why) < 0)
         rc = fm_cli_fail(err, why.code, "%s: %s", r->url, why.message);
     if (rc >= 0) fill(out, &stream, begun, timed.first, stopped);
-    curl_easy_setopt(r->curl, CURLOPT_HTTPGET, 1L);
+    r->lib.easy_setopt(r->curl, CURLOPT_HTTPGET, 1L);
     fm_stream_close(&stream);
     free(q.body);
     free(body);
