@@ -64,7 +64,7 @@ static int list_bias(listing *l, const char *name, int which, bool both, fm_erro
     }
     const fm_matrix_type type = {.format = t->dtype == FM_F32 ? FM_FORMAT_F32 : t->dtype == FM_F16 ? FM_FORMAT_F16 : FM_FORMAT_BF16, .rows = n, .cols = 1};
     int extent = add_stacked(l, t);
-    for (int i = 0; i <= both; i++) {
+    for (int i = 0; i < (both ? 2 : 1); i++) {
         fm_expert_matrix *m = &l->layout->matrix[FM_GATE_BIAS + which + i];
         place(l, FM_GATE_BIAS + which + i, &type);
         m->extent[0] = extent;
