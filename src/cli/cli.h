@@ -4,6 +4,7 @@
 
 #include "cli/options.h"
 #include "cli/output.h"
+#include "flash_moe_tools.h"
 
 enum { EXIT_USAGE = 2, EXIT_CANCELLED = 130 };
 
@@ -55,6 +56,9 @@ bool fm_stop_loading(void);
 /* A model that is named as on the Hugging Face hub, ORG/NAME, where there is no such directory: *model becomes path, its snapshot in the cache. What is not there may be pulled by
  * someone at a terminal who agrees; else FM_EIO. models/hub.c */
 int fm_find_model(const char **model, char path[MODEL_PATH], fm_error *err);
+
+/* What packing into output has lost, read and written, as text. models/pack.c */
+void fm_pack_print(const fm_pack_result *result, const char *output);
 
 /* "flash-moe: message." on stderr; returns the exit code that belongs to it: EXIT_CANCELLED for FM_ECANCELLED, else 1. */
 int fm_report(const fm_error *err);

@@ -84,6 +84,7 @@ static size_t on_bytes(char *data, size_t size, size_t n, void *user) {
 
 static int ask(link *l, fm_transfer *t, fm_fetch_piece *p, fm_error *err) {
     const fm_fetch *fetch = l->f->fetch;
+    const fm_curl *curl = &fetch->hub->curl;
     char range[64];
     l->t = t;
     l->piece = p;
@@ -99,12 +100,12 @@ static int ask(link *l, fm_transfer *t, fm_fetch_piece *p, fm_error *err) {
     t->n_asked++;
     if (!fm_hub_ask(fetch->hub, l->easy, l->url, &l->head, &l->headers)) return fm_fail(err, FM_ENOMEM, "%s: no memory for a request", fetch->hub->repo);
     snprintf(range, sizeof range, "%" PRIu64 "-%" PRIu64, l->from, p->end - 1);
-    if (l->from > 0 || p->end < t->to->file->bytes) curl_easy_setopt(l->easy, CURLOPT_RANGE, range);
-    curl_easy_setopt(l->easy, CURLOPT_BUFFERSIZE, BUFFER_BYTES);
-    curl_easy_setopt(l->easy, CURLOPT_WRITEFUNCTION, on_bytes);
-    curl_easy_setopt(l->easy, CURLOPT_WRITEDATA, l);
-    curl_easy_setopt(l->easy, CURLOPT_PRIVATE, l);
-    return curl_multi_add_handle(l->f->multi, l->easy) == CURLM_OK ? 0 : fm_fail(err, FM_ENOMEM, "%s: no memory for a request", fetch->hub->repo);
+    if (l->from > 0 || p->end < t->to->file->bytes) curl->easy_setopt(l->easy, CURLOPT_RANGE, range);
+    curl->easy_setopt(l->easy, CURLOPT_BUFFERSIZE, BUFFER_BYTES);
+    curl->easy_setopt(l->easy, CURLOPT_WRITEFUNCTION, on_bytes);
+    curl->easy_setopt(l->easy, CURLOPT_WRITEDATA, l);
+    curl->easy_setopt(l->easy, CURLOPT_PRIVATE, l);
+    return curl->multi_add_handle(l->f->multi, l->easy) == CURLM_OK ? 0 : fm_fail(err, FM_ENOMEM, "%s: no memory for a request", fetch->hub->repo);
 }
 
 /* Pieces that wait in memory, of all files. */
@@ -203,12 +204,13 @@ static int move(fetcher *f, link *l, fm_transfer *t) {
 
 /* A request is over. */
 static int end_request(fetcher *f, link *l, CURLcode result) {
+    const fm_curl *curl = &f->fetch->hub->curl;
     fm_transfer *t = l->t;
     fm_fetch_piece *p = l->piece;
     fm_error why = {0};
     int rc = 0;
-    curl_multi_remove_handle(f->multi, l->easy);
-    curl_slist_free_all(l->headers);
+    curl->multi_remove_handle(f->multi, l->easy);
+    curl->slist_free_all(l->headers);
     l->headers = NULL;
     l->t = NULL;
     p->asked = false;
@@ -240,17 +242,18 @@ static int report(fetcher *f) {
 }
 
 static int loop(fetcher *f, fm_error *err) {
+    const fm_curl *curl = &f->fetch->hub->curl;
     while (f->n_done < f->fetch->n_files) {
         int running, left, rc = hand_out(f, err);
         CURLMsg *message;
         if (rc < 0) return rc;
         if (f->n_done == f->fetch->n_files) break;
-        if (curl_multi_perform(f->multi, &running) != CURLM_OK || curl_multi_poll(f->multi, NULL, 0, POLL_MS, NULL) != CURLM_OK)
+        if (curl->multi_perform(f->multi, &running) != CURLM_OK || curl->multi_poll(f->multi, NULL, 0, POLL_MS, NULL) != CURLM_OK)
             return fm_fail(err, FM_ENOMEM, "%s: no memory for connections", f->fetch->hub->repo);
-        while ((message = curl_multi_info_read(f->multi, &left))) {
+        while ((message = curl->multi_info_read(f->multi, &left))) {
             link *l;
             CURLcode result = message->data.result;
-            if (message->msg != CURLMSG_DONE || curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&l) != CURLE_OK) continue;
+            if (message->msg != CURLMSG_DONE || curl->easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&l) != CURLE_OK) continue;
             if ((rc = end_request(f, l, result)) < 0) return rc;
         }
         if (report(f)) return fm_fail(err, FM_ECANCELLED, "pulling was cancelled");
@@ -259,16 +262,17 @@ static int loop(fetcher *f, fm_error *err) {
 }
 
 static int open_fetcher(fetcher *f, fm_error *err) {
+    const fm_curl *curl = &f->fetch->hub->curl;
     int n = f->fetch->n_files;
     f->n_links = f->fetch->n_connections < 1 ? 1 : f->fetch->n_connections > FM_FETCH_CONNECTIONS ? FM_FETCH_CONNECTIONS : f->fetch->n_connections;
-    f->multi = curl_multi_init();
+    f->multi = curl->multi_init();
     f->links = calloc((size_t)f->n_links, sizeof *f->links);
     f->transfers = calloc((size_t)n + 1, sizeof *f->transfers);
     if (!f->multi || !f->links || !f->transfers) goto fail;
     for (int i = 0; i < n; i++) f->transfers[i] = (fm_transfer){.to = &f->fetch->files[i], .fd = -1, .lock = -1};
     for (int i = 0; i < f->n_links; i++) {
         f->links[i].f = f;
-        if (!(f->links[i].easy = curl_easy_init())) goto fail;
+        if (!(f->links[i].easy = curl->easy_init())) goto fail;
     }
     return 0;
 fail:
@@ -277,16 +281,17 @@ fail:
 
 int fm_fetch_run(const fm_fetch *fetch, fm_error *err) {
     fm_error own;
+    const fm_curl *curl = &fetch->hub->curl;
     fetcher f = {.fetch = fetch, .err = err ? err : &own};
     int rc = open_fetcher(&f, f.err);
     if (rc == 0) rc = loop(&f, f.err);
     for (int i = 0; i < f.n_links && f.links; i++) {
-        if (f.links[i].t) curl_multi_remove_handle(f.multi, f.links[i].easy);
-        curl_slist_free_all(f.links[i].headers);
-        if (f.links[i].easy) curl_easy_cleanup(f.links[i].easy);
+        if (f.links[i].t) curl->multi_remove_handle(f.multi, f.links[i].easy);
+        curl->slist_free_all(f.links[i].headers);
+        if (f.links[i].easy) curl->easy_cleanup(f.links[i].easy);
     }
     for (int i = 0; i < fetch->n_files && f.transfers; i++) fm_transfer_close(&f.transfers[i]);
-    if (f.multi) curl_multi_cleanup(f.multi);
+    if (f.multi) curl->multi_cleanup(f.multi);
     free(f.links);
     free(f.transfers);
     return rc;

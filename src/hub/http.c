@@ -27,8 +27,10 @@ int fm_hub_open(fm_hub *hub, const char *endpoint, const char *token, const char
     if (token && strpbrk(token, "\r\n")) return fm_fail(err, FM_EINVAL, "the token for the hub has more than one line");
     snprintf(hub->endpoint, sizeof hub->endpoint, "%.*s", (int)n, endpoint);
     snprintf(hub->repo, sizeof hub->repo, "%s", repo);
-    return 0;
+    return fm_curl_open(&hub->curl, err);
 }
+
+void fm_hub_close(fm_hub *hub) { fm_curl_close(&hub->curl); }
 
 /* Appends text with everything escaped but letters, digits and a few others; slashes: they stay. */
 static size_t escape(char *out, size_t n, const char *text, bool slashes) {
@@ -104,7 +106,8 @@ static void read_header(fm_hub_head *h, const char *name, size_t n_name, const c
     if (n_name == 11 && !strncasecmp(name, "retry-after", n_name)) {
         char text[64];
         copy(text, sizeof text, value, n);
-        time_t when = curl_getdate(text, NULL);
+        struct tm date = {0};
+        time_t when = strptime(text, "%a, %d %b %Y %H:%M:%S", &date) ? timegm(&date) : 0;
         h->retry_after = *text >= '0' && *text <= '9' ? strtod(text, NULL) : when > 0 ? difftime(when, time(NULL)) : -1;
     }
     if (n_name == 9 && !strncasecmp(name, "ratelimit", n_name) && h->retry_after < 0 && h->status == 429) { /* "api";r=0;t=55 */
@@ -141,41 +144,42 @@ static size_t on_header(char *line, size_t size, size_t n, void *user) {
 }
 
 bool fm_hub_ask(const fm_hub *hub, CURL *easy, const char *url, fm_hub_head *head, struct curl_slist **headers) {
+    const fm_curl *curl = &hub->curl;
     char line[2048];
-    struct curl_slist *list = curl_slist_append(NULL, "Accept-Encoding: identity"), *more = list;
+    struct curl_slist *list = curl->slist_append(NULL, "Accept-Encoding: identity"), *more = list;
     *head = (fm_hub_head){.linked_bytes = -1, .length = -1, .first = -1, .total = -1, .retry_after = -1};
     if (list && hub->token && is_hubs(hub, url)) {
         int n = snprintf(line, sizeof line, "Authorization: Bearer %s", hub->token);
-        more = n < (int)sizeof line ? curl_slist_append(list, line) : NULL;
+        more = n < (int)sizeof line ? curl->slist_append(list, line) : NULL;
     }
     *headers = list;
-    curl_easy_reset(easy);
-    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, list);
-    curl_easy_setopt(easy, CURLOPT_USERAGENT, "flash-moe/" FM_VERSION);
-    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1); /* a connection for each range, not all over one */
-    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, CONNECT_SECONDS);
-    curl_easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
-    curl_easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, STALL_SECONDS);
-    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
-    curl_easy_setopt(easy, CURLOPT_HEADERDATA, head);
-    return list && more && curl_easy_setopt(easy, CURLOPT_URL, url) == CURLE_OK;
+    curl->easy_reset(easy);
+    curl->easy_setopt(easy, CURLOPT_HTTPHEADER, list);
+    curl->easy_setopt(easy, CURLOPT_USERAGENT, "flash-moe/" FM_VERSION);
+    curl->easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1); /* a connection for each range, not all over one */
+    curl->easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl->easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, CONNECT_SECONDS);
+    curl->easy_setopt(easy, CURLOPT_LOW_SPEED_LIMIT, 1L);
+    curl->easy_setopt(easy, CURLOPT_LOW_SPEED_TIME, STALL_SECONDS);
+    curl->easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
+    curl->easy_setopt(easy, CURLOPT_HEADERDATA, head);
+    return list && more && curl->easy_setopt(easy, CURLOPT_URL, url) == CURLE_OK;
 }
 
 /* ---- judging ---- */
 
 /* head->location as a whole address; false: it is none that may be gone to. */
-static bool resolve_location(fm_hub_head *head, const char *url) {
-    CURLU *u = curl_url();
+static bool resolve_location(const fm_curl *curl, fm_hub_head *head, const char *url) {
+    CURLU *u = curl->url();
     char *whole = NULL;
-    bool good = u && head->location[0] && curl_url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
-                curl_url_set(u, CURLUPART_URL, head->location, 0) == CURLUE_OK && curl_url_get(u, CURLUPART_URL, &whole, 0) == CURLUE_OK &&
+    bool good = u && head->location[0] && curl->url_set(u, CURLUPART_URL, url, 0) == CURLUE_OK &&
+                curl->url_set(u, CURLUPART_URL, head->location, 0) == CURLUE_OK && curl->url_get(u, CURLUPART_URL, &whole, 0) == CURLUE_OK &&
                 strlen(whole) < sizeof head->location;
     /* From https to https only. */
     good = good && (!strncasecmp(whole, "https://", 8) || (!strncasecmp(whole, "http://", 7) && !strncasecmp(url, "http://", 7)));
     if (good) snprintf(head->location, sizeof head->location, "%s", whole);
-    curl_free(whole);
-    curl_url_cleanup(u);
+    curl->free(whole);
+    curl->url_cleanup(u);
     return good;
 }
 
@@ -194,16 +198,17 @@ static int refused(const fm_hub *hub, const fm_hub_head *head, const char *name,
 }
 
 fm_hub_verdict fm_hub_judge(const fm_hub *hub, CURLcode result, fm_hub_head *head, const char *url, const char *what, fm_error *err) {
+    const fm_curl *curl = &hub->curl;
     char name[500];
     bool hubs = is_hubs(hub, url);
     snprintf(name, sizeof name, "%s%s%.250s", hub->repo, *what ? "/" : "", what);
     if (result == CURLE_OUT_OF_MEMORY) return fm_fail(err, FM_ENOMEM, "%s: no memory to ask for it", name), FM_HUB_FAILED;
     if (result == CURLE_PEER_FAILED_VERIFICATION || result == CURLE_SSL_CACERT_BADFILE || result == CURLE_URL_MALFORMAT || result == CURLE_UNSUPPORTED_PROTOCOL)
-        return fm_fail(err, FM_EIO, "%s: %.*s: %s", name, (int)origin(url), url, curl_easy_strerror(result)), FM_HUB_FAILED;
-    if (result != CURLE_OK) return fm_fail(err, FM_EIO, "%s: %.*s: %s", name, (int)origin(url), url, curl_easy_strerror(result)), FM_HUB_AGAIN;
+        return fm_fail(err, FM_EIO, "%s: %.*s: %s", name, (int)origin(url), url, curl->easy_strerror(result)), FM_HUB_FAILED;
+    if (result != CURLE_OK) return fm_fail(err, FM_EIO, "%s: %.*s: %s", name, (int)origin(url), url, curl->easy_strerror(result)), FM_HUB_AGAIN;
     if (head->status == 200 || head->status == 206) return FM_HUB_GOOD;
     if (head->status == 301 || head->status == 302 || head->status == 303 || head->status == 307 || head->status == 308) {
-        if (resolve_location(head, url)) return FM_HUB_MOVED;
+        if (resolve_location(&hub->curl, head, url)) return FM_HUB_MOVED;
         return fm_fail(err, FM_EIO, "%s: the server sends on to '%.200s', which is no address to go to", name, head->location), FM_HUB_FAILED;
     }
     if (head->status == 429 || head->status == 408 || head->status >= 500) {
@@ -267,19 +272,20 @@ static int on_progress(void *user, curl_off_t a, curl_off_t b, curl_off_t c, cur
 
 /* One request, without redirects or retries. */
 static fm_hub_verdict ask_once(CURL *easy, body *b, const char *url, bool only_head, const char *what, fm_hub_head *head, fm_error *err) {
+    const fm_curl *curl = &b->hub->curl;
     struct curl_slist *headers = NULL;
     b->n = 0;
     CURLcode result = CURLE_OUT_OF_MEMORY;
     if (fm_hub_ask(b->hub, easy, url, head, &headers)) {
-        curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
-        curl_easy_setopt(easy, CURLOPT_WRITEDATA, b);
-        curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_progress);
-        curl_easy_setopt(easy, CURLOPT_XFERINFODATA, b);
-        curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
-        curl_easy_setopt(easy, CURLOPT_NOBODY, only_head ? 1L : 0L);
-        result = curl_easy_perform(easy);
+        curl->easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
+        curl->easy_setopt(easy, CURLOPT_WRITEDATA, b);
+        curl->easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_progress);
+        curl->easy_setopt(easy, CURLOPT_XFERINFODATA, b);
+        curl->easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
+        curl->easy_setopt(easy, CURLOPT_NOBODY, only_head ? 1L : 0L);
+        result = curl->easy_perform(easy);
     }
-    curl_slist_free_all(headers);
+    curl->slist_free_all(headers);
     if (result == CURLE_ABORTED_BY_CALLBACK) return fm_fail(err, FM_ECANCELLED, "pulling was cancelled"), FM_HUB_FAILED;
     if (b->too_large)
         return fm_fail(err, FM_EFORMAT, "%s%s%s: the answer has more than %zu bytes", b->hub->repo, *what ? "/" : "", what, b->limit), FM_HUB_FAILED;
@@ -289,10 +295,11 @@ static fm_hub_verdict ask_once(CURL *easy, body *b, const char *url, bool only_h
 
 /* Asks until there is an answer. With only_head a redirect to another host is one. */
 static int ask(body *b, const char *url, bool only_head, const char *what, fm_hub_head *head, fm_error *err) {
+    const fm_curl *curl = &b->hub->curl;
     char at[FM_HUB_URL];
     int failures = 0, redirects = 0, rc = 0;
     fm_error why = {0};
-    CURL *easy = curl_easy_init();
+    CURL *easy = curl->easy_init();
     snprintf(at, sizeof at, "%s", url);
     if (!easy) return fm_fail(err, FM_ENOMEM, "%s: no memory for a request", b->hub->repo);
     for (bool done = false; !done && rc == 0;) {
@@ -315,7 +322,7 @@ static int ask(body *b, const char *url, bool only_head, const char *what, fm_hu
             rc = fm_hub_wait(b->hub, fm_hub_delay(head, failures), err);
         }
     }
-    curl_easy_cleanup(easy);
+    curl->easy_cleanup(easy);
     return rc;
 }
 

@@ -3,13 +3,12 @@
 #ifndef FM_HUB_HTTP_H
 #define FM_HUB_HTTP_H
 
-#include <curl/curl.h>
-
-#include "base/error.h"
+#include "hub/curl.h"
 
 #define FM_HUB_URL 8200 /* signed addresses are long */
 
 typedef struct fm_hub {
+    fm_curl curl;
     char endpoint[1024];          /* "https://huggingface.co" */
     const char *token;            /* NULL: none */
     char repo[200];               /* ORG/NAME */
@@ -26,8 +25,9 @@ typedef struct fm_hub_head { /* of an answer */
     double retry_after;                         /* seconds; -1: not said */
 } fm_hub_head;
 
-/* FM_EINVAL unless endpoint is an http or https address. */
+/* FM_EINVAL unless endpoint is an http or https address; FM_EUNSUPPORTED without libcurl. */
 int fm_hub_open(fm_hub *hub, const char *endpoint, const char *token, const char *repo, fm_error *err);
+void fm_hub_close(fm_hub *hub);
 
 /* ENDPOINT/PREFIX REPO/MIDDLE/REVISION/FILE, escaped; file may be NULL: without it. */
 void fm_hub_api_url(const fm_hub *hub, const char *revision, char out[FM_HUB_URL]);

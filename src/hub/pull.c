@@ -120,8 +120,6 @@ static int open_job(fm_pull_job *job, const char *name, const fm_pull_options *o
     int rc = fm_hub_name_read(&job->name, name, err);
     if (rc < 0 || (rc = fm_hub_open(&job->hub, job->options.endpoint, job->options.token, job->name.repo, err)) < 0) return rc;
     if ((rc = fm_hub_cache_open(&job->cache, job->options.cache, job->name.repo, err)) < 0) return rc;
-    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) return fm_fail(err, FM_ENOMEM, "%s: no memory for connections", name);
-    job->curl = true;
     job->hub.n_retries = job->options.n_retries > 0 ? job->options.n_retries : 10;
     job->hub.cancelled = cancelled;
     job->hub.user = job;
@@ -135,7 +133,7 @@ static int open_job(fm_pull_job *job, const char *name, const fm_pull_options *o
 static void close_job(fm_pull_job *job) {
     fm_hub_listing_close(&job->listing);
     free(job->files);
-    if (job->curl) curl_global_cleanup();
+    fm_hub_close(&job->hub);
     *job = (fm_pull_job){0};
 }
 

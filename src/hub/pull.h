@@ -7,7 +7,6 @@
 #include "hub/hash.h"
 
 typedef struct fm_pull_job {
-    bool curl; /* libcurl is begun */
     fm_pull_options options;
     fm_hub hub;
     fm_hub_name name;

@@ -41,7 +41,9 @@ def rest(target):
 def test_bytes_of_pack(serve, sharded, packed, tmp_path, options):
     hub, puller = serve(sharded)
     target = tmp_path / "packed"
-    assert puller.pull("--pack", target, *options) == sharded
+    result = puller.run("pull", "org/name", "--pack", target, *options)
+    assert result.returncode == 0 and puller.snapshot() == sharded, result
+    assert ("what was lost" if options else "nothing was lost") in result.stdout
     assert tree(target) == packed(*options)
     assert rest(target) == []
     assert puller.run("verify", target).returncode == 0

@@ -88,7 +88,10 @@ static int print_result(const fm_pull_result *r, const struct pull_options *give
     }
     if (pulled > 0 && r->seconds > 0)
         fprintf(stderr, "flash-moe: %s pulled in %.0f s, %.1f MB/s\n", fm_disk_text(size, (double)pulled), r->seconds, (double)pulled / r->seconds / 1e6);
-    puts(given->pack ? given->pack : r->plan.path);
+    if (given->pack)
+        fm_pack_print(&r->pack, given->pack);
+    else
+        puts(r->plan.path);
     return fm_finish_output();
 }
 
