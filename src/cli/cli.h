@@ -8,8 +8,9 @@
 enum { EXIT_USAGE = 2, EXIT_CANCELLED = 130 };
 
 extern const struct cli_command fm_command_run, fm_command_chat, fm_command_info, fm_command_plan, fm_command_perplexity, fm_command_compare;
-extern const struct cli_command fm_command_dump, fm_command_pack, fm_command_verify;
+extern const struct cli_command fm_command_dump, fm_command_pack, fm_command_verify, fm_command_pull;
 extern const struct cli_command fm_command_synth, fm_command_bench, fm_command_trace, fm_command_replay;
+extern const struct cli_command fm_command_serve;
 
 /* The options of the model and the machine, which most commands have. */
 struct engine_choices {
@@ -50,6 +51,10 @@ void fm_close_engine(fm_engine **engine);
 bool fm_cancelled(void);
 /* Cancelled while there was no engine yet that could be told. */
 bool fm_stop_loading(void);
+
+/* A model that is named as on the Hugging Face hub, ORG/NAME, where there is no such directory: *model becomes path, its snapshot in the cache. What is not there may be pulled by
+ * someone at a terminal who agrees; else FM_EIO. models/hub.c */
+int fm_find_model(const char **model, char path[MODEL_PATH], fm_error *err);
 
 /* "flash-moe: message." on stderr; returns the exit code that belongs to it: EXIT_CANCELLED for FM_ECANCELLED, else 1. */
 int fm_report(const fm_error *err);

@@ -69,7 +69,7 @@ int fm_progress_show(void *user, const char *what, uint64_t done, uint64_t total
                 fm_disk_text(of[1], (double)total));
     else if (strcmp(what, "prompt") == 0)
         fprintf(stderr, "\r\033[Kreading the prompt: %llu of %llu tokens", (unsigned long long)done, (unsigned long long)total);
-    else if (strncmp(what, "writing", 7) == 0 || strcmp(what, "verifying") == 0)
+    else if (strncmp(what, "writing", 7) == 0 || strncmp(what, "pulling", 7) == 0 || strcmp(what, "verifying") == 0)
         show_work(p, what, done, total, now);
     else
         fprintf(stderr, "\r\033[K%s: %llu of %llu", what, (unsigned long long)done, (unsigned long long)total);

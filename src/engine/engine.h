@@ -65,11 +65,12 @@ struct fm_engine {
     fm_route_hook route_hook; /* NULL: none */
     bool routes_drawn;        /* the hook replaces what the routers choose, so guessing by them is no use */
     void *route_user;
-    int predicted_layer;  /* -1: none */
-    fm_routing predicted; /* of predicted_layer, the device's */
-    int *advice;          /* [fm_plan_advice()] keys */
-    bool predict_always;  /* predict for the hook even when nothing is read ahead */
-    uint64_t n_tokens, slots_given_back;
+    int predicted_layer;       /* -1: none */
+    fm_routing predicted;      /* of predicted_layer, the device's */
+    int *advice;               /* [fm_plan_advice()] keys */
+    bool predict_always;       /* predict for the hook even when nothing is read ahead */
+    _Atomic uint64_t n_tokens; /* read by fm_engine_live */
+    uint64_t slots_given_back;
     double phase_seconds[FM_N_PHASES];
 };
 

@@ -368,7 +368,7 @@ CASES = {
     "minimax-bf16-hf": raw(minimax_hf(num_attention_heads=6, num_key_value_heads=2, head_dim=16, rotary_dim=16), extra=DECAYS),
     "granitemoe-mlx-4bit": mlx(granitemoe(layers=2, intermediate_size=64, num_local_experts=5, num_experts_per_tok=2)),
 }
-CASES |= latent.cases(plain, raw, mlx, BEHIND)
+CASES |= latent.cases(plain, raw, mlx, BEHIND) | latent.fp8_cases(minimax_m2, raw)
 
 
 # ---- weights ----------------------------------------------------------------
@@ -426,6 +426,8 @@ def published_tensors(case, rng):
     if config["model_type"] == "bailing_moe":
         families.join_qkv(tensors)
         tensors = {families.to_published(config, name): x for name, x in tensors.items()}
+    if "quantization_config" in config:
+        tensors = common.quantise_fp8(tensors)
     for name, shape in (case["extra"] or {}).items():
         tensors[name] = torch.randn(shape, generator=rng).to(case["dtype"])
     return tensors
