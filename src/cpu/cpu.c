@@ -335,6 +335,7 @@ static int head(fm_device *dev, int first, int n, const float **logits, fm_error
     const fm_layer_weights *w = &dev->config.weights->model;
     for (int i = 0; i < n; i++) { fm_norm_row(dev, w, FM_FINAL_NORM, FM_FINAL_NORM_BIAS, dev->x + (size_t)(first + i) * hidden, dev->h + (size_t)i * hidden); }
     fm_input_set(&dev->input, dev->h, hidden, n, dev->d->hidden);
+    fm_observe(dev, -1, FM_FINAL_NORM, &dev->input);
     fm_linear(dev, &w->matrix[FM_HEAD], &dev->input, dev->logits, vocab);
     if (w->vector[FM_HEAD_BIAS]) {
         for (size_t i = 0; i < (size_t)n; i++) dev->k->add(w->vector[FM_HEAD_BIAS], dev->d->vocab, dev->logits + i * vocab);
@@ -349,6 +350,11 @@ static int head(fm_device *dev, int first, int n, const float **logits, fm_error
 
 static const float *residual(fm_device *dev) { return dev->x; }
 static const char *kernels(const fm_device *dev) { return dev->k->name; }
+
+static void observe(fm_device *dev, fm_observe_fn fn, void *user) {
+    dev->observe = fn;
+    dev->observe_user = user;
+}
 
 const fm_device_ops fm_cpu_device = {
     .name = "cpu",
@@ -377,4 +383,5 @@ const fm_device_ops fm_cpu_device = {
     .head = head,
     .residual = residual,
     .kernels = kernels,
+    .observe = observe,
 };

@@ -54,6 +54,7 @@ void fm_dense(fm_device *dev, int layer) {
     const fm_matrix *const m[3] = {&lw->matrix[FM_DENSE_GATE_PROJ], &lw->matrix[FM_DENSE_UP_PROJ], &lw->matrix[FM_DENSE_DOWN_PROJ]};
     fm_norm_input(dev, lw, FM_NORM2, FM_NORM2_BIAS);
     gated_mlp(dev, m, NULL, 0, dev->batch.n, dev->out);
+    fm_observe(dev, layer, FM_DENSE_DOWN_PROJ, &dev->inner);
     fm_add_out(dev);
 }
 
@@ -63,6 +64,7 @@ static void shared_piece(fm_device *dev, const fm_layer_weights *lw, int first, 
     size_t hidden = (size_t)dev->d->hidden;
     bool gated = dev->d->shared_gate;
     const float *gate = gated_mlp(dev, m, gated ? &lw->matrix[FM_SHARED_GATE] : NULL, first, n, dev->shared);
+    fm_observe(dev, (int)(lw - dev->config.weights->layers), FM_SHARED_DOWN_PROJ, &dev->inner);
     for (int t = 0; gated && t < n; t++) {
         float s = fm_sigmoidf(gate[t]), *row = dev->shared + (size_t)(first + t) * hidden;
         for (size_t i = 0; i < hidden; i++) row[i] *= s;
@@ -101,6 +103,7 @@ static void compute(fm_device *dev, int layer, const fm_expert_job *jobs, int n,
     }
     fm_multiply(dev, products, 2 * n);
     activate(dev, gate, up, n_rows, (int)width);
+    fm_observe(dev, layer, FM_N_ROLES, &dev->inner);
     for (int i = 0, row = 0; i < n; row += jobs[i].n, i++) {
         products[i] = (fm_product){.matrix = &matrices[FM_DOWN][i],
                                    .input = &dev->inner,
@@ -173,6 +176,7 @@ static void combine_task(void *arg, int token, int thread) {
     size_t hidden = (size_t)dev->d->hidden, at = (size_t)token * hidden;
     int k = dev->config.top_k;
     for (int j = token * k; j < (token + 1) * k && dev->batch.n <= FM_ROW_TOKENS; j++) {
+        if (dev->chosen[j] == FM_NO_EXPERT) continue;
         dev->k->axpy(dev->weights[j], dev->rows + (size_t)dev->row_of[j] * hidden, dev->d->hidden, dev->out + at);
     }
     if (dev->d->shared_width) dev->k->add(dev->shared + at, dev->d->hidden, dev->out + at);

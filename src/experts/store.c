@@ -31,6 +31,7 @@ static void unlink_slot(fm_store *s, int slot) {
     else
         list->last = x->prev;
     list->n--;
+    s->n_kept -= x->state == FM_SLOT_RESIDENT && x->key >= 0 && s->keep[x->key];
 }
 
 static void link_slot(fm_store *s, int slot, fm_slot_state state, bool first) {
@@ -48,7 +49,8 @@ static void link_slot(fm_store *s, int slot, fm_slot_state state, bool first) {
     else
         list->last = slot;
     list->n++;
-    s->pinned[slot] = state != FM_SLOT_RESIDENT;
+    s->pinned[slot] = state != FM_SLOT_RESIDENT || s->keep[x->key];
+    s->n_kept += state == FM_SLOT_RESIDENT && s->keep[x->key];
 }
 
 void fm_store_move(fm_store *s, int slot, fm_slot_state state, bool first) {
@@ -61,8 +63,10 @@ void fm_store_empty(fm_store *s, int slot) {
     fm_store_free_staging(s, slot);
     s->policy->ops->empty(s->policy, slot);
     s->slot_of[x->key] = -1;
+    unlink_slot(s, slot);
     x->key = -1;
-    fm_store_move(s, slot, FM_SLOT_FREE, true);
+    x->fresh = false;
+    link_slot(s, slot, FM_SLOT_FREE, true);
 }
 
 static int n_requested(const fm_store *s) {
@@ -91,7 +95,7 @@ static void *touch_loop(void *arg) {
     return NULL;
 }
 
-static void touch_ahead(fm_store *s, int slot) {
+void fm_store_touch_ahead(fm_store *s, int slot) {
     fm_toucher *t = &s->toucher;
     size_t target = ((size_t)slot + 1) * s->config.slot_bytes + TOUCH_AHEAD;
     if (!t->running) return;
@@ -169,7 +173,8 @@ uint64_t fm_store_memory_bytes(const fm_store_config *c) {
     fm_store_staging_bytes(c, &staging_bytes, NULL); /* a file that is too short: open says so */
     uint64_t n_slots = (uint64_t)c->n_slots, n_staging = (uint64_t)c->n_staging, depth = (uint64_t)depth_of(c),
              keys = (uint64_t)c->n_layers * (uint64_t)c->n_experts;
-    uint64_t bytes = sizeof(fm_store) + n_slots * (sizeof(fm_slot) + 1) + keys * sizeof(int) + n_staging * sizeof(fm_staging) + 2 * depth * sizeof(fm_read *);
+    uint64_t bytes =
+        sizeof(fm_store) + n_slots * (sizeof(fm_slot) + 1) + keys * (sizeof(int) + 1) + n_staging * sizeof(fm_staging) + 2 * depth * sizeof(fm_read *);
     bytes += (uint64_t)c->n_guesses * sizeof(int) + region_bytes((size_t)n_slots * c->slot_bytes) + region_bytes((size_t)n_staging * staging_bytes);
     return bytes + policy->memory_bytes(c->n_slots, c->n_layers, c->n_experts) + BACK_END_BYTES + 256 * depth;
 }
@@ -180,11 +185,12 @@ static int open_tables(fm_store *s, size_t staging_bytes, fm_error *err) {
     s->slots = calloc(n_slots, sizeof *s->slots);
     s->slot_of = malloc(keys * sizeof *s->slot_of);
     s->pinned = calloc(n_slots, sizeof *s->pinned);
+    s->keep = calloc(keys, sizeof *s->keep);
     s->staging = calloc(n_staging, sizeof *s->staging);
     s->batch = calloc(depth, sizeof(fm_read *));
     s->done = calloc(depth, sizeof(fm_read *));
     s->advice = calloc((size_t)c->n_guesses + 1, sizeof *s->advice);
-    if (!s->advice || !s->slots || !s->slot_of || !s->pinned || !s->staging || !s->batch || !s->done) {
+    if (!s->advice || !s->slots || !s->slot_of || !s->pinned || !s->keep || !s->staging || !s->batch || !s->done) {
         return fm_fail(err, FM_ENOMEM, "no memory for the tables of %d expert slots", c->n_slots);
     }
     int rc = fm_region_open(&s->slot_region, region_bytes(n_slots * c->slot_bytes), "the expert slots", err);
@@ -260,6 +266,7 @@ void fm_store_close(fm_store **store) {
     free(s->slots);
     free(s->slot_of);
     free(s->pinned);
+    free(s->keep);
     free(s->staging);
     free(s->advice);
     free(s->batch);
@@ -323,7 +330,8 @@ static int pin_hits(fm_store *s, const int *keys, int n, fm_error *err) {
         if (state == FM_SLOT_GUESSED || state == FM_SLOT_GUESSING) {
             s->policy->ops->fill(s->policy, slot, keys[i]);
             fm_store_move(s, slot, state == FM_SLOT_GUESSED ? FM_SLOT_READY : FM_SLOT_READING, false);
-            s->stats.n_guesses_used++;
+            s->stats.n_guesses_used += !s->slots[slot].filling;
+            s->slots[slot].filling = false;
             continue;
         }
         if (state != FM_SLOT_RESIDENT) return fm_fail(err, FM_EINVAL, "expert %d of layer %d is requested or leased already", expert, layer);
@@ -344,17 +352,17 @@ static void queue_miss(fm_store *s, int key) {
     s->slot_of[key] = slot;
     s->policy->ops->fill(s->policy, slot, key);
     fm_store_move(s, slot, FM_SLOT_QUEUED, false);
-    touch_ahead(s, slot);
+    fm_store_touch_ahead(s, slot);
 }
 
 int fm_store_request(fm_store *s, const int *keys, int n, fm_error *err) {
     int room, n_hits = 0;
     assert(n >= 0);
     if (fm_store_n_guesses(s)) fm_store_settle(s, false); /* guesses that have arrived meanwhile are hits */
-    room = fm_store_n_slots(s) - n_requested(s) - s->lists[FM_SLOT_LEASED].n - fm_store_n_guesses(s);
+    room = fm_store_n_slots(s) - n_requested(s) - s->lists[FM_SLOT_LEASED].n - fm_store_n_guesses(s) - s->n_kept;
     if (s->broken && !s->error.code) fm_fail(&s->error, FM_EIO, "reading experts failed before and cannot go on");
     if (s->error.code) return fail_requested(s, err);
-    if (n > room) n = room;
+    if (n > room) n = room < 0 ? 0 : room;
     int rc = pin_hits(s, keys, n, err);
     for (int i = 0; i < n && rc >= 0; i++) {
         int slot = s->slot_of[keys[i]];
@@ -397,7 +405,8 @@ static void hurry(fm_store *s, int slot) {
 
 static void hand_out(fm_store *s, int slot, fm_lease *lease) {
     fm_slot *x = &s->slots[slot];
-    *lease = (fm_lease){.key = x->key, .slot = slot, .data = fm_store_slot_data(s, slot), .fresh = x->state == FM_SLOT_READY};
+    *lease = (fm_lease){.key = x->key, .slot = slot, .data = fm_store_slot_data(s, slot), .fresh = x->state == FM_SLOT_READY || x->fresh};
+    x->fresh = false;
     if (lease->fresh && s->config.in_place) lease->parts[0] = lease->data;
     if (lease->fresh && !s->config.in_place) {
         const fm_extent *extents = s->config.extents + (size_t)x->key * (size_t)s->config.n_extents;
@@ -484,6 +493,11 @@ bool fm_store_holds(const fm_store *s, int key) {
     return slot >= 0 && s->slots[slot].state == FM_SLOT_RESIDENT;
 }
 
+bool fm_store_at_hand(const fm_store *s, int key) {
+    int slot = s->slot_of[key];
+    return slot >= 0 && (s->slots[slot].state == FM_SLOT_RESIDENT || s->slots[slot].state == FM_SLOT_GUESSED);
+}
+
 /* Drops a slot's memory, and with it that of its neighbours which are gone too as far as they share a page. */
 static void drop_slot(fm_store *s, int slot) {
     size_t bytes = s->config.slot_bytes, from = (size_t)slot * bytes, to = from + bytes;
@@ -496,7 +510,8 @@ int fm_store_shrink(fm_store *s, int n, int min_left) {
     int given = 0;
     if (min_left < 1) min_left = 1;
     /* No more guesses. */
-    s->config.n_guesses = s->n_advice = 0;
+    s->config.n_guesses = s->n_advice = s->n_fill = 0;
+    fm_store_pin(s, NULL, 0, 0);
     while (s->lists[FM_SLOT_GUESSED].n) fm_store_drop_guess(s, s->lists[FM_SLOT_GUESSED].first);
     stop_touching(s); /* memory is short: what was not touched yet waits until it is used */
     for (; given < n && fm_store_n_slots(s) > min_left; given++) {

@@ -87,6 +87,16 @@ bool fm_store_ready_key(fm_store *store, int key);
  * flight, a few at a time, into slots of their own, so that no expert leaves for a guess but the n_guesses that such slots take. A read that fails is forgotten. */
 void fm_store_prefetch(fm_store *store, const int *keys, int n);
 
+/* What is to be in memory in the long run, most wanted first: each is read, one at a time, when nothing else is, into a free slot as long as there are any. Only in_place.
+ * keys is borrowed until the next call or close. fill_wait: reads on, several at a time, for so many seconds; returns how many keys are still to
+ * be looked at, 0 if none can be read. */
+void fm_store_fill(fm_store *store, const int *keys, int n);
+int fm_store_fill_wait(fm_store *store, double seconds);
+/* These keys are not evicted once they are there, but when memory gets short; replaces the last ones. At most as many as leave min_left slots to others. */
+void fm_store_pin(fm_store *store, const int *keys, int n, int min_left);
+/* Keys that were wanted and are done without: counted as asked for and not found, and read in the background into slots that the policy gives. Only in_place. */
+void fm_store_want(fm_store *store, const int *keys, int n);
+
 /* Exactly once for each lease. release: data is whole. discard: it is not (the consumer found a bad value); the slot is emptied. */
 void fm_store_release(fm_store *store, fm_lease *lease);
 void fm_store_discard(fm_store *store, fm_lease *lease);
@@ -96,8 +106,9 @@ void fm_store_cancel(fm_store *store);
 
 /* Forgets every expert in memory, so that each has to be read again; returns how many. FM_EINVAL: some are requested or handed out. */
 int fm_store_clear(fm_store *store, fm_error *err);
-/* Whether a request for key would be a hit. */
+/* Whether a request for key would be a hit; whether its bytes are there at all, as a guess too. */
 bool fm_store_holds(const fm_store *store, int key);
+bool fm_store_at_hand(const fm_store *store, int key);
 
 /* Gives n slots back to the system for good (fewer if pinned), keeping at least min_left; returns how many. */
 int fm_store_shrink(fm_store *store, int n, int min_left);

@@ -133,6 +133,10 @@ void fm_store_start_reads(fm_store *s) {
 static void read_done(fm_store *s, int slot) {
     bool guess = s->slots[slot].state == FM_SLOT_GUESSING;
     if (s->config.in_place) fm_store_free_staging(s, slot);
+    if (guess && s->slots[slot].filling) {
+        fm_store_end_fill(s, slot);
+        return;
+    }
     fm_store_move(s, slot, guess ? FM_SLOT_GUESSED : FM_SLOT_READY, false);
     if (guess && !s->config.n_guesses) fm_store_drop_guess(s, slot);
 }
