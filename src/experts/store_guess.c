@@ -85,7 +85,7 @@ int fm_store_fill_wait(fm_store *s, double seconds) {
     double end = fm_now() + seconds;
     s->waiting = true;
     fm_store_settle(s, false);
-    while (s->filled < s->n_fill && s->lists[FM_SLOT_GUESSING].n && !s->error.code && !s->broken && fm_now() < end) fm_store_settle(s, true);
+    while (s->lists[FM_SLOT_GUESSING].n && !s->error.code && !s->broken && fm_now() < end) fm_store_settle(s, true);
     s->waiting = false;
     return s->lists[FM_SLOT_GUESSING].n ? s->n_fill - s->filled : 0;
 }
