@@ -5,6 +5,7 @@ python3 tests/cli/packed.py SNAPSHOT DIRECTORY
 
 import json
 import pathlib
+import re
 import shutil
 import sys
 
@@ -38,7 +39,7 @@ def pack(snapshot, directory):
     snapshot, directory = pathlib.Path(snapshot), pathlib.Path(directory)
     config = json.loads((snapshot / "config.json").read_text())
     text = config.get("text_config", config)
-    layers, experts, group = text["num_hidden_layers"], text["num_experts"], config.get("quantization", {}).get("group_size", 64)
+    layers, group = text["num_hidden_layers"], config.get("quantization", {}).get("group_size", 64)
     (directory / "experts").mkdir(parents=True)
     for path in snapshot.iterdir():
         if path.suffix in (".json", ".jinja") and "safetensors" not in path.name:
@@ -49,7 +50,8 @@ def pack(snapshot, directory):
         if name != "__metadata__":
             begin, end = t["data_offsets"]
             tensors[name] = t["dtype"], np.frombuffer(source.data[begin:end], _TYPES[t["dtype"]]).reshape(t["shape"])
-    dense = {name: t for name, t in tensors.items() if ".switch_mlp." not in name}
+    stacked = re.compile(r"\.(switch_mlp|mlp\.experts)\.(gate|up|down)_proj\.")
+    dense = {name: t for name, t in tensors.items() if not stacked.search(name)}
     header, data = {}, bytearray()
     for name, (dtype, values) in dense.items():
         header[name] = dict(dtype=dtype, shape=list(values.shape), data_offsets=[len(data), len(data) + values.nbytes])
@@ -57,13 +59,14 @@ def pack(snapshot, directory):
     Safetensors(header, data).save(directory / "dense.safetensors")
     table = []
     for layer in range(layers):
-        prefix = next((n.split(".switch_mlp.")[0] for n in tensors if f"layers.{layer}.mlp.switch_mlp." in n), None)
+        prefix = next((n.rsplit(".", 2)[0] for n in tensors if f"layers.{layer}." in n and stacked.search(n)), None)
         if not prefix:
             table.append(None)
             continue
+        experts = len(tensors[f"{prefix}.gate_proj.weight"][1])
         entry, blobs = {"file": f"experts/layer_{layer:02}.bin"}, [b""] * experts
         for which in ("gate", "up", "down"):
-            base = f"{prefix}.switch_mlp.{which}_proj"
+            base = f"{prefix}.{which}_proj"
             dtype, weight = tensors[base + ".weight"]
             if base + ".scales" in tensors:
                 kind, scales = tensors[base + ".scales"]

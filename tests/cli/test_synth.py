@@ -271,8 +271,9 @@ def test_mistakes(tmp_path, options, message):
 
 
 @pytest.mark.parametrize("change, options, message", [
-    (dict(architectures=["MixtralForCausalLM"], model_type="mixtral"), [],
-     'C: architecture "MixtralForCausalLM" with model_type "mixtral" is not supported.'),
+    (dict(architectures=["T5ForConditionalGeneration"], model_type="t5"), [],
+     'C: architecture "T5ForConditionalGeneration" with model_type "t5" is not supported.'),
+    (dict(architectures=["MixtralForCausalLM"], model_type="mixtral"), [], "C: the key num_local_experts is missing."),
     (dict(moe_intermediate_size=96), [], "C: mlp.switch_mlp.down_proj has 96 columns, which are no whole number of groups of 64."),
     (dict(hidden_size=96), ["--group", 32], "C: model.layers.0.mlp.gate has 96 columns, which are no whole number of groups of 64."),
     (dict(num_experts=None), [], "C: the key num_experts is missing."),

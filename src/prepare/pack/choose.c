@@ -112,8 +112,9 @@ static int add_source(chooser *c, int layer, fm_role role, const fm_source *s, f
     item->plus_one = s->shape.kind == FM_KIND_NORM && model->description.norm_stored_less_one && !model->mlx;
     item->source.row_map = NULL;
     if (!(item->name = name_of(c, s->weight, role, item->matrix))) return fm_fail(err, FM_ENOMEM, "%s: no memory for its names", model->path);
+    /* What several roles share is one tensor. */
+    if (s->shape.kind == FM_KIND_VECTOR) item->source.shape.cols = (int)s->weight->shape[s->weight->n_dims - 1];
     if (!item->matrix) return 0;
-    /* Rows that several roles share are one tensor. */
     item->source.type.rows = item->source.shape.rows = (int)s->weight->shape[0];
     bool router = role == FM_ROUTER || role == FM_SHARED_GATE;
     asked a = {c->options->dense, c->options->group, c->options->search, false};
@@ -125,11 +126,12 @@ static int add_source(chooser *c, int layer, fm_role role, const fm_source *s, f
 }
 
 static int add_layer(chooser *c, int layer, fm_error *err) {
-    const fm_description *d = &c->model->description;
+    const fm_source *sources = c->model->sources[layer + 1];
     for (int role = 0; role < FM_N_ROLES; role++) {
-        const fm_source *s = &c->model->sources[layer + 1][role];
-        if (!s->weight || (d->grouped_projection && (role == FM_DELTA_Z || role == FM_DELTA_A))) continue;
-        int rc = add_source(c, layer, (fm_role)role, s, err);
+        bool listed = false;
+        for (int before = 0; before < role; before++) listed |= sources[before].weight == sources[role].weight;
+        if (!sources[role].weight || listed) continue;
+        int rc = add_source(c, layer, (fm_role)role, &sources[role], err);
         if (rc < 0) return rc;
     }
     return 0;
