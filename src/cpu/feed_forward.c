@@ -103,7 +103,6 @@ static void compute(fm_device *dev, int layer, const fm_expert_job *jobs, int n,
     }
     fm_multiply(dev, products, 2 * n);
     activate(dev, gate, up, n_rows, (int)width);
-    fm_observe(dev, layer, FM_N_ROLES, &dev->inner);
     for (int i = 0, row = 0; i < n; row += jobs[i].n, i++) {
         products[i] = (fm_product){.matrix = &matrices[FM_DOWN][i],
                                    .input = &dev->inner,

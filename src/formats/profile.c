@@ -18,7 +18,7 @@
 #define MAX_KEYS (1 << 24)
 #define MAX_COLUMNS (1 << 20)
 
-static const char *const column_names[FM_N_COLUMNS] = {"mixer", "mixer_out", "mlp", "dense_down", "shared_down", "expert_down"};
+static const char *const column_names[FM_N_COLUMNS] = {"mixer", "mixer_out", "mlp", "dense_down", "shared_down"};
 
 /* ---- making and freeing ---- */
 

@@ -3,8 +3,8 @@
  *
  * JSON: {"format": "flash-moe profile", "version": 1, "made_by", "model_type", "architecture", "n_layers", "n_experts", "top_k", "how": what made it,
  *  "kinds": [{"name", "n_prompts", "n_tokens", "layers": {"0": {"uses": [n_experts], "weights": [n_experts]}, …}}, …],
- *  "columns": {"head": [hidden], "0": {"mixer": [hidden], "mixer_out": […], "mlp": [hidden], "dense_down": […], "shared_down": […], "expert_down": […]}, …}}
- * Layers without experts are left out of kinds, and what a layer does not have of columns.
+ *  "columns": {"head": [hidden], "0": {"mixer": [hidden], "mixer_out": […], "mlp": [hidden], "dense_down": […], "shared_down": […]}, …}}
+ * Layers without experts are left out of kinds, and what a layer does not have of columns. (What an expert's down sees is not there: its columns are the expert's own.)
  *
  * Older: {"num_experts", "num_prompts", "threshold", "layers": {"0": {"universal": [ids], "activation_counts": {"id": n}}, …}}, of prompts, not of tokens. */
 #ifndef FM_FORMATS_PROFILE_H
@@ -19,7 +19,6 @@ enum {
     FM_COLUMNS_MLP,       /* normed input of router, experts, shared expert or dense MLP */
     FM_COLUMNS_DENSE_DOWN,
     FM_COLUMNS_SHARED_DOWN,
-    FM_COLUMNS_EXPERT_DOWN, /* of all experts of a layer together */
     FM_N_COLUMNS
 };
 

@@ -43,7 +43,6 @@ static int place_of(int role) {
     case FM_DELTA_OUT: return FM_COLUMNS_MIXER_OUT;
     case FM_DENSE_DOWN_PROJ: return FM_COLUMNS_DENSE_DOWN;
     case FM_SHARED_DOWN_PROJ: return FM_COLUMNS_SHARED_DOWN;
-    case FM_N_ROLES: return FM_COLUMNS_EXPERT_DOWN;
     default: return -1;
     }
 }

@@ -73,7 +73,7 @@ typedef struct fm_device_config {
 typedef struct fm_device fm_device;
 
 /* Sees what matrices are multiplied with: x [n][ld] of cols columns, of one layer (-1: the model's). role: FM_NORM1, FM_NORM2 or FM_FINAL_NORM for what follows that norm,
- * that of a matrix which has an input of its own, or FM_N_ROLES for the experts' down. */
+ * or that of a matrix which has an input of its own. The inner columns of experts are not shown. */
 typedef void (*fm_observe_fn)(void *user, int layer, int role, const float *x, size_t ld, int n, int cols);
 
 typedef struct fm_device_ops {

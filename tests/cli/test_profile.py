@@ -48,8 +48,8 @@ def test_counts(tmp_path):
     columns = got["columns"]
     assert len(columns["head"]) == config["hidden_size"]
     for i in range(N_LAYERS):
-        assert {"mixer", "mixer_out", "mlp", "expert_down"} <= set(columns[str(i)])
-        assert len(columns[str(i)]["mlp"]) == config["hidden_size"] and len(columns[str(i)]["expert_down"]) == config["moe_intermediate_size"]
+        assert {"mixer", "mixer_out", "mlp"} <= set(columns[str(i)])
+        assert len(columns[str(i)]["mlp"]) == config["hidden_size"]
         assert all(x > 0 for x in columns[str(i)]["mlp"])
 
 
@@ -65,7 +65,6 @@ def test_shows(tmp_path):
     shown = flash_moe("profile", tmp_path / "x.json")
     assert shown.returncode == 0 and shown.stdout == said
     figures = json.loads(flash_moe("profile", tmp_path / "x.json", "--json").stdout)
-    uses = sorted((u for k in got["kinds"] for u in ()), reverse=True)
     total = [sum(k["layers"][str(i // N_EXPERTS)]["uses"][i % N_EXPERTS] for k in got["kinds"]) for i in range(N_LAYERS * N_EXPERTS)]
     uses = sorted(total, reverse=True)
     for share in 50, 80, 90, 100:
@@ -146,3 +145,17 @@ def test_wrong_options(tmp_path, packed):
         result = flash_moe(*words)
         assert result.returncode in (1, 2) and word in result.stderr, (words, result.stderr)
     assert not (tmp_path / "x").exists() and not list(tmp_path.glob("*.part"))
+
+
+def test_pack_weighs_by_it(tmp_path):
+    got, _ = profile(tmp_path)
+    (tmp_path / "y.json").write_text(json.dumps({k: v for k, v in got.items() if k != "columns"}))
+    bytes_of = {}
+    for name, words in (("plain", []), ("weighed", ["--profile", tmp_path / "x.json"]), ("again", ["--profile", tmp_path / "x.json", "--threads", "1"])):
+        result = flash_moe("pack", EMBER, "-o", tmp_path / name, "--experts", "3", "--dense", "3", "--search", *words)
+        assert result.returncode == 0, result.stderr
+        bytes_of[name] = [(tmp_path / name / file).read_bytes() for file in ("dense.safetensors", "experts/layer_00.bin")]
+    assert bytes_of["weighed"] == bytes_of["again"] and all(a != b for a, b in zip(bytes_of["plain"], bytes_of["weighed"]))
+    for words, word in ((["--profile", tmp_path / "x.json"], "search"), (["--search", "--experts", "3", "--profile", tmp_path / "y.json"], "no columns")):
+        result = flash_moe("pack", EMBER, "-o", tmp_path / "no", *words)
+        assert result.returncode in (1, 2) and word in result.stderr and not (tmp_path / "no").exists(), result.stderr

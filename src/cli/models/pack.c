@@ -5,7 +5,7 @@
 #include "flash_moe_tools.h"
 
 struct pack_options {
-    const char *output, *rules, *config_from;
+    const char *output, *rules, *config_from, *profile;
     int experts, dense, group, threads;
     uint64_t memory;
     bool search, delete_consumed, dry_run, json;
@@ -19,6 +19,7 @@ static const struct cli_option table[] = {
     {"dense", 0, OPTION_CHOICE, AT(dense), "keep|2|3|4|5|6|8|bf16", "\nthe same of all other matrices; routers keep 8 at least (default: keep)", 0, 0},
     {"group", 0, OPTION_CHOICE, AT(group), "32|64|128", "weights that share a scale in what is quantised\n(default: as in the source, else 64)", 0, 0},
     {"search", 0, OPTION_FLAG, AT(search), NULL, "look for scales with less error than MLX's rule gives: slower", 0, 0},
+    {"profile", 0, OPTION_TEXT, AT(profile), "FILE", "weigh the search's errors by what flash-moe profile saw", 0, 0},
     {"rules", 0, OPTION_TEXT, AT(rules), "FILE",
      "other bits for some matrices, as JSON:\n[{\"tensors\": \"*.down_proj\", \"layers\": \"0-3\", \"bits\": 6}, …]", 0, 0},
     {"delete-consumed", 0, OPTION_FLAG, AT(delete_consumed), NULL,
@@ -166,6 +167,7 @@ static int pack_main(const struct cli_command *command, int argc, char **argv) {
     options.group = given.group < 0 ? 0 : groups[given.group];
     options.search = given.search;
     options.delete_consumed = given.delete_consumed;
+    options.profile = given.profile;
     options.rules = given.rules;
     options.memory_bytes = given.memory;
     options.n_threads = given.threads;

@@ -98,7 +98,8 @@ static void keep_matrix(const fm_rows *rows, uint8_t *out) {
 /* Converts 16 rows at a time, by rows and then to r16. Returns the row whose scales are too large, or -1. */
 static int make_matrix(const banks *b, int which, const fm_rows *rows, uint8_t *out, uint8_t *scratch, fm_deviation *sum) {
     const fm_target *to = &b->job->choice.experts[b->layer][which];
-    const float *importance = fm_choice_importance(&b->job->choice, b->job->model, b->layer, which == FM_DOWN ? FM_ROLE_EXPERT_DOWN : FM_ROLE_EXPERT_IN);
+    int role = which == FM_DOWN ? FM_ROLE_EXPERT_DOWN : FM_ROLE_EXPERT_IN;
+    const float *importance = fm_choice_importance(&b->job->choice, b->job->model, b->layer, role, rows->type->cols);
     uint8_t *at[3] = {scratch + b->area.scratch};
     for (int i = 1; i < 3; i++) at[i] = at[i - 1] + (FM_STRIP * fm_row_bytes(&to->type, i - 1) + 63) / 64 * 64;
     for (int first = 0; first < to->type.rows; first += FM_STRIP) {

@@ -89,9 +89,19 @@ static uint64_t fingerprint(const fm_pack_job *job) {
     return hash;
 }
 
+/* The same of what the search weighs by. */
+static uint64_t weights_fingerprint(const fm_pack_job *job, uint64_t hash) {
+    const struct fm_profile_columns *c = job->choice.profile ? job->choice.profile->columns : NULL;
+    for (int i = 0; c && i < job->choice.profile->n_layers * FM_N_COLUMNS; i++) {
+        int layer = i / FM_N_COLUMNS, k = i % FM_N_COLUMNS;
+        if (c->n[layer][k]) hash ^= fm_pack_hash(c->square[layer][k], (size_t)c->n[layer][k] * sizeof(float)) + hash * 31;
+    }
+    return c && c->n_head ? hash ^ (fm_pack_hash(c->head, (size_t)c->n_head * sizeof(float)) + hash * 31) : hash;
+}
+
 static json_t *describe_job(const fm_pack_job *job) {
     char hash[20];
-    snprintf(hash, sizeof hash, "%016" PRIx64, fingerprint(job));
+    snprintf(hash, sizeof hash, "%016" PRIx64, weights_fingerprint(job, fingerprint(job)));
     return json_pack("{s:s, s:i, s:s, s:o}", "by", "flash-moe " FM_VERSION, "version", FM_PACK_VERSION, "matrices", hash, "sources",
                      fm_journal_sources(job->model));
 }

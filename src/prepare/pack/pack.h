@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "flash_moe_tools.h"
+#include "formats/profile.h"
 #include "model/model.h"
 #include "prepare/pack/convert.h"
 
@@ -30,14 +31,15 @@ typedef struct fm_choice {
     int n_items, room;
     fm_target (*experts)[3]; /* [n_layers] */
     float *importance;       /* [1 + 2 * n_layers][hidden]: of the final norm, and of each layer's two; NULL: none */
+    fm_profile *profile;     /* whose columns' mean squares, about 1 on the average, go before that; NULL: none */
     int n_unfit;
     bool requantised; /* config.json has to say something new of the dense part */
 } fm_choice;
 
 int fm_choice_make(fm_choice *choice, const fm_model *model, const fm_pack_options *options, fm_error *err);
 void fm_choice_close(fm_choice *choice);
-/* The importance of a dense item's columns, or of an expert's matrix; NULL: all the same. */
-const float *fm_choice_importance(const fm_choice *choice, const fm_model *model, int layer, int role);
+/* The importance of the n columns of a dense item, or of an expert's matrix; NULL: all the same. */
+const float *fm_choice_importance(const fm_choice *choice, const fm_model *model, int layer, int role, int n);
 enum { FM_ROLE_EXPERT_IN = FM_N_ROLES, FM_ROLE_EXPERT_DOWN };
 
 /* rules.c */
