@@ -255,7 +255,7 @@ typedef struct fm_trace_options {
     bool ignore_eos;             /* go on after the model's end-of-text token */
     const fm_sampling *sampling; /* each prompt's seed is the one before plus 1; NULL: the model's own, seed 0 */
     const char *name;            /* of the prompts, for the file's header; NULL: none */
-    const char *states;          /* file for what the routers see: a NumPy array of float16 [tokens][layers with experts][hidden]; NULL: none */
+    const char *states;          /* file for what the routers see: a NumPy array of float32 [tokens][layers with experts][hidden]; NULL: none */
 } fm_trace_options;
 
 #define FM_TRACE_OPTIONS_INIT                                                                                                                                  \

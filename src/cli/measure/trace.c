@@ -23,7 +23,7 @@ static const struct cli_option table[] = {
      0, 0},
     {"output", 'o', OPTION_TEXT, AT(output), "FILE", "the trace to write", 0, 0},
     {"states", 0, OPTION_TEXT, AT(states), "FILE",
-     "also write what the routers see there: a NumPy array of float16,\n[tokens][layers with experts][hidden] (for tools/predict.py)", 0, 0},
+     "also write what the routers see there: a NumPy array of float32,\n[tokens][layers with experts][hidden] (for tools/predict.py)", 0, 0},
     {"max-tokens", 'n', OPTION_INT, AT(max_tokens), "N",
      "tokens to make after each prompt; 0: none; -1: until the model ends or\nthe context is full (default: 128)", -1, 2147483647},
     {"ignore-eos", 0, OPTION_FLAG, AT(ignore_eos), NULL, "go on after the model's end-of-text token", 0, 0},
