@@ -16,8 +16,8 @@ struct engine_choices {
     const char *config_from, *io, *policy, *cpu, *mirror, *profile;
     uint64_t memory;
     int threads, context, experts_per_token, activations, prefetch, kv;
-    int missing;
-    float pin;
+    int missing, cold_bits;
+    float pin, cold_below;
     bool no_verify;
 };
 

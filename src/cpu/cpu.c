@@ -20,8 +20,9 @@ static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 static int n_act_kinds(const fm_model *model) {
     bool kinds[9][2] = {{false}};
     int n = 0;
-    for (int layer = 0; layer <= model->description.n_layers; layer++) {
-        for (int i = 0; i < FM_N_ROLES + 3; i++) {
+    int copies = model->experts ? model->n_copies : 1;
+    for (int layer = 0; layer <= copies * model->description.n_layers; layer++) {
+        for (int i = layer > model->description.n_layers ? FM_N_ROLES : 0; i < FM_N_ROLES + 3; i++) {
             const fm_expert_layout *experts = layer && model->experts ? &model->experts[layer - 1] : NULL;
             const fm_matrix_type *t = i < FM_N_ROLES ? &model->sources[layer][i].type : experts ? &experts->matrix[i - FM_N_ROLES].type : NULL;
             if (!t || t->format != FM_FORMAT_R16) continue;

@@ -82,14 +82,15 @@ void fm_shared(fm_device *dev, int layer) {
 }
 
 /* gate, up and down of jobs whose tokens fit in the rows; outputs go to rows first_row and on, one job after the other. */
-static void compute(fm_device *dev, int layer, const fm_expert_job *jobs, int n, int first_row) {
-    const fm_expert_layout *layout = &dev->config.model->experts[layer];
+static void compute(fm_device *dev, const fm_expert_job *jobs, int n, int first_row) {
+    const fm_model *model = dev->config.model;
     size_t width = (size_t)dev->d->expert_width, hidden = (size_t)dev->d->hidden;
     float *gate = dev->scratch, *up = gate + (size_t)dev->n_rows * width;
     fm_matrix matrices[3][FM_MAX_JOBS];
     fm_product products[FM_MAX_PRODUCTS] = {0};
     int n_rows = 0;
     for (int i = 0; i < n; i++) {
+        const fm_expert_layout *layout = &model->experts[jobs[i].key / model->description.n_experts]; /* the layer's, or its narrow copies' */
         for (int which = 0; which < 3; which++) matrices[which][i] = fm_expert_matrix_in(layout, which, jobs[i].slot);
         for (int up_too = 0; up_too < 2; up_too++) {
             products[2 * i + up_too] = (fm_product){.matrix = &matrices[up_too][i],
@@ -131,7 +132,7 @@ static void accumulate_task(void *arg, int slice, int thread) {
 }
 
 /* Computes and adds the jobs of a long prompt, as many at a time as the rows hold. */
-static void accumulate(fm_device *dev, int layer, const fm_expert_job *jobs, int n) {
+static void accumulate(fm_device *dev, const fm_expert_job *jobs, int n) {
     int slice = (dev->d->hidden / (2 * fm_pool_n_threads(dev->config.pool)) + 127) / 128 * 128;
     fm_expert_job some[FM_MAX_JOBS];
     for (int i = 0, done = 0; i < n;) { /* done: tokens of job i */
@@ -147,7 +148,7 @@ static void accumulate(fm_device *dev, int layer, const fm_expert_job *jobs, int
             i++;
             done = 0;
         }
-        compute(dev, layer, some, n_some, 0);
+        compute(dev, some, n_some, 0);
         rows_work w = {.device = dev, .jobs = some, .n_jobs = n_some, .slice = slice < 128 ? 128 : slice};
         fm_pool_run(dev->config.pool, (dev->d->hidden + w.slice - 1) / w.slice, accumulate_task, &w);
     }
@@ -155,17 +156,18 @@ static void accumulate(fm_device *dev, int layer, const fm_expert_job *jobs, int
 
 int fm_expert(fm_device *dev, int layer, const fm_expert_job *jobs, int n, int *bad, fm_error *err) {
     fm_arrival arrivals[FM_MAX_JOBS];
+    (void)layer;
     for (int i = 0; i < n; i++) arrivals[i] = (fm_arrival){jobs[i].key, jobs[i].slot, jobs[i].parts};
     int rc = fm_experts_fill(dev->config.model, dev->config.pool, arrivals, n, bad, err);
     if (rc < 0) return rc;
     if (dev->batch.n <= FM_ROW_TOKENS) {
-        compute(dev, layer, jobs, n, dev->rows_used);
+        compute(dev, jobs, n, dev->rows_used);
         for (int i = 0; i < n; i++) {
             for (int t = 0; t < jobs[i].n; t++) dev->row_of[jobs[i].choices[t]] = dev->rows_used++;
         }
         return 0;
     }
-    accumulate(dev, layer, jobs, n);
+    accumulate(dev, jobs, n);
     return 0;
 }
 

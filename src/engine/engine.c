@@ -55,6 +55,7 @@ static int open_tables(fm_engine *e, fm_error *err) {
     e->uses.tokens = fm_arena_take(&e->tables, choices * sizeof(int32_t));
     e->uses.choices = fm_arena_take(&e->tables, choices * sizeof(int32_t));
     e->advice = fm_arena_take(&e->tables, fm_plan_advice(e->model, e->top_k) * sizeof(int));
+    e->cold = fm_arena_take(&e->tables, n_experts);
     e->dropped = fm_arena_take(&e->tables, FM_GUESS_TOKENS * (size_t)e->top_k * sizeof(int));
     e->ids = fm_arena_take(&e->tables, (size_t)e->plan.batch * sizeof(int32_t));
     return 0;
@@ -99,7 +100,7 @@ static int open_parts(fm_engine *e, const char *directory, fm_error *err) {
     fm_engine_options *o = &e->options;
     int rc;
     if ((rc = fm_model_open(&e->model, directory, o->config_from, fm_families, err)) < 0) return rc;
-    if (o->no_verify && e->model->pack) memset(e->model->pack->verified, 1, (size_t)e->model->pack->n_layers * (size_t)e->model->description.n_experts);
+    if (o->no_verify && e->model->pack) memset(e->model->pack->verified, 1, (size_t)e->model->n_copies * (size_t)fm_model_narrow(e->model));
     if (o->mirror && (rc = fm_model_mirror(e->model, o->mirror, err)) < 0) return rc;
     if ((rc = fm_info_tokenizer(&e->tokenizer, directory, o->config_from, err)) < 0) return rc;
     if ((rc = fm_info_fill(&e->info, e->model, e->tokenizer, o->config_from, err)) < 0) return rc;
@@ -196,7 +197,8 @@ void fm_engine_stats(const fm_engine *e, fm_stats *out) {
                       .stall_seconds = s.stall_seconds,
                       .disk_seconds = s.disk_seconds,
                       .slots_given_back = e->slots_given_back,
-                      .n_left_out = e->n_left_out};
+                      .n_left_out = e->n_left_out,
+                      .n_narrow = e->n_narrow};
     memcpy(out->phase_seconds, e->phase_seconds, sizeof e->phase_seconds);
 }
 

@@ -69,8 +69,9 @@ struct fm_engine {
     bool predict_always;     /* predict for the hook even when nothing is read ahead */
     int *fill_keys;          /* in the order of the profile; NULL: none */
     char approximation[240]; /* "": none */
+    uint8_t *cold;           /* [n_experts]: of uses.keys, that their narrow copies will do */
     int *dropped;            /* [FM_GUESS_TOKENS * top_k] keys that are left out */
-    uint64_t n_tokens, slots_given_back, n_left_out;
+    uint64_t n_tokens, slots_given_back, n_left_out, n_narrow;
     double phase_seconds[FM_N_PHASES];
 };
 
@@ -126,6 +127,8 @@ void fm_preload_save(fm_engine *engine);
 
 /* approximate.c: takes experts out of a routing, if the user asked for it, and divides their weight among the rest: returns how many, in e->dropped. */
 int fm_approximate(fm_engine *engine, int layer, fm_routing *routing, int n);
+/* Marks in e->cold which of uses' keys may come as narrow copies; NULL: none. */
+const uint8_t *fm_cold_keys(fm_engine *engine, const fm_routing *routing, int n);
 int fm_approximation_check(const fm_engine_options *options, fm_error *err);
 /* Says what is approximated; FM_EUNSUPPORTED if this model cannot be. */
 int fm_approximation_open(fm_engine *engine, fm_error *err);

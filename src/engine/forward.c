@@ -57,12 +57,13 @@ static int take_jobs(fm_engine *e, int done, fm_lease *leases, fm_expert_job *jo
         }
         if (rc == 0) break;
         int use = use_of(&e->uses, leases[n].key, e->model->description.n_experts), first = e->uses.start[use];
-        jobs[n] = (fm_expert_job){.key = leases[n].key,
+        jobs[n] = (fm_expert_job){.key = leases[n].key + (leases[n].narrow ? fm_model_narrow(e->model) : 0),
                                   .slot = leases[n].data,
                                   .parts = leases[n].fresh ? leases[n].parts : NULL,
                                   .tokens = e->uses.tokens + first,
                                   .choices = e->uses.choices + first,
                                   .n = e->uses.start[use + 1] - first};
+        e->n_narrow += leases[n].narrow ? (uint64_t)jobs[n].n : 0;
         n++;
     } while (n < FM_MAX_JOBS && (any ? fm_store_ready(e->store) : in_memory(e, done + n, &leases[n - 1])));
     return n;
@@ -114,7 +115,7 @@ static int experts(fm_engine *e, int layer, fm_routing *routing, int n, fm_error
     double t = fm_now();
     int n_dropped = fm_approximate(e, layer, routing, n);
     collect_uses(e, layer, routing, n);
-    int asked = fm_store_request(e->store, u->keys, u->n, err), rc = asked, n_jobs, bad;
+    int asked = fm_store_request_cold(e->store, u->keys, fm_cold_keys(e, routing, n), u->n, err), rc = asked, n_jobs, bad;
     if (rc < 0) return rc;
     if (n_dropped) fm_store_want(e->store, e->dropped, n_dropped);
     look_ahead(e, layer, n);

@@ -65,7 +65,7 @@ void fm_store_empty(fm_store *s, int slot) {
     s->slot_of[x->key] = -1;
     unlink_slot(s, slot);
     x->key = -1;
-    x->fresh = false;
+    x->fresh = x->narrow = false;
     link_slot(s, slot, FM_SLOT_FREE, true);
 }
 
@@ -150,6 +150,7 @@ static int check_config(const fm_store_config *c, fm_error *err) {
     if (c->in_place && (c->n_extents != 1 || c->slot_bytes % 4096)) {
         return fm_fail(err, FM_EINVAL, "%d extents a key cannot be read into slots of %zu bytes", c->n_extents, c->slot_bytes);
     }
+    if (c->narrow && (!c->in_place || c->mirrors)) return fm_fail(err, FM_EINVAL, "narrow copies are for experts that are read in place, without mirrors");
     if (c->mirrors && !c->in_place) return fm_fail(err, FM_EINVAL, "only experts that are read in place have mirrors");
     if (c->n_guesses < 0 || c->n_guesses >= c->n_slots) return fm_fail(err, FM_EINVAL, "%d guesses among %d slots", c->n_guesses, c->n_slots);
     return 0;
@@ -319,7 +320,7 @@ static int fail_requested(fm_store *s, fm_error *err) {
 }
 
 /* Pins those of the keys that are resident, before any slot is chosen for the others. */
-static int pin_hits(fm_store *s, const int *keys, int n, fm_error *err) {
+static int pin_hits(fm_store *s, const int *keys, const uint8_t *cold, int n, fm_error *err) {
     int n_keys = s->config.n_layers * s->config.n_experts;
     for (int i = 0; i < n; i++) {
         if (keys[i] < 0 || keys[i] >= n_keys) return fm_fail(err, FM_EINVAL, "there is no expert %d among %d", keys[i], n_keys);
@@ -335,13 +336,16 @@ static int pin_hits(fm_store *s, const int *keys, int n, fm_error *err) {
             continue;
         }
         if (state != FM_SLOT_RESIDENT) return fm_fail(err, FM_EINVAL, "expert %d of layer %d is requested or leased already", expert, layer);
-        fm_store_move(s, slot, FM_SLOT_HIT, false);
+        if (s->slots[slot].narrow && !(cold && cold[i]))
+            fm_store_empty(s, slot);
+        else
+            fm_store_move(s, slot, FM_SLOT_HIT, false);
     }
     return 0;
 }
 
 /* A slot for a key that is not in memory: a free one as long as there are any. */
-static void queue_miss(fm_store *s, int key) {
+static void queue_miss(fm_store *s, int key, bool narrow) {
     int slot = s->lists[FM_SLOT_FREE].first;
     if (slot < 0) {
         slot = s->policy->ops->victim(s->policy, key, s->pinned);
@@ -349,21 +353,25 @@ static void queue_miss(fm_store *s, int key) {
         fm_store_empty(s, slot);
     }
     s->slots[slot].key = key;
+    s->slots[slot].narrow = narrow;
     s->slot_of[key] = slot;
     s->policy->ops->fill(s->policy, slot, key);
     fm_store_move(s, slot, FM_SLOT_QUEUED, false);
     fm_store_touch_ahead(s, slot);
 }
 
-int fm_store_request(fm_store *s, const int *keys, int n, fm_error *err) {
+int fm_store_request(fm_store *s, const int *keys, int n, fm_error *err) { return fm_store_request_cold(s, keys, NULL, n, err); }
+
+int fm_store_request_cold(fm_store *s, const int *keys, const uint8_t *cold, int n, fm_error *err) {
     int room, n_hits = 0;
     assert(n >= 0);
     if (fm_store_n_guesses(s)) fm_store_settle(s, false); /* guesses that have arrived meanwhile are hits */
     room = fm_store_n_slots(s) - n_requested(s) - s->lists[FM_SLOT_LEASED].n - fm_store_n_guesses(s) - s->n_kept;
     if (s->broken && !s->error.code) fm_fail(&s->error, FM_EIO, "reading experts failed before and cannot go on");
     if (s->error.code) return fail_requested(s, err);
+    if (!s->config.narrow) cold = NULL;
     if (n > room) n = room < 0 ? 0 : room;
-    int rc = pin_hits(s, keys, n, err);
+    int rc = pin_hits(s, keys, cold, n, err);
     for (int i = 0; i < n && rc >= 0; i++) {
         int slot = s->slot_of[keys[i]];
         if (slot >= 0 && s->slots[slot].state == FM_SLOT_QUEUED)
@@ -371,7 +379,7 @@ int fm_store_request(fm_store *s, const int *keys, int n, fm_error *err) {
         else if (slot >= 0)
             n_hits += s->slots[slot].state == FM_SLOT_HIT; /* what was read ahead is no hit of the cache */
         else
-            queue_miss(s, keys[i]);
+            queue_miss(s, keys[i], cold && cold[i]);
         if (rc >= 0) s->policy->ops->use(s->policy, s->slot_of[keys[i]]);
     }
     if (rc < 0) {
@@ -405,7 +413,7 @@ static void hurry(fm_store *s, int slot) {
 
 static void hand_out(fm_store *s, int slot, fm_lease *lease) {
     fm_slot *x = &s->slots[slot];
-    *lease = (fm_lease){.key = x->key, .slot = slot, .data = fm_store_slot_data(s, slot), .fresh = x->state == FM_SLOT_READY || x->fresh};
+    *lease = (fm_lease){.key = x->key, .slot = slot, .narrow = x->narrow, .data = fm_store_slot_data(s, slot), .fresh = x->state == FM_SLOT_READY || x->fresh};
     x->fresh = false;
     if (lease->fresh && s->config.in_place) lease->parts[0] = lease->data;
     if (lease->fresh && !s->config.in_place) {
@@ -495,7 +503,7 @@ bool fm_store_holds(const fm_store *s, int key) {
 
 bool fm_store_at_hand(const fm_store *s, int key) {
     int slot = s->slot_of[key];
-    return slot >= 0 && (s->slots[slot].state == FM_SLOT_RESIDENT || s->slots[slot].state == FM_SLOT_GUESSED);
+    return slot >= 0 && !s->slots[slot].narrow && (s->slots[slot].state == FM_SLOT_RESIDENT || s->slots[slot].state == FM_SLOT_GUESSED);
 }
 
 /* Drops a slot's memory, and with it that of its neighbours which are gone too as far as they share a page. */

@@ -25,6 +25,7 @@ typedef struct fm_store_config {
     int n_staging;            /* experts being read or waiting to be taken at once, at least 1 */
     int n_extents;            /* extents a key, at most FM_MAX_EXTENTS */
     const fm_extent *extents; /* [n_layers * n_experts][n_extents], borrowed for the store's life */
+    const fm_extent *narrow;  /* in_place: [n_layers * n_experts] of narrow copies, which fit into slots too; NULL: none */
     const fm_file *files;     /* borrowed for the store's life */
     const fm_file *mirrors;   /* in_place: a second copy of each file, on another disk; half of each expert is read from it. NULL: none */
     bool in_place; /* a slot's bytes are those on disk: each key is one extent of whole 4 KiB pages, read into its slot; else through staging buffers */
@@ -41,6 +42,7 @@ typedef struct fm_store fm_store;
 typedef struct fm_lease {
     int key;
     int slot;
+    bool narrow;                          /* it is the narrow copy */
     uint8_t *data;                        /* the slot's slot_bytes */
     bool fresh;                           /* just read: parts are to be put into data before release, unless they lie there already (in_place) */
     const uint8_t *parts[FM_MAX_EXTENTS]; /* when fresh: the first byte of each extent, of any alignment */
@@ -69,6 +71,10 @@ const char *fm_store_io_name(const fm_store *store); /* "uring direct", "pread b
  * A list longer than that is asked for again, less what was taken, after each release. Nothing waits for ever as long as the consumer holds fewer leases than
  * there are staging buffers when it calls next (ready says whether more can be had). */
 int fm_store_request(fm_store *store, const int *keys, int n, fm_error *err);
+
+/* The same, but that the keys for which cold (NULL: none) is not 0 come as their narrow copies, unless the others are there. A narrow copy that is there is no hit for a key
+ * that is not cold: it gives its slot up. */
+int fm_store_request_cold(fm_store *store, const int *keys, const uint8_t *cold, int n, fm_error *err);
 
 #define FM_ANY_KEY (-1)
 

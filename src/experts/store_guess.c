@@ -42,6 +42,7 @@ static bool may_read(const fm_store *s, int most) {
 
 static void begin(fm_store *s, int slot, int key) {
     s->slots[slot].key = key;
+    s->slots[slot].narrow = false;
     s->slot_of[key] = slot;
     fm_store_begin_read(s, slot);
     fm_store_move(s, slot, FM_SLOT_GUESSING, false);

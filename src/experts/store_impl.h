@@ -27,6 +27,7 @@ typedef struct fm_slot {
     int prev, next; /* in its state's list, -1: none */
     int staging;    /* -1: none */
     fm_slot_state state;
+    bool narrow;  /* the narrow copy of key */
     bool filling; /* GUESSING for fill or want; wanted: it counts as used */
     bool wanted;
     bool fresh; /* RESIDENT and HIT: nobody has looked at its bytes yet */

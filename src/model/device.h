@@ -48,7 +48,7 @@ typedef struct fm_routing {
 
 /* One expert of a layer and the tokens that go through it. */
 typedef struct fm_expert_job {
-    int key;
+    int key; /* with fm_model_narrow added: its narrow copy */
     uint8_t *slot;
     const uint8_t *const *parts; /* when its bytes have just arrived: to be put into slot first; else NULL */
     const int32_t *tokens;       /* [n] rows of the batch, ascending */

@@ -37,7 +37,7 @@ static struct engine_choices settings_of_a(const struct engine_choices *b) {
 }
 
 static bool differ(const struct engine_choices *b) {
-    return b->experts_per_token || b->activations || b->prefetch || b->kv || b->cpu || b->mirror || b->missing;
+    return b->experts_per_token || b->activations || b->prefetch || b->kv || b->cpu || b->mirror || b->missing || b->cold_bits;
 }
 
 /* Each gets half of what may be used. */

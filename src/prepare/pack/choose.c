@@ -148,6 +148,10 @@ static int add_experts(chooser *c, int layer, fm_error *err) {
         apply_rules(c, name, layer, &a);
         int rc = decide(c, &c->choice->experts[layer][which], name, &layout->matrix[which].type, &a, true, err);
         if (rc < 0) return rc;
+        if (c->choice->n_copies < 2) continue;
+        a = (asked){c->options->experts_too, c->options->group, c->options->search, false};
+        if ((rc = decide(c, &c->choice->experts[c->model->description.n_layers + layer][which], name, &layout->matrix[which].type, &a, true, err)) < 0)
+            return rc;
     }
     return 0;
 }
@@ -254,11 +258,13 @@ int fm_choice_make(fm_choice *choice, const fm_model *model, const fm_pack_optio
     int rc = fm_rules_open(&c.rules, options->rules, err);
     if (rc < 0) return rc;
     find_prefix(&c);
-    if (!(choice->experts = calloc((size_t)d->n_layers, sizeof *choice->experts))) rc = fm_fail(err, FM_ENOMEM, "%s: no memory for it", model->path);
+    choice->n_copies = options->experts_too ? 2 : 1;
+    if (!(choice->experts = calloc((size_t)(choice->n_copies * d->n_layers), sizeof *choice->experts)))
+        rc = fm_fail(err, FM_ENOMEM, "%s: no memory for it", model->path);
     for (int i = -1; i < d->n_layers && rc == 0; i++) {
         rc = add_layer(&c, i, err);
         if (rc == 0 && i >= 0 && d->layers[i].moe) rc = add_experts(&c, i, err);
-        for (int w = 0; w < 3 && i >= 0; w++) searched |= choice->experts[i][w].search;
+        for (int w = 0; w < 3 * choice->n_copies && i >= 0; w++) searched |= choice->experts[i + w / 3 * d->n_layers][w % 3].search;
     }
     for (int i = 0; i < choice->n_items; i++) searched |= choice->items[i].target.search;
     if (rc == 0) rc = check_rules(&c, err);

@@ -29,7 +29,8 @@ typedef struct fm_dense_item {
 typedef struct fm_choice {
     fm_dense_item *items;
     int n_items, room;
-    fm_target (*experts)[3]; /* [n_layers] */
+    int n_copies;            /* of each expert: 1 or 2 */
+    fm_target (*experts)[3]; /* [n_copies * n_layers]: those of the narrow copies of layer i are at n_layers + i */
     float *importance;       /* [1 + 2 * n_layers][hidden]: of the final norm, and of each layer's two; NULL: none */
     fm_profile *profile;     /* whose columns' mean squares, about 1 on the average, go before that; NULL: none */
     int n_unfit;
@@ -134,7 +135,9 @@ size_t fm_dense_shared_bytes(const fm_choice *choice);
 size_t fm_dense_side_bytes(const fm_choice *choice);
 int fm_dense_write(fm_pack_job *job, fm_error *err);
 
-/* experts.c: what it takes in memory a thread, and writing all layers that are not written. */
+/* experts.c: the i-th layer to be written: of each its narrow copies, if there are such, and then itself; what it takes in memory a thread, and writing all layers that are not
+ * written. */
+int fm_experts_layer(const fm_pack_job *job, int i);
 size_t fm_experts_thread_bytes(const fm_pack_job *job);
 int fm_experts_write(fm_pack_job *job, fm_error *err);
 void fm_target_types(const fm_target targets[3], fm_matrix_type types[3]);
