@@ -1,5 +1,6 @@
 /* tests/experts/fill.c: what is read without being waited for: the list of fill comes into free slots and is looked at by whoever leases it first; pinned experts stay, others
- * leave; a wanted expert is there after a while; and shrinking undoes pins. */
+ * leave; a wanted expert is there after a while; and shrinking undoes pins.
+ * And narrow copies. */
 #include "fixture.h"
 
 static int lease_all(const fixture *x, fm_store *s, const int *keys, int n, int *n_fresh) {
@@ -100,6 +101,53 @@ static void want(const fixture *x, const fm_policy_ops *policy) {
     fm_store_close(&s);
 }
 
+/* The narrow copy of every key is here the last key: its bytes tell which of the two came. */
+static int lease_cold(const fixture *x, fm_store *s, int key, bool cold, bool *narrow, bool *fresh) {
+    uint8_t mark = cold;
+    fm_lease lease;
+    MUST(fm_store_request_cold(s, &key, &mark, 1, err));
+    MUST(fm_store_next(s, FM_ANY_KEY, &lease, err));
+    *narrow = lease.narrow;
+    *fresh = lease.fresh;
+    int shown = lease.narrow ? fixture_key(35) : key;
+    CHECK(lease.key == key && fixture_slot_holds(x, lease.data, shown), "key %d, %s: other bytes", key, lease.narrow ? "narrow" : "wide");
+    fm_store_release(s, &lease);
+    return 0;
+}
+
+/* A miss comes as it was asked for; what is there is taken, but a narrow copy only for cold keys, and its slot holds the wide one then. */
+static void narrow(const fixture *x, const fm_policy_ops *policy) {
+    static fm_extent narrow[N_KEYS];
+    fm_store_config config = fixture_config(x, 5, 4);
+    fm_store *s;
+    bool is_narrow, fresh;
+    int a = fixture_key(3), b = fixture_key(20), n_fresh;
+    for (int i = 0; i < N_KEYS; i++) narrow[i] = config.extents[i].bytes ? config.extents[fixture_key(35)] : config.extents[i];
+    config.policy = policy;
+    config.narrow = narrow;
+    MUST(fm_store_open(&s, &config, err));
+    lease_cold(x, s, a, true, &is_narrow, &fresh);
+    CHECK(is_narrow && fresh && !fm_store_at_hand(s, a), "a cold miss is not narrow");
+    lease_cold(x, s, a, true, &is_narrow, &fresh);
+    CHECK(is_narrow && !fresh, "a narrow copy is not kept");
+    lease_cold(x, s, a, false, &is_narrow, &fresh);
+    CHECK(!is_narrow && fresh && fm_store_at_hand(s, a), "a narrow copy stands in for a key that is not cold");
+    lease_cold(x, s, a, true, &is_narrow, &fresh);
+    CHECK(!is_narrow && !fresh, "the wide copy is not taken for a cold key");
+    lease_cold(x, s, b, true, &is_narrow, &fresh);
+    CHECK(lease_all(x, s, &b, 1, &n_fresh) == 1 && n_fresh == 1, "a plain request is given a narrow copy");
+    for (int i = 0; i < 200; i++) { /* with others leaving in between */
+        int key = fixture_key((i * 7) % (N_KEYS - N_EXPERTS));
+        lease_cold(x, s, key, i % 3, &is_narrow, &fresh);
+        CHECK(!is_narrow || i % 3, "key %d is narrow", key);
+    }
+    fm_store_close(&s);
+    config.mirrors = x->files;
+    fm_error e;
+    CHECK(fm_store_open(&s, &config, &e) == FM_EINVAL, "narrow copies from a mirror");
+    fm_store_close(&s);
+}
+
 int main(void) {
     const fm_policy_ops *policies[] = {&fm_policy_lru, &fm_policy_lfu};
     fixture x;
@@ -108,6 +156,7 @@ int main(void) {
         fill(&x, policies[i]);
         pin(&x, policies[i]);
         want(&x, policies[i]);
+        narrow(&x, policies[i]);
     }
     fixture_close(&x);
     return TEST_END();
