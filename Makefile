@@ -39,7 +39,7 @@ lint: ## formatting, static analysis, layering, sizes, and a build with clang
 
 format: ## let clang-format rewrite src, include and tests
 	@tools/deps.sh lint
-	@git ls-files -co --exclude-standard 'src/*.[ch]' 'include/*.h' 'tests/*.[ch]' | xargs clang-format -i
+	@git ls-files -co --exclude-standard 'src/*.[ch]' 'include/*.h' 'tests/*.[ch]' 'examples/*.c*' | xargs clang-format -i
 
 # clang, because gcc takes minutes to instrument the kernels' inlined bodies for addresses.
 asan: ## the tests with the address and undefined-behaviour sanitizers

@@ -7,13 +7,58 @@
  *   session   one timeline of tokens with its KV cache and recurrent states. Several per engine.
  *   sampler   turns logits into a token.
  *
+ * A program that is complete (cc generate.c $(pkg-config --cflags --libs flash-moe); more of them are in examples/):
+ *
+ *     #include <flash_moe.h>
+ *     #include <stdio.h>
+ *     #include <string.h>
+ *
+ *     static int print(void *user, const char *text, size_t bytes) {
+ *         (void)user;
+ *         return fwrite(text, 1, bytes, stdout) != bytes;
+ *     }
+ *
+ *     int main(int argc, char **argv) {
+ *         fm_engine_options options = FM_ENGINE_OPTIONS_INIT;
+ *         fm_generation generation = FM_GENERATION_INIT;
+ *         fm_engine *engine = NULL;
+ *         fm_session *session = NULL;
+ *         fm_sampler *sampler = NULL;
+ *         fm_sampling sampling;
+ *         fm_generated done;
+ *         fm_error err = {0};
+ *         int32_t *ids = NULL;
+ *         int n, rc;
+ *         if (argc != 3) return 2;
+ *         generation.max_tokens = 40;
+ *         generation.text = print;
+ *         if ((rc = fm_engine_open(&engine, argv[1], &options, &err)) < 0) goto end;
+ *         if ((rc = n = fm_engine_encode(engine, argv[2], strlen(argv[2]), false, &ids, &err)) < 0) goto end;
+ *         fm_engine_sampling(engine, &sampling);
+ *         if ((rc = fm_session_open(&session, engine, &err)) < 0) goto end;
+ *         if ((rc = fm_sampler_open(&sampler, fm_engine_info(engine)->vocab, &sampling, &err)) < 0) goto end;
+ *         rc = fm_session_generate(session, ids, n, sampler, &generation, &done, &err);
+ *     end:
+ *         printf("\n");
+ *         if (rc < 0) fprintf(stderr, "%s.\n", err.message);
+ *         fm_free(ids);
+ *         fm_sampler_close(&sampler);
+ *         fm_session_close(&session);
+ *         fm_engine_close(&engine);
+ *         return rc < 0;
+ *     }
+ *
  * Conventions. A function returns 0 or a count, or a negative FM_E… code; the last argument, which may be NULL, receives
  * one sentence that names the path, the tensor and the number. `open` makes, `close(T **)` frees and sets NULL; closing
  * NULL is fine. Pointers to const are borrowed for the call. Sizes end in _bytes, times in _seconds, counts begin with n_.
  * Structs of options begin with `size`, which the caller sets to sizeof (the FM_…_INIT macros do), so that they can grow.
- * One engine and its sessions belong to one thread at a time; only fm_engine_cancel may be called from another thread or
- * from a signal handler. The library installs no signal handlers, prints nothing, never exits and reads no environment
- * variable.
+ *
+ * Threads. Threads may share an engine: each works on sessions, samplers and chats of its own, of which each belongs to one thread at a time; what computes takes
+ * turns, in the order of asking (between the batches of a long prompt too), so nothing depends on who else is there. fm_engine_cancel may be called from
+ * any thread and from a signal handler, at any time. Callbacks run in the thread that called, in its turn; they must not feed, generate or close. Closing an engine
+ * comes after closing all that was opened with it. flash_moe_tools.h measures: there an engine is for one thread alone. The library starts threads that only
+ * compute and read, and joins them when the engine is closed; an engine does not survive fork() in the child. It installs no signal handlers, prints nothing, never exits
+ * and reads no environment variable.
  *
  * flash_moe_tools.h has what makes and measures models.
  */

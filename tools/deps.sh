@@ -33,6 +33,7 @@ test_() {
     build
     python3 -c 'import venv, ensurepip' 2>/dev/null || need "python3-with-venv" "python3 python3-venv" python
     has tmux || need tmux tmux tmux
+    has c++ || need "a-C++-compiler" g++ gcc
 }
 
 lint() {

@@ -117,7 +117,7 @@ static int decode(turn *t, fm_answered *out, fm_error *err) {
         if (atomic_load(&e->cancelled)) return fm_answer_end(t->answer, FM_STOP_CANCELLED, err);
         double begin = fm_now();
         int rc = fm_answer_next(t->answer, t->sampler, fm_session_logits(t->session), &id, err);
-        e->phase_seconds[FM_PHASE_SAMPLER] += fm_now() - begin;
+        fm_engine_spent(e, FM_PHASE_SAMPLER, fm_now() - begin);
         if (fm_answer_n_tokens(t->answer) == 1) out->first_token_seconds = fm_now() - t->start;
         out->decode_seconds = fm_now() - t->start - out->first_token_seconds;
         if (rc != 0) return rc;

@@ -63,6 +63,8 @@ static void rotate_adjacent(const fm_device *dev, float *x, int position) {
     }
 }
 
+void fm_rotate(const fm_device *dev, float *x, int position) { (dev->d->rope_adjacent ? rotate_adjacent : rotate)(dev, x, position); }
+
 static void clip(float *x, size_t n, float limit) {
     for (size_t i = 0; i < n; i++) x[i] = x[i] > limit ? limit : x[i] < -limit ? -limit : x[i]; /* NaN stays */
 }
@@ -85,7 +87,7 @@ static void prepare_head(const attention_work *w, fm_role norm, float *x, int po
     const fm_description *d = dev->d;
     const float *weight = w->w->vector[norm];
     if (d->qk_norm == FM_QK_NORM_HEAD) dev->k->rms_norm(x, weight, d->head_dim, d->norm_eps, x);
-    (d->rope_adjacent ? rotate_adjacent : rotate)(dev, x, position);
+    fm_rotate(dev, x, position);
     if (d->qk_norm == FM_QK_NORM_HEAD_AFTER_ROPE) dev->k->rms_norm(x, weight, d->head_dim, d->norm_eps, x);
 }
 

@@ -40,7 +40,7 @@ static size_t lay_out(fm_device *dev, const fm_device_config *c, uint8_t *base) 
     size_t used = 0, n = (size_t)c->max_batch, hidden = (size_t)d->hidden, k = (size_t)c->top_k, f = sizeof(float);
     size_t piece = n < FM_PIECE_TOKENS ? n : FM_PIECE_TOKENS;
     int n_kinds = c->int8 ? n_act_kinds(c->model) : 0;
-    size_t inner = most((size_t)d->n_heads * (size_t)d->head_dim,
+    size_t inner = most(d->kv_rank ? most((size_t)d->n_heads * (size_t)d->v_dim, (size_t)d->q_rank) : (size_t)d->n_heads * (size_t)d->head_dim,
                         most((size_t)d->n_value_heads * (size_t)d->value_dim, most((size_t)d->dense_width, (size_t)d->shared_width)));
     dev->n_rows = FM_ROW_TOKENS * c->top_k;
     dev->rope = carve(base, &used, (size_t)c->context * (size_t)d->rotary_dim * f);
@@ -49,11 +49,12 @@ static size_t lay_out(fm_device *dev, const fm_device_config *c, uint8_t *base) 
     dev->out = carve(base, &used, n * hidden * f);
     dev->shared = carve(base, &used, (d->shared_width ? n : 0) * hidden * f);
     size_t scratch = fm_feed_forward_floats(c, (int)piece);
-    scratch = most(scratch, d->n_heads ? fm_attention_floats(d, (int)piece) : 0);
+    scratch = most(scratch, d->kv_rank ? fm_mla_floats(d, (int)piece) : d->n_heads ? fm_attention_floats(d, (int)piece) : 0);
     scratch = most(scratch, d->n_value_heads ? fm_deltanet_floats(d, (int)piece) : 0);
     dev->scratch = carve(base, &used, scratch * f);
     dev->input.memory = carve(base, &used, fm_input_bytes(n_kinds, c->max_batch, d->hidden));
     size_t inner_bytes = most(fm_input_bytes(n_kinds, (int)piece, (int)inner), fm_input_bytes(n_kinds, dev->n_rows, d->expert_width));
+    if (d->kv_rank) inner_bytes = most(inner_bytes, fm_input_bytes(n_kinds, fm_mla_rows(d, (int)piece), d->kv_rank > d->nope_dim ? d->kv_rank : d->nope_dim));
     dev->inner.memory = carve(base, &used, inner_bytes);
     dev->ahead.x = carve(base, &used, FM_GUESS_TOKENS * hidden * f);
     dev->ahead.input.memory = carve(base, &used, fm_input_bytes(n_kinds, FM_GUESS_TOKENS, d->hidden));
@@ -69,7 +70,7 @@ static size_t lay_out(fm_device *dev, const fm_device_config *c, uint8_t *base) 
     dev->iota = carve(base, &used, (size_t)dev->n_iota * sizeof(int32_t));
     dev->logits = carve(base, &used, FM_HEAD_ROWS * (size_t)d->vocab * f);
     dev->tiles = carve(base, &used, n * sizeof *dev->tiles);
-    dev->partial = carve(base, &used, fm_attention_partial_floats(c) * f);
+    dev->partial = carve(base, &used, (d->kv_rank ? fm_mla_partial_floats(c) : fm_attention_partial_floats(c)) * f);
     return used;
 }
 
@@ -97,9 +98,11 @@ static size_t lay_out_state(fm_state *state, const fm_device_config *c, uint8_t 
         if (d->layers[i].mixer != FM_MIXER_ATTENTION) continue;
         fm_kv kv = {0};
         kv.k = carve(base, &used, fm_kv_value_bytes(c));
-        kv.v = carve(base, &used, fm_kv_value_bytes(c));
         kv.k_scale = carve(base, &used, fm_kv_scale_bytes(c));
-        kv.v_scale = carve(base, &used, fm_kv_scale_bytes(c));
+        if (!d->kv_rank) {
+            kv.v = carve(base, &used, fm_kv_value_bytes(c));
+            kv.v_scale = carve(base, &used, fm_kv_scale_bytes(c));
+        }
         if (base) layers[i].kv = kv;
     }
     if (base) state->layers = layers;
@@ -302,7 +305,7 @@ static void capture(const fm_batch *whole, int layer, int end) {
 static void mixer_piece(fm_device *dev, int layer) {
     fm_norm_input(dev, &dev->config.weights->layers[layer], FM_NORM1, FM_NORM1_BIAS);
     if (dev->d->layers[layer].mixer == FM_MIXER_ATTENTION) {
-        fm_attention(dev, layer);
+        (dev->d->kv_rank ? fm_mla : fm_attention)(dev, layer);
     } else {
         fm_deltanet(dev, layer);
     }

@@ -19,7 +19,7 @@ typedef struct fm_input {
     size_t memory_bytes, used;
 } fm_input;
 
-/* Keys and values of one layer, by kv head: for each what fm_kv_block says, of all positions. */
+/* Keys and values of one layer, by kv head: for each what fm_kv_block says, of all positions. Latent attention has no v. */
 typedef struct fm_kv {
     void *k, *v;
     float *k_scale, *v_scale; /* FM_KV_Q8 alone */
@@ -134,9 +134,11 @@ size_t fm_kv_value_bytes(const fm_device_config *config);
 size_t fm_kv_scale_bytes(const fm_device_config *config);
 /* The tiles of a kv head from the one of position on. */
 fm_kv_block fm_kv_at(const fm_device *device, const fm_kv *kv, int head, int position);
-/* Writes one position's keys and values [n_kv_heads * head_dim]. */
+/* Writes one position's keys and values [n_kv_heads * head_dim]; v NULL: there are none. */
 void fm_kv_store(const fm_device *device, const fm_kv *kv, int position, const float *k, const float *v);
 void fm_kv_clear(const fm_device *device, const fm_kv *kv, int position); /* zeroes one position */
+/* Writes the first value_dim columns of a tile's keys (those of its 16 positions) as values, into the tile's place in values. */
+void fm_kv_turn(const fm_kv_block *block, int tile, void *values);
 /* The memory of positions [from, to), in whole tiles, from the first of one on: parts [fm_kv_n_parts], all heads of a layer. */
 int fm_kv_n_parts(const fm_device_config *config);
 uint64_t fm_kv_part_sizes(const fm_device_config *config, int n, fm_bytes *parts);
@@ -148,13 +150,20 @@ void fm_kv_parts(const fm_device *device, const fm_kv *kv, int from, int to, fm_
 void fm_attend(fm_device *device, int layer, const float *q, float *out);
 /* Finds the tiles of the batch's tokens; returns how many. */
 int fm_attention_tiles(fm_device *device);
+/* Rotates the first rotary_dim of x. */
+void fm_rotate(const fm_device *device, float *x, int position);
 size_t fm_attention_partial_floats(const fm_device_config *config);
 
 /* ---- the verbs ---- */
 size_t fm_attention_floats(const fm_description *d, int n); /* scratch for n tokens */
+size_t fm_mla_floats(const fm_description *d, int n);
 size_t fm_deltanet_floats(const fm_description *d, int n);
+/* What latent attention needs beside scratch, and the most int8 vectors and columns that it multiplies at once. */
+size_t fm_mla_partial_floats(const fm_device_config *config);
+int fm_mla_rows(const fm_description *d, int n);
 size_t fm_feed_forward_floats(const fm_device_config *config, int n);
 void fm_attention(fm_device *device, int layer);
+void fm_mla(fm_device *device, int layer);
 void fm_deltanet(fm_device *device, int layer);
 void fm_dense(fm_device *device, int layer);
 /* Which top_k experts the logits of one token choose, ascending, and their weights. bias [n_experts]: of routers that have one. logits: fm_router_floats of them, of

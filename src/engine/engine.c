@@ -138,7 +138,8 @@ int fm_engine_open_io(fm_engine **out, const char *directory, const fm_engine_op
     if (!e) return fm_fail(err, FM_ENOMEM, "no memory for an engine");
     e->io = io;
     unsigned long mode = fm_pool_enter();
-    int rc = fm_options_read(&e->options, options, err);
+    int rc = fm_turn_open(&e->turn, err);
+    if (rc >= 0) rc = fm_options_read(&e->options, options, err);
     if (rc >= 0 && e->options.heat && !(e->heat_path = strdup(e->options.heat))) rc = fm_fail(err, FM_ENOMEM, "no memory for a path");
     if (rc >= 0) rc = open_parts(e, directory, err);
     fm_pool_leave(mode);
@@ -172,6 +173,7 @@ void fm_engine_close(fm_engine **engine) {
     fm_pool_close(&e->pool);
     fm_tokenizer_close(&e->tokenizer);
     fm_model_close(&e->model);
+    fm_turn_close(&e->turn);
     free(e);
     *engine = NULL;
 }
@@ -185,8 +187,10 @@ void fm_engine_cancel(fm_engine *e, bool cancel) { atomic_store(&e->cancelled, c
 void fm_engine_sampling(const fm_engine *e, fm_sampling *out) { *out = e->sampling; }
 void fm_free(void *p) { free(p); }
 
-void fm_engine_stats(const fm_engine *e, fm_stats *out) {
+void fm_engine_stats(const fm_engine *engine, fm_stats *out) {
+    fm_engine *e = (fm_engine *)engine; /* its lock changes */
     fm_store_stats s = {0};
+    fm_turn_take(&e->turn);
     if (e->store) fm_store_stats_read(e->store, &s);
     *out = (fm_stats){.n_tokens = e->n_tokens,
                       .n_requests = s.n_requests,
@@ -200,6 +204,13 @@ void fm_engine_stats(const fm_engine *e, fm_stats *out) {
                       .n_left_out = e->n_left_out,
                       .n_narrow = e->n_narrow};
     memcpy(out->phase_seconds, e->phase_seconds, sizeof e->phase_seconds);
+    fm_turn_give(&e->turn);
+}
+
+void fm_engine_spent(fm_engine *e, int phase, double seconds) {
+    fm_turn_take(&e->turn);
+    e->phase_seconds[phase] += seconds;
+    fm_turn_give(&e->turn);
 }
 
 const char *fm_phase_name(int phase) {

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "base/system.h"
+#include "base/turn.h"
 #include "families/families.h"
 #include "model/device.h"
 #include "snapshots/directory.h"
@@ -31,6 +32,7 @@ typedef void (*fm_route_hook)(void *user, const fm_route_event *event);
 #define FM_MAX_CAPTURES 64 /* in one batch */
 
 struct fm_engine {
+    fm_turn turn; /* every public call that computes, or looks at what computing changes, takes it */
     fm_engine_options options;
     fm_model *model;
     fm_model_info info;
@@ -144,6 +146,7 @@ void fm_engine_open_cache(fm_engine *engine);
 void fm_engine_store(fm_engine *engine);
 void fm_session_give_up(fm_session *session, int i); /* drops a pending one */
 
+void fm_engine_spent(fm_engine *engine, int phase, double seconds); /* in the engine's turn or not */
 void fm_engine_log(const fm_engine *engine, int level, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 #endif

@@ -66,7 +66,7 @@ static int decode(fm_session *s, fm_sampler *sampler, const fm_generation *o, ou
         int32_t id = fm_sampler_choose(sampler, s->logits, err);
         if (id < 0) return id;
         fm_sampler_feed(sampler, id);
-        e->phase_seconds[FM_PHASE_SAMPLER] += fm_now() - t;
+        fm_engine_spent(e, FM_PHASE_SAMPLER, fm_now() - t);
         if (done->n_tokens++ == 0) done->first_token_seconds = fm_now() - start;
         done->decode_seconds = fm_now() - start - done->first_token_seconds;
         if (!o->ignore_eos && fm_engine_token_is_eos(e, id)) return FM_STOP_EOS;

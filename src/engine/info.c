@@ -9,7 +9,8 @@
 
 static void format_name(char *out, size_t size, const fm_source *s) {
     if (s->shape.kind == FM_KIND_MATRIX && s->scales) {
-        snprintf(out, size, "%d-bit group %d", s->type.bits, s->type.group);
+        const fm_matrix_type *type = s->turned ? &s->from : &s->type;
+        snprintf(out, size, "%d-bit group %d", type->bits, type->group);
         return;
     }
     snprintf(out, size, "%s", fm_dtype_name(s->weight->dtype));
@@ -35,8 +36,9 @@ static void add_dense(fm_model_info *info, const fm_model *model) {
         for (int role = 0; role < FM_N_ROLES; role++) {
             const fm_source *s = &model->sources[i][role];
             if (!s->weight) continue;
-            /* The delta rule's projections may share one tensor: count rows, not tensors. */
+            /* Several projections may share one tensor: count rows, not tensors. */
             uint64_t rows = s->weight->n_dims ? s->weight->shape[0] : 1, mine = s->row_map ? (uint64_t)s->shape.rows : rows;
+            if (s->turned) mine = rows / (uint64_t)s->turned * (uint64_t)s->shape.cols;
             uint64_t bytes = (s->weight->bytes + (s->scales ? s->scales->bytes + s->biases->bytes : 0)) * mine / (rows ? rows : 1);
             format_name(format, sizeof format, s);
             add_part(info->parts, &info->n_parts, fm_role_part((fm_role)role), format, s->scales ? 3 : 1, bytes);

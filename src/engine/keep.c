@@ -52,11 +52,13 @@ static void plan_between(fm_session *s, const int32_t *ids, int n) {
 }
 
 int fm_session_keep(fm_session *s, fm_error *err) {
+    fm_engine *e = s->engine;
     (void)err;
-    fm_snapshot *x = s->line.position ? fm_snapshots_make(s->engine->snapshots, s->line.ids, s->line.position, false) : NULL;
-    if (!x) return 0;
-    if (x->fixed.bytes) memcpy(x->fixed.data, s->engine->ops->fixed(s->line.state), x->fixed.bytes);
-    x->ready = true;
+    fm_turn_take(&e->turn);
+    fm_snapshot *x = s->line.position ? fm_snapshots_make(e->snapshots, s->line.ids, s->line.position, false) : NULL;
+    if (x && x->fixed.bytes) memcpy(x->fixed.data, e->ops->fixed(s->line.state), x->fixed.bytes);
+    if (x) x->ready = true;
+    fm_turn_give(&e->turn);
     return 0;
 }
 
@@ -94,8 +96,11 @@ static int go_back(fm_session *s, const int32_t *ids, int n) {
 int fm_session_rewind(fm_session *s, const int32_t *ids, int n, fm_error *err) {
     if (n < 1) return fm_fail(err, FM_EINVAL, "%d tokens are no text to go back to", n);
     n = n - 1 < s->engine->plan.context ? n - 1 : s->engine->plan.context;
+    fm_turn_take(&s->engine->turn);
     int got = restore(s, ids, n);
-    return got ? got : go_back(s, ids, n);
+    if (!got) got = go_back(s, ids, n);
+    fm_turn_give(&s->engine->turn);
+    return got;
 }
 
 static int check_sync(const fm_session *s, const int32_t *ids, int n, const int *borders, int n_borders, fm_error *err) {
@@ -108,7 +113,7 @@ static int check_sync(const fm_session *s, const int32_t *ids, int n, const int 
     return fm_session_check(s, ids, n, err);
 }
 
-int fm_session_sync(fm_session *s, const int32_t *ids, int n, const int *borders, int n_borders, fm_synced *out, fm_error *err) {
+static int sync(fm_session *s, const int32_t *ids, int n, const int *borders, int n_borders, fm_synced *out, fm_error *err) {
     fm_synced done = {0};
     double start = fm_now();
     int rc = check_sync(s, ids, n, borders, n_borders, err);
@@ -127,6 +132,13 @@ int fm_session_sync(fm_session *s, const int32_t *ids, int n, const int *borders
     }
     if (out) *out = done;
     return 0;
+}
+
+int fm_session_sync(fm_session *s, const int32_t *ids, int n, const int *borders, int n_borders, fm_synced *out, fm_error *err) {
+    fm_turn_take(&s->engine->turn);
+    int rc = sync(s, ids, n, borders, n_borders, out, err);
+    fm_turn_give(&s->engine->turn);
+    return rc;
 }
 
 /* ---- on the disk ---- */
@@ -150,8 +162,10 @@ void fm_engine_store(fm_engine *e) {
 
 int fm_engine_idle(fm_engine *e, double seconds, fm_error *err) {
     if (!(seconds >= 0)) return fm_fail(err, FM_EINVAL, "%g seconds are no time", seconds);
+    fm_turn_take(&e->turn);
     double end = fm_now() + seconds;
     int left = e->directory ? fm_directory_store(e->directory, end) : 0, missing = 0;
     if (left >= 0 && e->store && fm_now() < end) missing = fm_store_fill_wait(e->store, end - fm_now());
+    fm_turn_give(&e->turn);
     return left < 0 ? left : left + missing;
 }

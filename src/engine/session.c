@@ -4,8 +4,7 @@
 
 #include "engine/engine.h"
 
-int fm_session_open(fm_session **out, fm_engine *e, fm_error *err) {
-    *out = NULL;
+static int open_session(fm_session **out, fm_engine *e, fm_error *err) {
     if (e->n_sessions == e->options.n_sessions) return fm_fail(err, FM_ENOMEM, "the budget is for %d open sessions", e->options.n_sessions);
     fm_session *s = calloc(1, sizeof *s);
     if (!s) return fm_fail(err, FM_ENOMEM, "no memory for a session");
@@ -22,14 +21,25 @@ int fm_session_open(fm_session **out, fm_engine *e, fm_error *err) {
     return rc;
 }
 
+int fm_session_open(fm_session **out, fm_engine *e, fm_error *err) {
+    *out = NULL;
+    fm_turn_take(&e->turn);
+    int rc = open_session(out, e, err);
+    fm_turn_give(&e->turn);
+    return rc;
+}
+
 void fm_session_close(fm_session **session) {
     fm_session *s = *session;
     if (!s) return;
+    fm_engine *e = s->engine;
+    fm_turn_take(&e->turn);
     fm_session_settle(s, true);
-    fm_engine_store(s->engine); /* while its rows are there */
-    fm_snapshots_leave(s->engine->snapshots, &s->line);
-    s->engine->n_sessions--;
-    s->engine->ops->state_close(&s->line.state);
+    fm_engine_store(e); /* while its rows are there */
+    fm_snapshots_leave(e->snapshots, &s->line);
+    e->n_sessions--;
+    e->ops->state_close(&s->line.state);
+    fm_turn_give(&e->turn);
     free(s->line.ids);
     free(s->logits);
     free(s);
@@ -40,9 +50,11 @@ int fm_session_position(const fm_session *s) { return s->line.position; }
 const float *fm_session_logits(const fm_session *s) { return s->has_logits ? s->logits : NULL; }
 
 void fm_session_clear(fm_session *s) {
+    fm_turn_take(&s->engine->turn);
     s->line.position = 0;
     s->has_logits = false;
     s->engine->ops->state_clear(s->line.state);
+    fm_turn_give(&s->engine->turn);
 }
 
 void fm_session_trace(fm_session *s, fm_trace_fn fn, void *user) {
@@ -190,26 +202,35 @@ static int feed_batches(feed *f, fm_error *err) {
         bool stop = total > 1 && e->options.progress && e->options.progress(e->options.user, "prompt", done, total);
         if (done < total && (stop || atomic_load(&e->cancelled)))
             return fm_fail(err, FM_ECANCELLED, "cancelled after %llu of %llu tokens", (unsigned long long)done, (unsigned long long)total);
+        if (done < total) fm_turn_pass(&e->turn);
     }
     return 0;
 }
 
-int fm_engine_feed(fm_engine *e, const fm_piece *pieces, int n_pieces, fm_logits_fn fn, void *user, fm_error *err) {
-    feed f = {.e = e, .pieces = pieces, .n_pieces = n_pieces, .fn = fn, .user = user};
-    int rc = check_pieces(&f, err), n = 0;
+static int feed_pieces(feed *f, fm_error *err) {
+    const fm_piece *pieces = f->pieces;
+    int n_pieces = f->n_pieces, rc = check_pieces(f, err), n = 0;
     if (rc < 0) return rc;
     for (int i = 0; i < n_pieces; i++) {
         pieces[i].session->has_logits = false;
         n += pieces[i].n;
     }
     unsigned long mode = fm_pool_enter();
-    rc = feed_batches(&f, err);
+    rc = feed_batches(f, err);
     fm_pool_leave(mode);
     for (int i = 0; i < n_pieces; i++) {
         fm_session_settle(pieces[i].session, true);
         if (rc < 0) fm_session_clear(pieces[i].session);
     }
     return rc < 0 ? rc : n;
+}
+
+int fm_engine_feed(fm_engine *e, const fm_piece *pieces, int n_pieces, fm_logits_fn fn, void *user, fm_error *err) {
+    feed f = {.e = e, .pieces = pieces, .n_pieces = n_pieces, .fn = fn, .user = user};
+    fm_turn_take(&e->turn);
+    int rc = feed_pieces(&f, err);
+    fm_turn_give(&e->turn);
+    return rc;
 }
 
 int fm_session_feed(fm_session *s, const int32_t *ids, int n, int which, fm_logits_fn fn, void *user, fm_error *err) {

@@ -5,7 +5,7 @@
 
 #include "engine/engine.h"
 
-int fm_session_save(const fm_session *s, const char *path, fm_error *err) {
+static int save(const fm_session *s, const char *path, fm_error *err) {
     const fm_engine *e = s->engine;
     fm_identity identity;
     char part[1100];
@@ -19,6 +19,13 @@ int fm_session_save(const fm_session *s, const char *path, fm_error *err) {
     rc = fm_state_write(part, &view, &identity, s->line.ids, 0, &bytes, err);
     if (rc == 0 && rename(part, path)) rc = fm_fail_errno(err, FM_EIO, errno, "%s: it cannot be written", path);
     if (rc < 0) (void)unlink(part);
+    return rc;
+}
+
+int fm_session_save(const fm_session *s, const char *path, fm_error *err) {
+    fm_turn_take(&s->engine->turn);
+    int rc = save(s, path, err);
+    fm_turn_give(&s->engine->turn);
     return rc;
 }
 
@@ -103,10 +110,12 @@ static int load_meta(fm_session *s, const fm_file *file, fm_state_meta *meta, fm
 int fm_session_load(fm_session *s, const char *path, fm_error *err) {
     fm_file file = {0};
     fm_state_meta meta = {0};
+    fm_turn_take(&s->engine->turn);
     int rc = fm_file_open(&file, path, false, err);
     if (rc == 0) rc = run(s, &(loading){.file = &file, .meta = &meta}, 1, meta_task, err);
     if (rc == 0) rc = load_meta(s, &file, &meta, err);
     fm_state_meta_close(&meta);
     fm_file_close(&file);
+    fm_turn_give(&s->engine->turn);
     return rc;
 }

@@ -16,7 +16,10 @@
     X(hunyuan_v1_moe) \
     X(dots1) \
     X(ernie4_5_moe) \
-    X(bailing_moe)
+    X(bailing_moe) \
+    X(deepseek_v2) \
+    X(deepseek_v3) \
+    X(glm4_moe_lite)
 /* clang-format on */
 
 #define DECLARE(name) extern const fm_family fm_family_##name;

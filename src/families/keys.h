@@ -15,6 +15,8 @@ int fm_keys_window(const fm_config *config, const char *use, int *window, fm_err
 int fm_keys_windows(fm_description *d, const fm_config *config, int window, fm_error *err);
 /* rope_theta, partial_rotary_factor, and the variants of model/rope.h, in rope_parameters, rope_scaling or at the top; refuses others by name. */
 int fm_keys_rope(fm_description *d, const fm_config *config, double default_theta, double default_fraction, fm_error *err);
+/* num_attention_heads, q_lora_rank, kv_lora_rank, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, rope_interleave, and the rope with what it does to the scale. */
+int fm_keys_latent(fm_description *d, const fm_config *config, double default_theta, fm_error *err);
 /* linear_num_key_heads, linear_num_value_heads, linear_key_head_dim, linear_value_head_dim, linear_conv_kernel_dim. */
 int fm_keys_delta(fm_description *d, const fm_config *config, fm_error *err);
 /* layer_types ("linear_attention", "full_attention"), else full_attention_interval (default 4): every interval-th layer is attention. */

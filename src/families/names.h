@@ -10,6 +10,11 @@
     [FM_K_BIAS] = "self_attn.k_proj.bias", [FM_V_BIAS] = "self_attn.v_proj.bias", [FM_O_BIAS] = "self_attn.o_proj.bias"
 #define FM_NAMES_ATTENTION FM_NAMES_PROJECTIONS, [FM_Q_NORM] = "self_attn.q_norm", [FM_K_NORM] = "self_attn.k_norm"
 
+#define FM_NAMES_LATENT                                                                                                                                        \
+    [FM_Q] = "self_attn.q_proj", [FM_Q_A] = "self_attn.q_a_proj", [FM_Q_A_NORM] = "self_attn.q_a_layernorm", [FM_Q_B] = "self_attn.q_b_proj",                  \
+    [FM_KV_A] = "self_attn.kv_a_proj_with_mqa", [FM_KV_A_NORM] = "self_attn.kv_a_layernorm", [FM_LATENT_OUT] = "self_attn.unembed_out",                        \
+    [FM_LATENT_Q] = "self_attn.embed_q", [FM_O] = "self_attn.o_proj"
+
 #define FM_NAMES_DELTA                                                                                                                                         \
     [FM_DELTA_QKV] = "linear_attn.in_proj_qkv", [FM_DELTA_Z] = "linear_attn.in_proj_z", [FM_DELTA_B] = "linear_attn.in_proj_b",                                \
     [FM_DELTA_A] = "linear_attn.in_proj_a", [FM_DELTA_CONV] = "linear_attn.conv1d", [FM_DELTA_A_LOG] = "linear_attn.A_log",                                    \

@@ -15,6 +15,7 @@ typedef struct fm_layer {
 
 #define FM_MAX_LAYERS 512
 #define FM_MAX_HEAD_DIM 512 /* of attention heads, and of keys and values of the delta rule */
+#define FM_MAX_LATENT 640   /* columns of a latent key, its rotary part included */
 #define FM_MAX_GROUPS 64    /* of experts */
 
 /* FM_NORM_RMS: x / rms(x) * w. FM_NORM_LAYER: (x - mean) / deviation * w + bias. Of norm1, norm2 and the final norm. */
@@ -75,6 +76,12 @@ typedef struct fm_description {
     fm_qk_norm qk_norm;
     bool qkv_bias, o_bias; /* the projections have biases */
     float clip_qkv;        /* q, k and v are held within +-clip_qkv, after a norm of the whole; 0: they are not */
+
+    /* Latent attention, if kv_rank is not 0: all heads share one key, a latent of kv_rank columns that is the value too, and behind it rotary_dim columns that rotate:
+     * head_dim together. A head's query has nope_dim columns, which its part of the projection takes to the latent, and rotary_dim; its output v_dim. */
+    int kv_rank, q_rank; /* q_rank 0: queries have no latent of their own */
+    int nope_dim, v_dim;
+    float latent_eps; /* of the norms of both latents */
 
     /* Gated delta rule. */
     int n_key_heads, n_value_heads, key_dim, value_dim, conv_taps;

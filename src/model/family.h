@@ -23,6 +23,8 @@ typedef struct fm_family {
     const char *const *other_names; /* [FM_N_ROLES] */
     /* q, k and v as one matrix, rows in this order, which stands in their place with its .bias in that of theirs; NULL: they are three. */
     const char *fused_qkv;
+    /* Both parts of latent attention's projection as one matrix: rows by head, nope_dim for the query and v_dim for the output; NULL: never. */
+    const char *latent_kv;
     /* Experts, below the layer: one tensor with all experts each for gate, up, down ("mlp.switch_mlp.gate_proj"), the fused pair
      * ("mlp.experts.gate_up_proj", "mlp.experts.down_proj"), and one tensor per expert ("mlp.experts.%d.gate_proj"). */
     const char *const *stacked_experts; /* [3] gate, up, down */

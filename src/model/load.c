@@ -74,8 +74,42 @@ static int check_finite(const fm_model *model, const fm_source *s, int part, con
     return fm_model_nonfinite(model, t, i, value, err);
 }
 
+/* One head of a source that is turned: its rows become columns, as they are or, of quantised ones, as f32. */
+static int load_turned(const loader *l, const piece *p, uint8_t *buffer, fm_error *err) {
+    fm_source from = *p->source;
+    fm_matrix_type *type = &from.type;
+    const fm_matrix_type *to = &p->source->type;
+    int n = to->cols, head = p->first / from.from.cols;
+    const int rows[2] = {head * from.turned, head * from.turned + n};
+    const uint8_t *data[3] = {0};
+    *type = from.from;
+    from.row_map = NULL;
+    for (int part = 0; part < (from.scales ? 3 : 1); part++) {
+        int rc = read_rows(l, &from, part, rows, buffer + (size_t)part * l->rows_bytes * 2, &data[part], err);
+        if (rc < 0) return rc;
+        if ((part || !from.scales) && (rc = check_finite(l->model, &from, part, data[part], rows[0], n, err)) < 0) return rc;
+    }
+    size_t size = to->format == FM_FORMAT_F32 ? 4 : 2, step = (size_t)n * size;
+    uint8_t *dest = p->dest + (size_t)p->first * step, *strip = buffer + l->rows_bytes;
+    float *values = (float *)(void *)(strip + 2 * l->rows_bytes);
+    for (int i = 0; i < n; i++) {
+        const uint8_t *row = data[0] + (size_t)i * source_row_bytes(type, 0);
+        if (from.scales) {
+            fm_matrix_type one = {.format = FM_FORMAT_R16, .rows = 1, .cols = type->cols, .bits = type->bits, .width = type->width, .group = type->group};
+            one.scale_dtype = type->scale_dtype;
+            size_t halves = source_row_bytes(type, 1) * (size_t)i;
+            fm_r16_fill(strip, &one, &(fm_affine_rows){row, data[1] + halves, data[2] + halves, NULL}, 0, 1);
+            fm_matrix_row(&(fm_matrix){one, strip}, 0, values);
+            row = (const uint8_t *)values;
+        }
+        for (size_t c = 0; c < (size_t)type->cols; c++) memcpy(dest + c * step + (size_t)i * size, row + c * size, size);
+    }
+    return 0;
+}
+
 static int load_piece(const loader *l, const piece *p, uint8_t *buffer, fm_error *err) {
     const fm_source *s = p->source;
+    if (s->turned) return load_turned(l, p, buffer, err);
     const fm_matrix_type *type = &s->type;
     int strip = rows_of_strip(type), first = p->first * strip, last = p->last * strip < type->rows ? p->last * strip : type->rows;
     const int rows[2] = {first, last};
@@ -151,9 +185,20 @@ uint64_t fm_weights_token_bytes(const fm_model *model) {
     return model->description.tied_head ? bytes : bytes - source_bytes(&model->sources[0][FM_EMBED]);
 }
 
+/* The same of a source that is turned: a head is a piece. */
+static int list_turned(loader *l, const fm_source *s, uint8_t *dest, piece *pieces) {
+    int step = s->from.cols, n_heads = s->shape.rows / step;
+    size_t read = (size_t)s->shape.cols * source_row_bytes(&s->from, 0), row = fm_matrix_strip_bytes(&s->from), values = (size_t)step * sizeof(float);
+    size_t most = read > row ? read : row, rows = align_up(most > values ? most : values) + 2 * PAGE;
+    if (rows > l->rows_bytes) l->rows_bytes = rows;
+    for (int h = 0; h < n_heads && pieces; h++) pieces[h] = (piece){s, dest, h * step, (h + 1) * step};
+    return n_heads;
+}
+
 /* Lists the pieces of one matrix into pieces (NULL: only counts) and widens the buffers to hold one. */
 static int list_pieces(loader *l, const fm_source *s, uint8_t *dest, piece *pieces) {
     size_t strip = 0;
+    if (s->turned) return list_turned(l, s, dest, pieces);
     for (int part = 0; part < 3; part++) {
         size_t bytes = source_row_bytes(&s->type, part) * (size_t)rows_of_strip(&s->type);
         if (bytes > strip) strip = bytes;

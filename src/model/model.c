@@ -222,6 +222,7 @@ static int resolve_head(fm_resolver *r, fm_source *s, fm_error *err) {
 
 /* Whether a role's tensors are found with those of others. */
 static bool shares(const fm_model *model, fm_role role) {
+    if (role == FM_LATENT_OUT || role == FM_LATENT_Q) return true;
     if (model->description.grouped_projection && role >= FM_DELTA_QKV && role <= FM_DELTA_A) return true;
     return model->family->fused_qkv && ((role >= FM_Q && role <= FM_V) || (role >= FM_Q_BIAS && role <= FM_V_BIAS));
 }
@@ -259,6 +260,7 @@ static int resolve_layer(fm_resolver *r, int layer, fm_error *err) {
         if (!fm_role_shape(d, layer, (fm_role)role, &s->shape) || shares(model, (fm_role)role)) continue;
         if ((rc = resolve_role(r, prefix, (fm_role)role, s, err)) < 0) return rc;
     }
+    if (layer >= 0 && d->layers[layer].mixer == FM_MIXER_ATTENTION && d->kv_rank) return fm_resolve_latent(r, prefix, sources, err);
     if (layer < 0 || d->layers[layer].mixer == FM_MIXER_ATTENTION)
         return layer >= 0 && model->family->fused_qkv ? resolve_fused_qkv(r, prefix, sources, err) : 0;
     return d->grouped_projection ? resolve_grouped(r, prefix, sources, err) : 0;

@@ -16,6 +16,9 @@ typedef struct fm_source {
     fm_matrix_type type;    /* matrices only */
     const int32_t *row_map; /* [rows] source row of each row; NULL: the same */
     int first;              /* vectors: their first value in the tensor */
+    /* 0, or rows of a head in the tensor, of type `from`: the first shape.cols of them are turned into columns here, head after head. */
+    int turned;
+    fm_matrix_type from;
 } fm_source;
 
 enum { FM_GATE, FM_UP, FM_DOWN }; /* an expert's matrices */

@@ -27,4 +27,7 @@ int fm_resolve_matrix(fm_resolver *r, const char *base, int n_experts, bool opti
 /* Experts of all layers: model->experts, extents, slot_bytes. */
 int fm_resolve_experts(fm_resolver *r, fm_error *err);
 
+/* The projection of latent attention in a layer, one tensor or two: sources of FM_LATENT_Q and FM_LATENT_OUT. */
+int fm_resolve_latent(fm_resolver *r, const char *prefix, fm_source *sources, fm_error *err);
+
 #endif

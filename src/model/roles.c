@@ -5,7 +5,7 @@ const char *fm_role_part(fm_role role) {
     if (role == FM_EMBED) return "embedding";
     if (role == FM_HEAD || role == FM_HEAD_BIAS) return "head";
     if (role <= FM_NORM2_BIAS) return "norms";
-    if (role >= FM_Q && role <= FM_K_NORM) return "attention";
+    if (role >= FM_Q && role <= FM_LATENT_Q) return "attention";
     if (role >= FM_DELTA_QKV && role <= FM_DELTA_OUT) return "delta";
     if (role == FM_ROUTER || role == FM_CHOICE_BIAS || role == FM_SHARED_GATE) return "router";
     if (role >= FM_SHARED_GATE_PROJ && role <= FM_SHARED_DOWN_PROJ) return "shared expert";
@@ -41,6 +41,22 @@ static bool attention_shape(const fm_description *d, fm_role role, fm_shape *s) 
     case FM_O_BIAS: *s = vector(d->hidden); return d->o_bias;
     case FM_Q_NORM: *s = norm(whole ? q : d->head_dim); return normed;
     case FM_K_NORM: *s = norm(whole ? kv : d->head_dim); return normed;
+    default: return false;
+    }
+}
+
+static bool latent_shape(const fm_description *d, fm_role role, fm_shape *s) {
+    int q = d->n_heads * (d->nope_dim + d->rotary_dim);
+    switch (role) {
+    case FM_Q: *s = matrix(q, d->hidden); return !d->q_rank;
+    case FM_Q_A: *s = matrix(d->q_rank, d->hidden); return d->q_rank;
+    case FM_Q_A_NORM: *s = norm(d->q_rank); return d->q_rank;
+    case FM_Q_B: *s = matrix(q, d->q_rank); return d->q_rank;
+    case FM_KV_A: *s = matrix(d->head_dim, d->hidden); return true;
+    case FM_KV_A_NORM: *s = norm(d->kv_rank); return true;
+    case FM_LATENT_OUT: *s = matrix(d->n_heads * d->v_dim, d->kv_rank); return true;
+    case FM_LATENT_Q: *s = matrix(d->n_heads * d->kv_rank, d->nope_dim); return true;
+    case FM_O: *s = matrix(d->hidden, d->n_heads * d->v_dim); return true;
     default: return false;
     }
 }
@@ -88,5 +104,6 @@ bool fm_role_shape(const fm_description *d, int layer, fm_role role, fm_shape *s
         return d->norm == FM_NORM_LAYER;
     }
     if (role >= FM_ROUTER) return feed_forward_shape(d, d->layers[layer].moe, role, shape);
-    return d->layers[layer].mixer == FM_MIXER_DELTANET ? delta_shape(d, role, shape) : attention_shape(d, role, shape);
+    if (d->layers[layer].mixer == FM_MIXER_DELTANET) return delta_shape(d, role, shape);
+    return d->kv_rank ? latent_shape(d, role, shape) : attention_shape(d, role, shape);
 }

@@ -27,6 +27,14 @@ typedef enum fm_role {
     FM_O_BIAS,
     FM_Q_NORM,
     FM_K_NORM,
+    /* of latent attention, beside q (without q_a) and o */
+    FM_Q_A,
+    FM_Q_A_NORM,
+    FM_Q_B,
+    FM_KV_A,
+    FM_KV_A_NORM,
+    FM_LATENT_OUT, /* [heads][v_dim][kv_rank]: from the latent to a head's output */
+    FM_LATENT_Q,   /* [heads][kv_rank][nope_dim]: a head's query to the latent */
     /* of delta layers */
     FM_DELTA_QKV,
     FM_DELTA_Z,

@@ -9,7 +9,8 @@ from conftest import ROOT, flash_moe
 from safetensors_file import Safetensors
 
 GOLDEN = ROOT / "tests" / "golden"
-FAMILIES = ["qwen2_moe", "mixtral", "olmoe", "granitemoe", "glm4_moe", "minimax_m2", "phimoe", "hunyuan_v1_moe", "dots1", "ernie4_5_moe", "bailing_moe"]
+FAMILIES = ["qwen2_moe", "mixtral", "olmoe", "granitemoe", "glm4_moe", "minimax_m2", "phimoe", "hunyuan_v1_moe", "dots1", "ernie4_5_moe", "bailing_moe", "deepseek_v2",
+            "deepseek_v3", "glm4_moe_lite"]
 
 
 def copy(tmp_path, case, tensors_of=None):
@@ -57,6 +58,7 @@ def test_a_config_of_one_family_with_tensors_of_another(tmp_path, config, tensor
 @pytest.mark.parametrize("case, bias", [("glm4_moe-bf16", "layers.1.mlp.gate.e_score_correction_bias"), ("dots1-mlx-4bit", "layers.1.mlp.gate.e_score_correction_bias"),
                                         ("minimax_m2-bf16", "layers.2.block_sparse_moe.e_score_correction_bias"),
                                         ("ernie4_5_moe-bf16", "layers.1.mlp.moe_statics.e_score_correction_bias"), ("bailing_moe-v2-bf16", "layers.1.mlp.gate.expert_bias"),
+                                        ("deepseek_v3-bf16", "layers.1.mlp.gate.e_score_correction_bias"), ("glm4_moe_lite-bf16", "layers.0.mlp.gate.e_score_correction_bias"),
                                         ("qwen2_moe-bf16", "layers.0.self_attn.k_proj.bias"), ("phimoe-bf16", "lm_head.bias"), ("phimoe-bf16", "model.norm.bias"),
                                         ("bailing_moe-bf16-bias", "layers.0.attention.query_key_value.bias")])
 def test_a_missing_bias(tmp_path, case, bias):
@@ -123,6 +125,32 @@ def test_an_mlx_conversion_without_the_bias_that_chooses(tmp_path):
     ("bailing_moe-bf16", {"score_function": "sigmoid"}, "score_function"),
     ("bailing_moe-v2-bf16", {"norm_topk_prob": False}, "norm_topk_prob"),
     ("bailing_moe-bf16", {"architectures": []}, "architectures"),
+    ("deepseek_v2-bf16", {"attention_bias": True}, "attention_bias"),
+    ("deepseek_v2-bf16", {"num_key_value_heads": 2}, "num_key_value_heads"),
+    ("deepseek_v2-bf16", {"kv_lora_rank": 40}, "kv_lora_rank 40"),
+    ("deepseek_v2-bf16", {"v_head_dim": 24}, "v_head_dim 24"),
+    ("deepseek_v2-bf16", {"kv_lora_rank": 640}, "640 together"),
+    ("deepseek_v2-bf16", {"qk_rope_head_dim": 11}, "11 rotary dimensions"),
+    ("deepseek_v2-bf16", {"q_lora_rank": None}, "q_lora_rank"),
+    ("deepseek_v2-bf16", {"norm_topk_prob": True}, "norm_topk_prob"),
+    ("deepseek_v2-bf16", {"topk_method": "noaux_tc"}, "topk_method"),
+    ("deepseek_v2-bf16", {"scoring_func": "sigmoid"}, "scoring_func"),
+    ("deepseek_v2-bf16", {"moe_layer_freq": 2}, "moe_layer_freq"),
+    ("deepseek_v2-bf16", {"mlp_bias": True}, "mlp_bias"),
+    ("deepseek_v2-bf16", {"rope_interleave": False}, "rope_interleave"),
+    ("deepseek_v2-bf16", {"topk_group": 1, "num_experts_per_tok": 3}, "topk_group"),
+    ("deepseek_v2-bf16", {"rope_scaling": {"type": "yarn", "factor": 40, "mscale_all_dim": "all"}}, "mscale_all_dim"),
+    ("deepseek_v3-bf16", {"n_group": None}, "n_group"),
+    ("deepseek_v3-bf16", {"routed_scaling_factor": None}, "routed_scaling_factor"),
+    ("deepseek_v3-bf16", {"topk_method": "greedy"}, "topk_method"),
+    ("deepseek_v3-bf16", {"scoring_func": "softmax"}, "scoring_func"),
+    ("deepseek_v3-bf16", {"num_nextn_predict_layers": 0}, "model.layers.3."),
+    ("deepseek_v3-bf16", {"model_type": "deepseek_v32", "architectures": ["DeepseekV32ForCausalLM"]}, "DeepseekV32ForCausalLM"),
+    ("deepseek_v3-bf16", {"v_head_dim": 32}, "o_proj.weight"),
+    ("glm4_moe_lite-bf16", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+    ("glm4_moe_lite-bf16", {"mlp_layer_types": ["dense", "sparse"]}, "mlp_layer_types"),
+    ("glm4_moe_lite-bf16", {"mlp_layer_types": ["sparse", "thin", "sparse"]}, "mlp_layer_types[1]"),
+    ("glm4_moe_lite-bf16", {"topk_method": "greedy"}, "topk_method"),
 ])
 def test_what_is_not_implemented_is_named(tmp_path, case, changes, needle):
     path = copy(tmp_path, case)
@@ -145,7 +173,7 @@ def test_a_rope_that_is_none(tmp_path, rope, needle):
     refused(path, "config.json", needle)
 
 
-@pytest.mark.parametrize("case", [f"{family}-mlx-4bit" for family in FAMILIES] + ["bailing_moe-v2-mlx-4bit", "qwen2_moe-bf16-window", "olmoe-bf16-clip"])
+@pytest.mark.parametrize("case", [f"{family}-mlx-4bit" for family in FAMILIES] + ["bailing_moe-v2-mlx-4bit", "qwen2_moe-bf16-window", "olmoe-bf16-clip", "deepseek_v3-bf16-half-rope"])
 def test_threads_and_instruction_sets_change_no_bit(tmp_path, case):
     ids = ",".join(str(i * 37 % 96) for i in range(60))
     dumps = []

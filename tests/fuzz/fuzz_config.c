@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             continue;
         }
         assert(d.vocab > 0 && d.hidden > 0 && d.n_layers > 0 && d.n_layers <= FM_MAX_LAYERS && d.top_k > 0 && d.top_k <= d.n_experts);
-        assert(d.n_heads % d.n_kv_heads == 0 && d.head_dim <= FM_MAX_HEAD_DIM && d.rotary_dim <= d.head_dim && d.rotary_dim % 2 == 0);
+        assert(d.n_heads % d.n_kv_heads == 0 && d.head_dim <= FM_MAX_LATENT && d.rotary_dim <= d.head_dim && d.rotary_dim % 2 == 0);
         assert(d.shared_width >= 0 && d.dense_width >= 0 && (d.router.n_groups <= 1 || d.n_experts % d.router.n_groups == 0));
         assert(d.router.n_groups <= FM_MAX_GROUPS && (d.router.n_groups <= 1 || d.router.n_chosen * (d.n_experts / d.router.n_groups) >= d.top_k));
         float frequencies[FM_MAX_HEAD_DIM / 2], attention;

@@ -43,9 +43,9 @@ static float integers_of(const float *x, int n, int limit, int32_t *q) {
 
 /* Keys or values [n][hd] as the cache holds them: floats, or int8 and scales. */
 typedef struct stored {
-    float x[FM_ATTENTION_BLOCK][FM_MAX_HEAD_DIM];
-    int32_t q[FM_ATTENTION_BLOCK][FM_MAX_HEAD_DIM];
-    float scale[FM_ATTENTION_BLOCK][FM_MAX_HEAD_DIM / FM_KV_GROUP];
+    float x[FM_ATTENTION_BLOCK][FM_MAX_COLUMNS];
+    int32_t q[FM_ATTENTION_BLOCK][FM_MAX_COLUMNS];
+    float scale[FM_ATTENTION_BLOCK][FM_MAX_COLUMNS / FM_KV_GROUP];
 } stored;
 
 static void store_plain(stored *s, int kind, const float *x, int n, int hd) {
@@ -59,7 +59,7 @@ static void store_plain(stored *s, int kind, const float *x, int n, int hd) {
 }
 
 static void score_plain(const stored *k, int kind, const float *q, int n, int hd, float scale, float *s) {
-    int32_t q16[FM_MAX_HEAD_DIM];
+    int32_t q16[FM_MAX_COLUMNS];
     float factor = integers_of(q, hd, 32767, q16);
     for (int j = 0; j < n; j++) {
         float sum = 0;
@@ -177,6 +177,63 @@ static void check_blocks(void) {
     }
 }
 
+/* ---- a latent, whose values are the first columns of its keys ---- */
+
+static void check_latent_table(const fm_kernels *k, const fm_kv_block *block, const float *const *q, const seen *s, const block_case *b, const float *want) {
+    size_t dim = (size_t)block->value_dim, ld = dim + GUARD;
+    float m[FM_ATTENTION_ROWS], l[FM_ATTENTION_ROWS], *got = new_vector((int)(FM_ATTENTION_ROWS * ld), SAME);
+    k->attend(block, q, b->n_rows, s->n, 0.3f, m, l, got, ld);
+    for (int i = 0; i < b->n_rows; i++) {
+        const float *row = got + (size_t)i * ld, *expected = want + i * (b->hd + 2);
+        SAME(row, expected, block->value_dim, "%s attend %s, %zu of %d columns, row %d of %d, %d keys", k->name, names[b->kind], dim, b->hd, i, b->n_rows,
+             s->n[i]);
+        SAME(l + i, expected + b->hd + 1, 1, "%s attend's l, %s, %zu of %d columns, row %d", k->name, names[b->kind], dim, b->hd, i);
+        for (size_t x = dim; x < ld; x++) CHECK(row[x] == 127, "%s wrote at %zu of row %d of %d", k->name, x, i, b->n_rows);
+    }
+    free(got);
+}
+
+static void check_latent(block_case b, int dim) {
+    static stored keys;
+    static _Alignas(64) uint8_t values[FM_ATTENTION_BLOCK * FM_MAX_COLUMNS * sizeof(float)];
+    seen s = {0};
+    cache *c = cache_open((const int[]){1, 1, b.hd}, b.kind, FM_ATTENTION_BLOCK, 1, &fm_kernels_scalar, NULL);
+    float *k = new_vector(FM_ATTENTION_BLOCK * b.hd, NORMAL), *qs = new_vector(FM_ATTENTION_ROWS * b.hd, NORMAL);
+    float *want = allocate((size_t)(FM_ATTENTION_ROWS * (b.hd + 2)) * sizeof *want);
+    const float *q[FM_ATTENTION_ROWS];
+    for (int i = b.n * b.hd; i < FM_ATTENTION_BLOCK * b.hd; i++) k[i] = NAN;
+    for (int j = 0; j < FM_ATTENTION_BLOCK; j++) fm_kv_store(&c->device, &c->state.layers[0].kv, j, k + j * b.hd, k + j * b.hd);
+    store_plain(&keys, b.kind, k, b.n, b.hd);
+    fm_kv_block block = fm_kv_at(&c->device, &c->state.layers[0].kv, 0, 0);
+    block.value_dim = dim;
+    memset(values, 0xff, sizeof values);
+    for (int tile = 0; tile * FM_KV_TILE < b.n; tile++) fm_kv_turn(&block, tile, values);
+    block.v = values;
+    block.v_scale = block.k_scale;
+    for (int i = 0; i < b.n_rows; i++) {
+        float *row = want + i * (b.hd + 2);
+        s.n[i] = i ? b.n : b.n - random_below(b.n < 20 ? b.n : 20);
+        q[i] = qs + i * b.hd;
+        attend_plain(&keys, &keys, b.kind, q[i], 0, s.n[i], b.hd, row + b.hd, row + b.hd + 1, row);
+    }
+    check_latent_table(&fm_kernels_scalar, &block, q, &s, &b, want);
+    for (int i = 0; i < n_tables; i++) check_latent_table(tables[i], &block, q, &s, &b, want);
+    free(k);
+    free(qs);
+    free(want);
+    cache_close(c);
+}
+
+static void check_latents(void) {
+    for (int kind = 0; kind < 3; kind++) {
+        for (int n = 1; n <= 80; n += 13) check_latent((block_case){.kind = kind, .n_rows = 1 + n % 8, .n = n, .hd = 44}, 32);
+        for (int dim = 16; dim <= 160; dim += 16)
+            check_latent((block_case){.kind = kind, .n_rows = 1 + dim / 16 % 8, .n = 90 + dim, .hd = dim + 2 + dim % 7 * 2}, dim);
+        check_latent((block_case){.kind = kind, .n_rows = 8, .n = FM_ATTENTION_BLOCK, .hd = 576}, 512);
+        check_latent((block_case){.kind = kind, .n_rows = 8, .n = FM_ATTENTION_BLOCK, .hd = FM_MAX_COLUMNS}, 512);
+    }
+}
+
 /* ---- numbers that are stored ---- */
 
 /* Ties, the largest numbers and what is beyond, through a cache of one value. */
@@ -285,6 +342,7 @@ int main(int argc, char **argv) {
     for (int flush = 0; flush < 2; flush++) {
         unsigned long mode = flush ? fm_pool_enter() : 0;
         check_blocks();
+        check_latents();
         if (flush) check_contexts();
         if (flush) fm_pool_leave(mode);
     }

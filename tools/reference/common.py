@@ -81,6 +81,7 @@ def published_state(tensors, config):
             named[name] = x - 1
     join_experts(named, text)
     families.split_qkv(named, text)
+    families.join_latent(named, text)
     families.complete(named, text)
     if text.get("tie_word_embeddings", False):
         named["lm_head.weight"] = named["model.embed_tokens.weight"]

@@ -27,7 +27,7 @@ FUSED = {"granitemoe"}      # published with all experts of a layer in one tenso
 
 def kind(config):
     """The family by the name that transformers gives it."""
-    return {"hunyuan": "hunyuan_v1_moe"}.get(config["model_type"], config["model_type"])
+    return {"hunyuan": "hunyuan_v1_moe", "kimi_k2": "deepseek_v3"}.get(config["model_type"], config["model_type"])
 
 
 def count(config):
@@ -64,6 +64,13 @@ def split_qkv(named, config):
             named[name.replace("qkv_proj", f"{letter}_proj")] = x.contiguous()
 
 
+def join_latent(named, config):
+    """MLX's two parts of the latent's projection as the one that is published, in place."""
+    for name in [n for n in named if n.endswith(".embed_q.weight")]:
+        query, out = named.pop(name), named.pop(name.replace("embed_q", "unembed_out"))
+        named[name.replace("embed_q", "kv_b_proj")] = torch.cat([query.transpose(1, 2), out], 1).flatten(0, 1)
+
+
 def join_qkv(tensors):
     for name in [n for n in tensors if ".q_proj." in n]:
         parts = [tensors.pop(name.replace(".q_proj.", f".{x}_proj.")) for x in "qkv"]
@@ -83,7 +90,8 @@ def model_class(config):
              "qwen2_moe": "Qwen2MoeForCausalLM", "mixtral": "MixtralForCausalLM", "olmoe": "OlmoeForCausalLM", "granitemoe": "GraniteMoeForCausalLM",
              "glm4_moe": "Glm4MoeForCausalLM", "minimax_m2": "MiniMaxM2ForCausalLM", "phimoe": "PhimoeForCausalLM",
              "hunyuan_v1_moe": "HunYuanMoEV1ForCausalLM", "dots1": "Dots1ForCausalLM", "ernie4_5_moe": "Ernie4_5_MoeForCausalLM",
-             "bailing_moe": "Glm4MoeForCausalLM"}
+             "bailing_moe": "Glm4MoeForCausalLM", "deepseek_v2": "DeepseekV2ForCausalLM", "deepseek_v3": "DeepseekV3ForCausalLM",
+             "glm4_moe_lite": "Glm4MoeLiteForCausalLM"}
     return getattr(transformers, names[kind(config)])
 
 
@@ -95,6 +103,8 @@ def settings(config):
     model_type = text.pop("model_type")
     if kind(config) == "hunyuan_v1_moe":
         model_type = "hunyuan_v1_moe"
+    if kind(config) == "deepseek_v3":
+        model_type = "deepseek_v3"
     if kind(config) == "bailing_moe":       # the same body under other names
         model_type = "glm4_moe"
         text |= {"n_routed_experts": text["num_experts"], "n_shared_experts": text["num_shared_experts"], "attention_bias": text["use_qkv_bias"]}
@@ -143,12 +153,12 @@ def choice(config, model, layer, logits):
     bias = getattr(block, "e_score_correction_bias", getattr(gate, "e_score_correction_bias", None))
     if hasattr(gate, "moe_statics"):
         return logits.softmax(-1) + gate.moe_statics.e_score_correction_bias, margin
-    if bias is None:
+    if bias is None and not (name == "deepseek_v2" and config["topk_method"] == "group_limited_greedy"):
         return logits, margin
-    scores = logits.sigmoid() + bias
+    scores, best_of = (logits.sigmoid() + bias, 2) if bias is not None else (logits, 1)
     groups, kept = config.get("n_group") or 1, config.get("topk_group") or 1
     if groups > 1:
-        of_groups = scores.unflatten(-1, (groups, -1)).topk(2).values.sum(-1)
+        of_groups = scores.unflatten(-1, (groups, -1)).topk(best_of).values.sum(-1)
         ranked = of_groups.sort(-1, descending=True)
         if kept < groups:
             margin = (ranked.values[:, kept - 1] - ranked.values[:, kept]).min().item()

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 import common
 import families
+import latent
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "tests", "golden")
 N_PROMPT, N_GREEDY = 40, 64
@@ -315,6 +316,7 @@ CASES = {
     "bailing_moe-v2-mlx-4bit": mlx(bailing_moe_v2(layers=2, moe_intermediate_size=64, intermediate_size=64, num_experts=4, n_group=1, topk_group=1)),
     "granitemoe-mlx-4bit": mlx(granitemoe(layers=2, intermediate_size=64, num_local_experts=5, num_experts_per_tok=2)),
 }
+CASES |= latent.cases(plain, raw, mlx, BEHIND)
 
 
 # ---- weights ----------------------------------------------------------------

@@ -5,7 +5,7 @@
 #include "cpu/isa/body_vector.h"
 #include "cpu/isa/lanes.h"
 
-enum { ATTEND_LD = 512 + 16 }; /* of rows of queries: not a power of two, or they would share the sets of the cache */
+enum { ATTEND_LD = FM_MAX_COLUMNS + 16 }; /* of rows of queries: not a power of two, or they would share the sets of the cache */
 
 /* EACH_OF stands before a loop whose sums have to stay in registers: it is unrolled, whatever the compiler would think. FOR_COUNTS makes a function anew for each
  * pair of counts it is called with. Neither under a sanitizer, which makes a page of code of each access: there one function for all counts has to do. */
@@ -30,7 +30,7 @@ enum { ATTEND_LD = 512 + 16 }; /* of rows of queries: not a power of two, or the
 /* Up to ATTEND_ROWS queries and one block of keys. */
 typedef struct attend_pass {
     const fm_kv_block *block;
-    size_t columns;
+    size_t columns, value_columns;
     const void *next; /* keys */
     const int *n;     /* [rows]: keys that each sees */
     const int *from;  /* [rows]: but for those before this one */
@@ -62,8 +62,8 @@ ALWAYS_INLINE kv_two keys_of(const attend_pass *a, size_t at, size_t d, const in
 
 /* 16 columns from c on of positions j (even) and j + 1. */
 ALWAYS_INLINE kv_two values_of(const attend_pass *a, size_t j, size_t c, const int kind) {
-    size_t i = j * a->columns + c;
-    return kv_load(a->block->v, kind == FM_KV_F32 ? i : i + c, i + a->columns, kind);
+    size_t i = j * a->value_columns + c;
+    return kv_load(a->block->v, kind == FM_KV_F32 ? i : i + c, i + a->value_columns, kind);
 }
 
 /* Values are asked for while the keys of the same positions are multiplied, and the next keys while values are, so that memory is never idle. */
@@ -90,7 +90,7 @@ FOR_COUNTS void score_floats(attend_pass *a, int tile, const int n_rows, const i
     attend_sums s;
     vf even[ATTEND_VECTORS], odd[ATTEND_VECTORS];
     size_t step = a->columns * FM_KV_TILE, at = (size_t)tile * step, d = 0, hd = (size_t)a->block->head_dim, bytes = kind == FM_KV_BF16 ? 2 : 4;
-    const char *values = (const char *)a->block->v + at * bytes;
+    const char *values = (const char *)a->block->v + (size_t)tile * FM_KV_TILE * a->value_columns * bytes;
     no_sums(s, n_rows, n_tiles);
     for (; d + 2 <= hd; d += 2) {
         fetch(values + d * 16 * bytes * (size_t)n_tiles, 32 * bytes * (size_t)n_tiles);
@@ -140,7 +140,7 @@ FOR_COUNTS void weigh_floats(attend_pass *a, size_t c, const int n_rows, const i
 /* The keys behind those, which some of the queries see. */
 FOR_COUNTS void weigh_rest(attend_pass *a, const int n_rows, const int kind) {
     for (int i = 0; i < n_rows; i++) {
-        for (size_t c = 0; c < a->columns && a->n[i] > a->least; c += 16) {
+        for (size_t c = 0; c < a->value_columns && a->n[i] > a->least; c += 16) {
             float *acc = a->acc + (size_t)i * a->ldacc + c;
             vf sum = f_load(acc);
             for (int j = a->least; j < a->n[i]; j++) {
@@ -174,7 +174,7 @@ ALWAYS_INLINE int32_t pair_at(const int16_t *p) {
 FOR_COUNTS void score_int8(attend_pass *a, int tile, const int n_rows, const int n_tiles) {
     size_t step = a->columns * FM_KV_TILE, groups = fm_kv_groups(a->block->head_dim);
     const int8_t *keys = (const int8_t *)a->block->k + (size_t)tile * step;
-    const char *values = (const char *)a->block->v + (size_t)tile * step;
+    const char *values = (const char *)a->block->v + (size_t)tile * FM_KV_TILE * a->value_columns;
     for (size_t g = 0; g < groups; g++) {
         vi dot[ATTEND_ROWS][ATTEND_VECTORS];
         EACH_OF for (int i = 0; i < n_rows; i++) { EACH_OF for (int t = 0; t < n_tiles; t++) dot[i][t] = i_set1(0); }
@@ -219,7 +219,7 @@ FOR_COUNTS void weigh_int8(attend_pass *a, size_t c, const int n_rows, const int
     EACH_OF for (int i = 0; i < n_rows; i++) { EACH_OF for (int x = 0; x < n_vectors; x++) sum[i][x] = i_set1(0); }
     const int8_t *values = (const int8_t *)a->block->v + 2 * c;
     const char *next = (const char *)a->next + c * (size_t)a->most;
-    for (int j = 0; j < a->most; j += 2, values += 2 * a->columns, next += 32 * n_vectors) {
+    for (int j = 0; j < a->most; j += 2, values += 2 * a->value_columns, next += 32 * n_vectors) {
         fetch(next, 32 * (size_t)n_vectors);
         vi v[ATTEND_VECTORS];
         EACH_OF for (int x = 0; x < n_vectors; x++) v[x] = i_pairs(values + 32 * x);
@@ -247,8 +247,8 @@ FOR_COUNTS void attend_floats(attend_pass *a, float *m, float *l, const int n_ro
     for (; tile + ATTEND_VECTORS <= n_tiles; tile += ATTEND_VECTORS) score_floats(a, tile, n_rows, ATTEND_VECTORS, kind);
     if (tile < n_tiles) score_floats(a, tile, n_rows, 1, kind);
     weights(a, m, l, n_rows);
-    for (; c + 16 * ATTEND_VECTORS <= a->columns; c += 16 * ATTEND_VECTORS) weigh_floats(a, c, n_rows, ATTEND_VECTORS, kind);
-    if (c < a->columns) weigh_floats(a, c, n_rows, 1, kind);
+    for (; c + 16 * ATTEND_VECTORS <= a->value_columns; c += 16 * ATTEND_VECTORS) weigh_floats(a, c, n_rows, ATTEND_VECTORS, kind);
+    if (c < a->value_columns) weigh_floats(a, c, n_rows, 1, kind);
     if (a->most > a->least) weigh_rest(a, n_rows, kind);
 }
 
@@ -258,8 +258,8 @@ FOR_COUNTS void attend_int8(attend_pass *a, float *m, float *l, const int n_rows
     for (; tile + ATTEND_VECTORS <= n_tiles; tile += ATTEND_VECTORS) score_int8(a, tile, n_rows, ATTEND_VECTORS);
     if (tile < n_tiles) score_int8(a, tile, n_rows, 1);
     weights(a, m, l, n_rows);
-    for (size_t g = 0; g < fm_kv_groups(a->block->head_dim); g++) {
-        size_t c = g * FM_KV_GROUP, end = c + FM_KV_GROUP < a->columns ? c + FM_KV_GROUP : a->columns;
+    for (size_t g = 0; g * FM_KV_GROUP < a->value_columns; g++) {
+        size_t c = g * FM_KV_GROUP, end = c + FM_KV_GROUP < a->value_columns ? c + FM_KV_GROUP : a->value_columns;
         weights_int16(a, g, n_rows);
         for (; c + 16 * ATTEND_VECTORS <= end; c += 16 * ATTEND_VECTORS) weigh_int8(a, c, n_rows, ATTEND_VECTORS);
         if (c < end) weigh_int8(a, c, n_rows, 1);
@@ -279,6 +279,7 @@ static void attend(const fm_kv_block *block, const float *const *q, int n_rows, 
     static const int none[FM_ATTENTION_ROWS];
     a.block = block;
     a.columns = fm_kv_columns(block->head_dim);
+    a.value_columns = fm_kv_columns(block->value_dim ? block->value_dim : block->head_dim);
     a.next = block->next ? block->next : block->k;
     a.scale = scale;
     a.ldacc = ldacc;

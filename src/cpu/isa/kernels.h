@@ -32,6 +32,7 @@ typedef struct fm_act8 {
 #define FM_ATTENTION_ROWS 8    /* queries that are computed together, at most */
 #define FM_KV_TILE 16          /* keys that lie side by side */
 #define FM_KV_GROUP 64         /* int8 columns that share a scale */
+#define FM_MAX_COLUMNS 640     /* of a key */
 
 /* Columns of a key or value in the cache. */
 static inline size_t fm_kv_columns(int head_dim) { return ((size_t)head_dim + 15) & ~(size_t)15; }
@@ -43,7 +44,8 @@ static inline size_t fm_kv_groups(int head_dim) { return (fm_kv_columns(head_dim
  *   scales (int8 alone): tiles [groups][16], x ~ scale * int8; not finite for a group in which there was something that is not finite. */
 typedef struct fm_kv_block {
     int kind; /* FM_KV_… */
-    int head_dim;
+    int head_dim;  /* at most FM_MAX_COLUMNS */
+    int value_dim; /* columns of a value if it has fewer, C of v is theirs, and v_scale has the groups of keys; 0: head_dim */
     const void *k, *v;
     const float *k_scale, *v_scale;
     const void *next; /* keys that will be asked for next, or NULL: only to have them fetched from memory */

@@ -115,7 +115,9 @@ static int add_source(chooser *c, int layer, fm_role role, const fm_source *s, f
     /* What several roles share is one tensor. */
     if (s->shape.kind == FM_KIND_VECTOR) item->source.shape.cols = (int)s->weight->shape[s->weight->n_dims - 1];
     if (!item->matrix) return 0;
-    item->source.type.rows = item->source.shape.rows = (int)s->weight->shape[0];
+    int rows = 1;
+    for (int i = 0; i + 1 < s->weight->n_dims; i++) rows *= (int)s->weight->shape[i];
+    item->source.type.rows = item->source.shape.rows = rows;
     bool router = role == FM_ROUTER || role == FM_SHARED_GATE;
     asked a = {c->options->dense, c->options->group, c->options->search, false};
     if (router && a.bits != FM_BITS_KEEP && a.bits < 8) a.bits = 8, a.group = 0;
@@ -221,7 +223,7 @@ static int read_profile(chooser *c, fm_error *err) {
 /* What a profile calls the inputs of a role's matrix; FM_N_COLUMNS: the head's; -1: nothing. */
 static int columns_of(int role) {
     if (role == FM_HEAD) return FM_N_COLUMNS;
-    if ((role >= FM_Q && role <= FM_V) || (role >= FM_DELTA_QKV && role <= FM_DELTA_A)) return FM_COLUMNS_MIXER;
+    if ((role >= FM_Q && role <= FM_V) || role == FM_Q_A || role == FM_KV_A || (role >= FM_DELTA_QKV && role <= FM_DELTA_A)) return FM_COLUMNS_MIXER;
     if (role == FM_ROUTER || role == FM_SHARED_GATE || role == FM_SHARED_GATE_PROJ || role == FM_SHARED_UP_PROJ || role == FM_DENSE_GATE_PROJ ||
         role == FM_DENSE_UP_PROJ || role == FM_ROLE_EXPERT_IN)
         return FM_COLUMNS_MLP;
