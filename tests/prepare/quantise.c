@@ -170,7 +170,8 @@ static void test_search(void) {
         fm_search_group g = {.n = n, .w = w, .p = p, .n_bins = (float)((1 << bits[trial % 6]) - 1), .f16 = trial & 1};
         for (int i = 0; i < n; i++) p[i] = trial % 4 ? (float)(test_random(&seed) % 1000 + 1) * 1e-3F : 1;
         for (int lane = 0; lane < 16; lane++) {
-            float size = ldexpf(1, g.f16 ? (int)(test_random(&seed) % 12) - 4 : (int)(test_random(&seed) % 30) - 20), centre = (float)(test_random(&seed) % 5) - 2;
+            float size = ldexpf(1, g.f16 ? (int)(test_random(&seed) % 12) - 4 : (int)(test_random(&seed) % 30) - 20),
+                  centre = (float)(test_random(&seed) % 5) - 2;
             g.least[lane] = INFINITY, g.most[lane] = -INFINITY, g.error[lane] = lane ? INFINITY : 0;
             for (int i = 0; i < n; i++) {
                 float x = size * (lane == 1 ? centre : centre + (float)(test_random(&seed) % 20001) * 1e-4F - 1);

@@ -25,11 +25,12 @@ static int list(fm_search_fn *out[3]) {
 #endif
 
 fm_search_fn *fm_search_at(int i) {
-    fm_search_fn *all[3];
+    fm_search_fn *all[3] = {NULL};
     return i < list(all) ? all[i] : NULL;
 }
 
 fm_search_fn *fm_search_best(void) {
-    fm_search_fn *all[3];
-    return all[list(all) - 1];
+    fm_search_fn *best = fm_search_plain;
+    for (int i = 0; fm_search_at(i); i++) best = fm_search_at(i);
+    return best;
 }
