@@ -30,7 +30,7 @@ fm_search_fn *fm_search_at(int i) {
 }
 
 fm_search_fn *fm_search_best(void) {
-    fm_search_fn *best = fm_search_plain;
-    for (int i = 0; fm_search_at(i); i++) best = fm_search_at(i);
-    return best;
+    fm_search_fn *chosen = fm_search_plain;
+    for (int i = 0; fm_search_at(i); i++) chosen = fm_search_at(i);
+    return chosen;
 }
