@@ -46,18 +46,18 @@ asan: ## the tests with the address and undefined-behaviour sanitizers
 	@tools/deps.sh test fuzz
 	@export CC=clang; $(SETUP) build-asan -Db_sanitize=address,undefined -Db_lundef=false -Doptimization=1
 	@$(NINJA) -C build-asan
-	@$(MESON_TEST) 10 -C build-asan --no-suite cli --no-suite tree
+	@$(MESON_TEST) 10 -C build-asan --no-suite cli --no-suite serve --no-suite tree
 
 tsan: ## the tests that use threads with the thread sanitizer
 	@tools/deps.sh test
 	@$(SETUP) build-tsan -Db_sanitize=thread -Doptimization=1
 	@$(NINJA) -C build-tsan
-	@$(MESON_TEST) 10 -C build-tsan --no-suite cli --no-suite tree --no-suite fuzz --no-suite kernels --no-suite demo --no-suite serial
+	@$(MESON_TEST) 10 -C build-tsan --no-suite cli --no-suite serve --no-suite tree --no-suite fuzz --no-suite kernels --no-suite demo --no-suite serial
 
 arm64: ## cross-build for arm64 and run the unit, kernel and golden tests under QEMU
 	@tools/deps.sh cross
 	@tools/arm64_sysroot.sh build-arm64-sysroot
-	@$(SETUP) build-arm64 --cross-file build-arm64-sysroot/paths.ini --cross-file cross/arm64.ini $(WERROR)
+	@$(SETUP) build-arm64 --cross-file build-arm64-sysroot/paths.ini --cross-file cross/arm64.ini -Dpull=disabled $(WERROR)
 	@$(NINJA) -C build-arm64
 	@$(MESON_TEST) 10 -C build-arm64 $(ARM64_SUITES)
 
@@ -77,10 +77,21 @@ quality: all ## what fewer bits and experts cost, into docs/quality.md; needs EM
 plots: build/test.ninja ## draw bench/*.csv into bench/plots
 	@$(PYTHON) tools/plot.py
 
+screenshots: build/test.ninja ## pictures of the server's page, by Chromium, into docs/
+	@$(NINJA) -C build
+	@$(PYTHON) tools/page_screenshots.py build/flash-moe models/ember docs
+
 install: all ## into PREFIX (/usr/local), below DESTDIR
 	@meson setup --reconfigure build -Dprefix=$(abspath $(PREFIX)) >/dev/null
 	@$(NINJA) -C build
 	@meson install -C build --no-rebuild
+
+wheel: ## the Python package as a wheel for manylinux, in build/wheels
+	@tools/deps.sh test
+	@tools/wheel.sh build
+
+python-docs: wheel ## docs/python.md from the package's docstrings
+	@tools/wheel.sh docs
 
 clean: ## remove everything that was built
 	rm -rf build build-*
@@ -107,4 +118,4 @@ $(VENV): | deps-test build/build.ninja
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
 	@touch $@
 
-.PHONY: all demo test lint format asan tsan arm64 fuzz reference quality plots install clean help deps-build deps-test
+.PHONY: all demo test lint format asan tsan arm64 fuzz reference quality plots screenshots install wheel python-docs clean help deps-build deps-test

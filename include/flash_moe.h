@@ -54,8 +54,8 @@
  * Structs of options begin with `size`, which the caller sets to sizeof (the FM_…_INIT macros do), so that they can grow.
  *
  * Threads. Threads may share an engine: each works on sessions, samplers and chats of its own, of which each belongs to one thread at a time; what computes takes
- * turns, in the order of asking (between the batches of a long prompt too), so nothing depends on who else is there. fm_engine_cancel may be called from
- * any thread and from a signal handler, at any time. Callbacks run in the thread that called, in its turn; they must not feed, generate or close. Closing an engine
+ * turns, in the order of asking (between the batches of a long prompt too), so nothing depends on who else is there. fm_engine_cancel and fm_engine_live may be called from
+ * any thread at any time, the former from a signal handler too. Callbacks run in the thread that called, in its turn; they must not feed, generate or close. Closing an engine
  * comes after closing all that was opened with it. flash_moe_tools.h measures: there an engine is for one thread alone. The library starts threads that only
  * compute and read, and joins them when the engine is closed; an engine does not survive fork() in the child. It installs no signal handlers, prints nothing, never exits
  * and reads no environment variable.
@@ -267,6 +267,22 @@ enum fm_phase {
 FM_API void fm_engine_stats(const fm_engine *engine, fm_stats *out);
 FM_API const char *fm_phase_name(int phase);
 
+enum { FM_EXPERT_ABSENT, FM_EXPERT_READING, FM_EXPERT_RESIDENT, FM_EXPERT_NONE }; /* NONE: its layer has no experts */
+
+typedef struct fm_live_expert {
+    uint32_t uses,
+        reads; /* how often it was asked for, once for all tokens of a batch, and read from the disk, since the engine was opened; they wrap, reads at 2^30 */
+    uint8_t state; /* FM_EXPERT_… */
+} fm_live_expert;
+
+typedef struct fm_live { /* sums as in fm_stats */
+    uint64_t n_tokens, n_requests, n_hits, disk_bytes;
+} fm_live;
+
+/* What the experts are at. experts [n] gets those of layer 0, then of layer 1 …, n_experts of fm_model_info each; it may be NULL with n = 0. Returns how many there are.
+ * Any thread may call it while the engine is open, also while it computes: each number is whole, though they are not of one moment. */
+FM_API int fm_engine_live(const fm_engine *engine, fm_live *out, fm_live_expert *experts, int n);
+
 /* ---- text --------------------------------------------------------------------------------------------------------- */
 
 /* Text (UTF-8; invalid bytes become U+FFFD) to token ids. *ids is malloc'd, to be freed with fm_free. Returns their number.
@@ -465,7 +481,7 @@ enum {
     FM_EVENT_CALL,      /* a tool call begins: call, id, name. Calls are held back until they are whole: what is malformed or unfinished is text */
     FM_EVENT_ARGUMENTS, /* text: a piece of the call's arguments; all pieces together are one JSON object */
     FM_EVENT_CALL_END,
-    FM_EVENT_STOP, /* stop: FM_STOP_…; FM_STOP_CALLS when the answer ended with tool calls */
+    FM_EVENT_STOP, /* stop: FM_STOP_…; FM_STOP_CALLS when the answer ended with tool calls. text: of FM_STOP_STRING, the string */
 };
 
 typedef struct fm_event {
@@ -489,7 +505,7 @@ typedef struct fm_answer_options {
     int think_budget;         /* tokens of reasoning, then its end is forced (behind a whole character); -1: any */
     const char *const *stops; /* strings that end the text and are not shown; not looked for in reasoning and calls */
     int n_stops;
-    const char *force_call; /* the answer has to be a tool call: of this name, or "" of any; NULL: as the model likes */
+    const char *force_call; /* the answer has to be a tool call: of this name, or "" of the likeliest of the request's; NULL: as the model likes */
     fm_event_fn event;
     void *user;
 } fm_answer_options;

@@ -144,6 +144,57 @@ typedef struct fm_verify_result {
 FM_API int fm_verify_model(const char *directory, int n_threads, int (*progress)(void *user, const char *what, uint64_t done, uint64_t total), void *user,
                            fm_verify_result *out, fm_error *err);
 
+/* ---- pull: a model from the Hugging Face hub -------------------------------------------------------------------------- */
+
+typedef struct fm_pull_options {
+    size_t size;          /* sizeof(fm_pull_options) */
+    const char *cache;    /* the directory of huggingface_hub's cache, which is shared with it: ~/.cache/huggingface/hub. Must be given */
+    const char *endpoint; /* NULL: https://huggingface.co */
+    const char *token;    /* sent to endpoint only. NULL: none */
+    int n_connections;    /* 0: 8; at most 64 */
+    int n_retries;        /* failures in a row, without a byte between them, after which a file is given up; 0: 10 */
+    bool any_model;       /* models too that this version does not run */
+    const char *pack;     /* directory: packs the model into it, each shard as it arrives, as fm_pack_model does. NULL: only pulls */
+    /* of pack. NULL: everything is kept. With delete_consumed shards do not go into the cache, but into PACK.pull, from which they are removed as they are packed; search and
+     * config_from are not for here, and progress is this one's. */
+    const fm_pack_options *pack_options;
+    /* Each file that is needed, and how many of its bytes are here. NULL: none. */
+    void (*file)(void *user, const char *name, uint64_t bytes, uint64_t here);
+    /* what is "asking the hub", "pulling" or what fm_pack_options says, in bytes. Return non-zero to cancel. NULL: none. */
+    int (*progress)(void *user, const char *what, uint64_t done, uint64_t total);
+    void *user; /* handed to both */
+} fm_pull_options;
+
+#define FM_PULL_OPTIONS_INIT                                                                                                                                   \
+    { .size = sizeof(fm_pull_options) }
+
+typedef struct fm_pull_plan {
+    char name[200], revision[200], commit[41], architecture[96];
+    char path[2304]; /* of the snapshot, where the model is when all is there */
+    int n_files;
+    uint64_t bytes, here_bytes; /* of all files that are needed, and of them those that are here */
+    uint64_t free_bytes;        /* on the cache's disk */
+} fm_pull_plan;
+
+/* What fm_pull would do: asks the hub, writes nothing. name: "ORG/NAME" or "ORG/NAME@REVISION", a branch, a tag or a commit. FM_EINVAL: it is no name of a model; FM_EIO: the
+ * hub does not have it, does not give it, or cannot be reached; FM_EFORMAT: its answer is wrong, or it has no weights that could be run; FM_EUNSUPPORTED: a model that this
+ * version does not run. */
+FM_API int fm_pull_plan_make(fm_pull_plan *out, const char *name, const fm_pull_options *options, fm_error *err);
+
+typedef struct fm_pull_result {
+    fm_pull_plan plan; /* as it was before */
+    double seconds;
+    fm_pack_result pack;
+} fm_pull_result;
+
+/* Fetches what the engine needs of a model: weights as safetensors, or a packed model, configs, tokenizer and templates. Each file's hash is checked. Whatever ends it, the same
+ * call goes on where it was. FM_EIO before anything is written when it does not fit the disk. result may be NULL. */
+FM_API int fm_pull(const char *name, const fm_pull_options *options, fm_pull_result *result, fm_error *err);
+
+/* Where a model that was pulled before is: the path of its snapshot into path [size]. The hub is not asked. FM_EINVAL: name is no name of a model; FM_EIO: it is not in the cache,
+ * or not all of it. */
+FM_API int fm_pull_find(char *path, size_t size, const char *name, const char *cache, fm_error *err);
+
 /* ---- quality: how well a model predicts a text, and how far two models are from each other -------------------------- */
 
 typedef struct fm_quality_options {

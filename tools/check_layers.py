@@ -26,13 +26,21 @@ MAY_INCLUDE = {
     "prepare": "base text formats experts model families",
     "prepare/search": "base",
     "prepare/pack": "base text formats experts model families prepare prepare/search",
+    "hub": "base formats model families prepare/pack",
     "measure": "base text formats experts model families cpu cpu/isa snapshots engine",
-    "serve": "",
+    "serve": "serve/api serve/page",
+    "serve/api": "serve",
+    "serve/api/anthropic": "serve serve/api",
+    "serve/api/responses": "serve serve/api",
+    "serve/answers": "serve",
+    "serve/page": "serve",
     "cli": "serve",
     "cli/talk": "serve cli",
     "cli/models": "serve cli",
     "cli/measure": "serve cli",
-    "cli/chat": "serve cli",
+    "cli/chat": "serve cli cli/remote",
+    "cli/remote": "cli",
+    "cli/serve": "serve cli",
 }
 PUBLIC = ("flash_moe.h", "flash_moe_tools.h")
 NAMES = re.compile(r"qwen|mixtral|deepseek|\bglm|olmoe|gpt.?oss|llama|minimax|kimi|granite|ernie|jamba|lfm2|hunyuan|phimoe", re.I)

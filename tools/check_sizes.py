@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 FILE_LINES, FUNCTION_LINES, KERNEL_LINES, PARAMETERS, FOLDER_FILES = 600, 60, 120, 7, 12
+CALLBACKS = {"fm_on_request"}  # whose parameters a library sets
 
 
 def c_functions(lines):
@@ -47,7 +48,7 @@ def main(root):
                 for line, n, parameters, function in c_functions(lines):
                     if n > limit:
                         wrong.append(f"{name}:{line}: {function} has {n} lines, at most {limit}")
-                    if parameters > PARAMETERS and top == "src" and not kernels:
+                    if parameters > PARAMETERS and top == "src" and not kernels and function not in CALLBACKS:
                         wrong.append(f"{name}:{line}: {function} has {parameters} parameters, at most {PARAMETERS}")
     print("\n".join(wrong) if wrong else "sizes: within the rules")
     return 1 if wrong else 0

@@ -25,7 +25,11 @@ build() {
     library libpcre2-8 || need pcre2 libpcre2-dev pcre2
     library libutf8proc || need utf8proc libutf8proc-dev utf8proc
     library libedit || need libedit libedit-dev libedit
+    library libmicrohttpd || need libmicrohttpd libmicrohttpd-dev libmicrohttpd
+    library libcurl || need libcurl libcurl4-openssl-dev curl
     library libxxhash || need xxhash libxxhash-dev xxhash
+    library libcurl || need libcurl libcurl4-openssl-dev curl
+    library nettle || need nettle nettle-dev nettle
     [ "$(uname)" != Linux ] || library liburing || need liburing liburing-dev ""
 }
 
@@ -34,6 +38,8 @@ test_() {
     python3 -c 'import venv, ensurepip' 2>/dev/null || need "python3-with-venv" "python3 python3-venv" python
     has tmux || need tmux tmux tmux
     has c++ || need "a-C++-compiler" g++ gcc
+    # Without it the page's tests are skipped. Homebrew has it as a cask only.
+    [ "$(uname)" = Darwin ] || has chromium || has chromium-browser || has google-chrome || need chromium chromium ""
 }
 
 lint() {

@@ -236,18 +236,26 @@ class Handle:
         return check(code[0], error)
 
     def _run_aside(self, work: Callable[[], Any]) -> None:
-        thread = threading.Thread(target=work, name="flash-moe", daemon=True)
-        thread.start()
+        done = threading.Event()  # not Thread.join, which an interrupt makes believe that the thread has ended
+
+        def run() -> None:
+            try:
+                work()
+            finally:
+                done.set()
+
+        progress = self.watcher.progress
+        thread = threading.Thread(target=run, name="flash-moe", daemon=True)
         try:
-            thread.join()
+            thread.start()
+            done.wait()
         except BaseException:
-            progress = self.watcher.progress
             self.watcher.progress = _stop  # while it is loaded there is no engine to be cancelled
             if self.engine[0]:
                 lib.fm_engine_cancel(self.engine[0], True)
-            while thread.is_alive():
+            while thread.ident is not None and not done.is_set():
                 try:
-                    thread.join()
+                    done.wait()
                 except KeyboardInterrupt:
                     continue
             if self.engine[0]:

@@ -354,6 +354,7 @@ class Session:
                 read = time.perf_counter() - start
             while reason is None:
                 with handle.lock:
+                    handle.check_open()
                     if turn != self._turn:
                         raise FlashMoeError("the session was used for something else while it streamed")
                     text = ""

@@ -7,13 +7,21 @@
 
 enum { OPENING, OPENED, NO_CALL };
 
+/* The openings of calls, of which one has to come: those that agree with what has come. */
+typedef struct opening {
+    int32_t *ids;
+    int n;
+} opening;
+
 struct fm_answer {
     fm_chat *chat;
     fm_answer_options options; /* stops, force_call: not kept */
     fm_events *events;
     fm_message message;
     char *json, *head;
-    fm_chars call;  /* what a forced call begins with */
+    json_t *call_names; /* of a forced call: one of them */
+    opening *openings;  /* [n_openings] */
+    int n_openings, n_opened;
     int call_state; /* of it */
     bool reasoned;
     int32_t *forced; /* [n_forced] tokens that have to come, from next_forced on */
@@ -36,9 +44,15 @@ static int open_call(fm_answer *a, const json_t *tools, const char *name, fm_err
     if (!format) return fm_fail(err, FM_EUNSUPPORTED, "a call cannot be forced: how this model writes calls ('%s') is not known", a->chat->format);
     if (!json_array_size(tools)) return fm_fail(err, FM_EINVAL, "a call cannot be forced: the request has no tools");
     if (*name && !fm_tool_find(tools, name)) return fm_fail(err, FM_EINVAL, "a call of '%.100s' cannot be forced: the request has no such tool", name);
-    format->force(&a->call, name);
+    a->call_names = json_array();
+    for (size_t i = 0; !*name && i < json_array_size(tools); i++) {
+        const json_t *tool = json_array_get(tools, i), *function = json_object_get(tool, "function");
+        json_t *its = json_object_get(function ? function : tool, "name");
+        if (json_is_string(its)) json_array_append(a->call_names, its);
+    }
+    if (*name) json_array_append_new(a->call_names, json_string(name));
     a->call_state = OPENING;
-    return fm_chars_check(&a->call, "a forced call", err);
+    return json_array_size(a->call_names) ? 0 : fm_fail(err, FM_EINVAL, "a call cannot be forced: no tool has a name");
 }
 
 /* The assistant's header at the end of the prompt, by which the answer is found again. */
@@ -91,9 +105,8 @@ static int end(fm_answer *a, int stop, fm_error *err) {
     return rc < 0 ? rc : 1;
 }
 
-static int force(fm_answer *a, const char *before, const char *text, fm_error *err) {
+static int force(fm_answer *a, const char *text, fm_error *err) {
     fm_chars all = {0};
-    fm_chars_put(&all, before);
     fm_chars_put(&all, text);
     fm_free(a->forced);
     a->forced = NULL;
@@ -105,20 +118,65 @@ static int force(fm_answer *a, const char *before, const char *text, fm_error *e
     return n < 0 ? n : 0;
 }
 
+static void close_openings(fm_answer *a) {
+    for (int i = 0; i < a->n_openings; i++) fm_free(a->openings[i].ids);
+    free(a->openings);
+    a->openings = NULL;
+    a->n_openings = a->n_opened = 0;
+}
+
+/* A call has to come now, of any of the names: text that comes before it, and what calls begin with. */
+static int force_call(fm_answer *a, const char *before, fm_error *err) {
+    const fm_call_format *format = fm_call_format_find(a->chat->format);
+    size_t n = json_array_size(a->call_names);
+    if (!(a->openings = calloc(n, sizeof *a->openings))) return fm_fail(err, FM_ENOMEM, "no memory for a forced call");
+    for (size_t i = 0; i < n; i++) {
+        fm_chars all = {0};
+        fm_chars_put(&all, before);
+        format->force(&all, json_string_value(json_array_get(a->call_names, i)));
+        int rc = fm_chars_check(&all, "a forced call", err);
+        if (rc >= 0) rc = fm_engine_encode(a->chat->engine, all.bytes, all.n, true, &a->openings[i].ids, err);
+        fm_chars_close(&all);
+        if (rc < 0) return rc;
+        a->openings[a->n_openings++].n = rc;
+    }
+    return 0;
+}
+
+/* The next token of an opening: where they part, the likeliest. */
+static int32_t open_next(fm_answer *a, const float *logits) {
+    int32_t best = -1;
+    int n = 0;
+    for (int i = 0; i < a->n_openings; i++) {
+        int32_t id = a->openings[i].ids[a->n_opened];
+        if (best < 0 || (id != best && logits && logits[id] > logits[best])) best = id;
+    }
+    a->n_opened++;
+    for (int i = 0; i < a->n_openings; i++) {
+        opening o = a->openings[i];
+        if (o.ids[a->n_opened - 1] == best && o.n > a->n_opened)
+            a->openings[n++] = o;
+        else
+            fm_free(o.ids);
+    }
+    if (!(a->n_openings = n)) close_openings(a);
+    return best;
+}
+
 /* What has to come now, if anything: the end of reasoning that took too long, or a call. */
 static int plan(fm_answer *a, fm_error *err) {
-    if (a->next_forced < a->n_forced) return 0;
+    if (a->next_forced < a->n_forced || a->n_openings) return 0;
     bool reasoning = fm_events_in_reasoning(a->events);
     a->reasoned |= reasoning;
     if (reasoning && a->options.think_budget >= 0 && a->n_reasoning >= a->options.think_budget && !a->think_ended && !fm_events_in_character(a->events)) {
         a->think_ended = true;
-        return force(a, "", a->chat->think_end, err);
+        return force(a, a->chat->think_end, err);
     }
     if (a->call_state != OPENING || reasoning || !fm_events_silent(a->events)) return 0;
     a->call_state = OPENED;
     const char *gap = strstr(a->chat->think_end, "</think>");
     bool at_once = a->n_ids > 0 && a->reasoned && !a->think_ended; /* the model has just ended its reasoning */
-    return force(a, at_once && gap ? gap + 8 : "", a->call.bytes, err);
+    return force_call(a, at_once && gap ? gap + 8 : "", err);
 }
 
 static int keep(fm_answer *a, int32_t id, fm_error *err) {
@@ -139,9 +197,10 @@ int fm_answer_next(fm_answer *a, fm_sampler *sampler, const float *logits, int32
     if (a->ended) return 1;
     if (a->options.max_tokens >= 0 && a->n_tokens >= a->options.max_tokens) return end(a, FM_STOP_LENGTH, err);
     if ((rc = plan(a, err)) < 0) return rc;
-    bool forced = a->next_forced < a->n_forced;
+    bool forced = a->next_forced < a->n_forced, opens = !forced && a->n_openings > 0;
     if (!forced && !logits) return fm_fail(err, FM_EINVAL, "there are no logits to choose a token from");
-    *id = forced ? a->forced[a->next_forced++] : fm_sampler_choose(sampler, logits, err);
+    *id = forced ? a->forced[a->next_forced++] : opens ? open_next(a, logits) : fm_sampler_choose(sampler, logits, err);
+    forced |= opens;
     if (*id < 0) return *id;
     fm_sampler_feed(sampler, *id);
     a->n_tokens++;
@@ -203,7 +262,8 @@ void fm_answer_close(fm_answer **answer) {
     if (a->head && a->n_ids) remember(a);
     fm_events_close(&a->events);
     fm_message_close(&a->message);
-    fm_chars_close(&a->call);
+    close_openings(a);
+    json_decref(a->call_names);
     fm_free(a->forced);
     free(a->json);
     free(a->head);

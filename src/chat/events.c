@@ -27,7 +27,8 @@ struct fm_events {
     bool trimmed;  /* the white space in front belongs to nothing: it follows reasoning or a call */
     int n_calls;
     fm_call_scan scan;
-    bool stopped, refused;
+    const char *stopped; /* the stop string that ended the text */
+    bool refused;
 };
 
 int fm_events_open(fm_events **out, const fm_events_config *config, fm_error *err) {
@@ -152,6 +153,12 @@ static int look(const fm_events *e, size_t at, bool end) {
     return waits && !end ? WAITS : NOTHING;
 }
 
+static const char *find_stop(const fm_events *e, size_t at) {
+    int i = 0;
+    while (i < e->n_stops - 1 && fm_tag_look(e->held.bytes, e->held.n, at, e->stops[i]) <= 0) i++;
+    return e->stops[i];
+}
+
 /* Text or reasoning: gives what is settled; true if something else has begun and it goes on. */
 static bool settle_text(fm_events *e, bool end) {
     size_t settled = 0, at = e->gap;
@@ -175,7 +182,7 @@ static bool settle_text(fm_events *e, bool end) {
     give_text(e, settled);
     e->gap = at - settled;
     switch (found) {
-    case STOP: e->stopped = true; break;
+    case STOP: e->stopped = find_stop(e, at - settled); break;
     case OPENS_CALL:
         e->state = CALL;
         e->scan = (fm_call_scan){.tools = e->tools};
@@ -248,7 +255,7 @@ int fm_events_finish(fm_events *e, int stop, fm_error *err) {
     if (rc < 0) return rc;
     if (e->stopped) stop = FM_STOP_STRING;
     if (stop == FM_STOP_EOS && e->n_calls) stop = FM_STOP_CALLS;
-    fm_event event = {.type = FM_EVENT_STOP, .text = "", .stop = stop};
+    fm_event event = {.type = FM_EVENT_STOP, .text = e->stopped ? e->stopped : "", .bytes = e->stopped ? strlen(e->stopped) : 0, .stop = stop};
     if (e->event) e->event(e->user, &event); /* also after it refused: it may want to know */
     return stop;
 }

@@ -4,12 +4,14 @@
 
 #include "cli/options.h"
 #include "cli/output.h"
+#include "flash_moe_tools.h"
 
 enum { EXIT_USAGE = 2, EXIT_CANCELLED = 130 };
 
 extern const struct cli_command fm_command_run, fm_command_chat, fm_command_info, fm_command_plan, fm_command_perplexity, fm_command_compare;
-extern const struct cli_command fm_command_dump, fm_command_pack, fm_command_verify;
-extern const struct cli_command fm_command_synth, fm_command_bench, fm_command_trace, fm_command_replay, fm_command_profile;
+extern const struct cli_command fm_command_dump, fm_command_pack, fm_command_verify, fm_command_pull;
+extern const struct cli_command fm_command_synth, fm_command_bench, fm_command_trace, fm_command_replay;
+extern const struct cli_command fm_command_serve, fm_command_profile;
 
 /* The options of the model and the machine, which most commands have. */
 struct engine_choices {
@@ -52,6 +54,13 @@ void fm_close_engine(fm_engine **engine);
 bool fm_cancelled(void);
 /* Cancelled while there was no engine yet that could be told. */
 bool fm_stop_loading(void);
+
+/* A model that is named as on the Hugging Face hub, ORG/NAME, where there is no such directory: *model becomes path, its snapshot in the cache. What is not there may be pulled by
+ * someone at a terminal who agrees; else FM_EIO. models/hub.c */
+int fm_find_model(const char **model, char path[MODEL_PATH], fm_error *err);
+
+/* What packing into output has lost, read and written, as text. models/pack.c */
+void fm_pack_print(const fm_pack_result *result, const char *output);
 
 /* "flash-moe: message." on stderr; returns the exit code that belongs to it: EXIT_CANCELLED for FM_ECANCELLED, else 1. */
 int fm_report(const fm_error *err);

@@ -5,9 +5,10 @@
 
 #include "cli/cli.h"
 
-static const struct cli_command *const commands[] = {&fm_command_run,     &fm_command_chat,  &fm_command_info,   &fm_command_plan,   &fm_command_perplexity,
-                                                     &fm_command_compare, &fm_command_dump,  &fm_command_pack,   &fm_command_verify, &fm_command_synth,
-                                                     &fm_command_bench,   &fm_command_trace, &fm_command_replay, &fm_command_profile};
+static const struct cli_command *const commands[] = {&fm_command_run,        &fm_command_chat,    &fm_command_info,  &fm_command_plan,
+                                                     &fm_command_perplexity, &fm_command_compare, &fm_command_dump,  &fm_command_pack,
+                                                     &fm_command_verify,     &fm_command_synth,   &fm_command_bench, &fm_command_trace,
+                                                     &fm_command_replay,     &fm_command_pull,    &fm_command_serve, &fm_command_profile};
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_help(FILE *out) {
@@ -15,7 +16,8 @@ static void print_help(FILE *out) {
           "\n"
           "  flash-moe COMMAND MODEL [options]\n"
           "\n"
-          "MODEL is a directory: a snapshot as downloaded from Hugging Face, or packed_experts.\n"
+          "MODEL is a directory, a snapshot as downloaded from Hugging Face, or packed; or a model's name there,\n"
+          "ORG/NAME, after flash-moe pull ORG/NAME.\n"
           "\n"
           "Commands\n",
           out);
@@ -25,6 +27,7 @@ static void print_help(FILE *out) {
           "  flash-moe plan models/ember --memory 24M       will it fit, and how fast will it be?\n"
           "  flash-moe run models/ember -p \"Once upon a time\" -n 100\n"
           "  flash-moe chat models/ember\n"
+          "  flash-moe serve models/ember                   an API for other programs\n"
           "  flash-moe run models/ember --raw -f prompt.txt --temp 0 --stats\n"
           "\n"
           "flash-moe COMMAND --help explains a command, flash-moe --version says which version this is.\n",

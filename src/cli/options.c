@@ -1,4 +1,5 @@
-/* cli/options.c: reads a command line by its tables, and prints --help from the same tables. It knows no command and no option of its own but --help. */
+/* cli/options.c: reads a command line by its tables, and prints --help from the same tables. It knows no command and no option of its own but --help; what a command calls MODEL is
+ * looked for. */
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -282,6 +283,19 @@ static void print_help(const struct parser *p) {
     print_option(&help);
 }
 
+/* Models that are named as on the hub. */
+static int find_models(const struct cli_command *command, struct cli_words *words, int *status) {
+    int n = strstr(command->arguments, "OTHER") ? 2 : strncmp(command->arguments, "MODEL", 5) == 0 || strncmp(command->arguments, "DIR", 3) == 0;
+    fm_error err = {0};
+
+    for (int i = 0; i < n && i < words->n; i++) {
+        if (fm_find_model(&words->words[i], words->models[i], &err) == 0) continue;
+        *status = fm_report(&err);
+        return 1;
+    }
+    return 0;
+}
+
 int fm_options_parse(const struct cli_command *command, const struct option_group *groups, int n_groups, int n_words, struct cli_words *words, char **argv,
                      int *status) {
     struct parser p = {.command = command, .groups = groups, .n_groups = n_groups, .next = argv};
@@ -307,7 +321,7 @@ int fm_options_parse(const struct cli_command *command, const struct option_grou
     if (p.err.code == 0 && words->n == 0 && n_words > 0)
         fm_cli_fail(&p.err, FM_EINVAL, "%s needs %s: flash-moe %s %s", command->name,
                     strncmp(command->arguments, "MODEL", 5) == 0 ? "MODEL, the directory of a model" : command->arguments, command->name, command->arguments);
-    if (p.err.code == 0) return 0;
+    if (p.err.code == 0) return find_models(command, words, status);
     *status = fm_usage_error("%s", p.err.message);
     return 1;
 }

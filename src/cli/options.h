@@ -57,14 +57,16 @@ struct cli_command {
 };
 
 #define MAX_WORDS 4
+#define MODEL_PATH 2304
 
 struct cli_words { /* what is not an option, such as MODEL */
     const char *words[MAX_WORDS];
     int n;
+    char models[2][MODEL_PATH]; /* where words point that were names of models on the hub */
 };
 
 /* Reads the words after the command's name. 0: go on; else the command is over with exit code *status, because help was asked for and printed, or something
- * was wrong and said on stderr. At most n_words words that are not options are taken; MODEL, the first, must be there, unless n_words is negative. */
+ * was wrong and said on stderr. At most n_words words that are not options are taken; MODEL, the first, must be there, unless n_words is negative. MODEL, OTHER and DIR may be a model's name on the hub and become the path of its snapshot; *words is not to be copied. */
 int fm_options_parse(const struct cli_command *command, const struct option_group *groups, int n_groups, int n_words, struct cli_words *words, char **argv,
                      int *status);
 

@@ -32,10 +32,10 @@ void fm_progress_clear(struct progress *progress) {
     progress->shown = false;
 }
 
-/* "writing experts: [####......] 1.2 GB of 3.0 GB, 0.41 GB/s, 0:04 left": the rate since it began. */
+/* "writing experts: [####......] 1.20 GB of 3.00 GB, 410.0 MB/s, 0:04 left": the rate since it began. */
 static void show_work(struct progress *p, const char *what, uint64_t done, uint64_t total, double now) {
     enum { WIDTH = 24 };
-    char of[2][SIZE_TEXT], bar[WIDTH + 1];
+    char of[3][SIZE_TEXT], bar[WIDTH + 1];
     int full = (int)((double)done / (double)total * WIDTH);
 
     if (p->begin_seconds <= 0 || done < p->begin) {
@@ -47,7 +47,7 @@ static void show_work(struct progress *p, const char *what, uint64_t done, uint6
     fprintf(stderr, "\r\033[K%s: [%s] %s of %s", what, bar, fm_disk_text(of[0], (double)done), fm_disk_text(of[1], (double)total));
     if (now - p->begin_seconds < 1 || done == p->begin) return;
     double rate = (double)(done - p->begin) / (now - p->begin_seconds), left = (double)(total - done) / rate;
-    fprintf(stderr, ", %.2f GB/s, %.0f:%02d left", rate / 1e9, floor(left / 60), (int)fmod(left, 60));
+    fprintf(stderr, ", %s/s, %.0f:%02d left", fm_disk_text(of[2], rate), floor(left / 60), (int)fmod(left, 60));
 }
 
 int fm_progress_show(void *user, const char *what, uint64_t done, uint64_t total) {
@@ -69,7 +69,7 @@ int fm_progress_show(void *user, const char *what, uint64_t done, uint64_t total
                 fm_disk_text(of[1], (double)total));
     else if (strcmp(what, "prompt") == 0)
         fprintf(stderr, "\r\033[Kreading the prompt: %llu of %llu tokens", (unsigned long long)done, (unsigned long long)total);
-    else if (strncmp(what, "writing", 7) == 0 || strcmp(what, "verifying") == 0)
+    else if (strncmp(what, "writing", 7) == 0 || strncmp(what, "pulling", 7) == 0 || strcmp(what, "verifying") == 0)
         show_work(p, what, done, total, now);
     else
         fprintf(stderr, "\r\033[K%s: %llu of %llu", what, (unsigned long long)done, (unsigned long long)total);

@@ -213,6 +213,11 @@ void fm_engine_spent(fm_engine *e, int phase, double seconds) {
     fm_turn_give(&e->turn);
 }
 
+int fm_engine_live(const fm_engine *e, fm_live *out, fm_live_expert *experts, int n) {
+    *out = (fm_live){.n_tokens = e->n_tokens};
+    return e->store ? fm_store_live_read(e->store, out, experts, n) : 0;
+}
+
 const char *fm_phase_name(int phase) {
     static const char *const names[FM_N_PHASES] = {"embed", "mixer", "router", "shared", "expert wait", "expert compute", "combine", "head", "sampler"};
     return phase >= 0 && phase < FM_N_PHASES ? names[phase] : "";

@@ -65,15 +65,16 @@ struct fm_engine {
     fm_route_hook route_hook; /* NULL: none */
     bool routes_drawn;        /* the hook replaces what the routers choose, so guessing by them is no use */
     void *route_user;
-    int predicted_layer;     /* -1: none */
-    fm_routing predicted;    /* of predicted_layer, the device's */
-    int *advice;             /* [fm_plan_advice()] keys */
-    bool predict_always;     /* predict for the hook even when nothing is read ahead */
-    int *fill_keys;          /* in the order of the profile; NULL: none */
-    char approximation[240]; /* "": none */
-    uint8_t *cold;           /* [n_experts]: of uses.keys, that their narrow copies will do */
-    int *dropped;            /* [FM_GUESS_TOKENS * top_k] keys that are left out */
-    uint64_t n_tokens, slots_given_back, n_left_out, n_narrow;
+    int predicted_layer;       /* -1: none */
+    fm_routing predicted;      /* of predicted_layer, the device's */
+    int *advice;               /* [fm_plan_advice()] keys */
+    bool predict_always;       /* predict for the hook even when nothing is read ahead */
+    int *fill_keys;            /* in the order of the profile; NULL: none */
+    char approximation[240];   /* "": none */
+    uint8_t *cold;             /* [n_experts]: of uses.keys, that their narrow copies will do */
+    int *dropped;              /* [FM_GUESS_TOKENS * top_k] keys that are left out */
+    _Atomic uint64_t n_tokens; /* read by fm_engine_live */
+    uint64_t slots_given_back, n_left_out, n_narrow;
     double phase_seconds[FM_N_PHASES];
 };
 

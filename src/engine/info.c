@@ -8,6 +8,10 @@
 #include "text/tool_format.h"
 
 static void format_name(char *out, size_t size, const fm_source *s) {
+    if (s->shape.kind == FM_KIND_MATRIX && s->weight->dtype == FM_F8_E4M3) {
+        snprintf(out, size, "fp8");
+        return;
+    }
     if (s->shape.kind == FM_KIND_MATRIX && s->scales) {
         const fm_matrix_type *type = s->turned ? &s->from : &s->type;
         snprintf(out, size, "%d-bit group %d", type->bits, type->group);
@@ -39,9 +43,9 @@ static void add_dense(fm_model_info *info, const fm_model *model) {
             /* Several projections may share one tensor: count rows, not tensors. */
             uint64_t rows = s->weight->n_dims ? s->weight->shape[0] : 1, mine = s->row_map ? (uint64_t)s->shape.rows : rows;
             if (s->turned) mine = rows / (uint64_t)s->turned * (uint64_t)s->shape.cols;
-            uint64_t bytes = (s->weight->bytes + (s->scales ? s->scales->bytes + s->biases->bytes : 0)) * mine / (rows ? rows : 1);
+            uint64_t all = s->weight->bytes + (s->scales ? s->scales->bytes : 0) + (s->biases ? s->biases->bytes : 0), bytes = all * mine / (rows ? rows : 1);
             format_name(format, sizeof format, s);
-            add_part(info->parts, &info->n_parts, fm_role_part((fm_role)role), format, s->scales ? 3 : 1, bytes);
+            add_part(info->parts, &info->n_parts, fm_role_part((fm_role)role), format, fm_source_parts(s), bytes);
             info->dense_bytes += bytes;
             info->n_parameters += (uint64_t)s->shape.rows * (uint64_t)s->shape.cols;
             if (role != FM_EMBED) info->n_active_parameters += (uint64_t)s->shape.rows * (uint64_t)s->shape.cols;
@@ -63,6 +67,10 @@ static void add_experts(fm_model_info *info, const fm_model *model) {
             if (m->type.format == FM_FORMAT_R16) {
                 snprintf(format, sizeof format, "%d-bit group %d", m->type.bits, m->type.group);
                 bytes = values * (uint64_t)m->type.bits / 8 + values / (uint64_t)m->type.group * 4;
+            } else if (m->type.format == FM_FORMAT_F8) {
+                snprintf(format, sizeof format, "fp8");
+                bytes = values + (uint64_t)((m->type.rows + FM_F8_BLOCK - 1) / FM_F8_BLOCK * fm_f8_n_scales(m->type.cols)) * sizeof(float);
+                if (model->pack) bytes = fm_matrix_bytes(&m->type);
             } else {
                 snprintf(format, sizeof format, "%s", m->type.format == FM_FORMAT_BF16 ? "bf16" : m->type.format == FM_FORMAT_F16 ? "f16" : "f32");
                 if (m->type.format == FM_FORMAT_F32) bytes = values * 4;

@@ -51,6 +51,7 @@ static void link_slot(fm_store *s, int slot, fm_slot_state state, bool first) {
     list->n++;
     s->pinned[slot] = state != FM_SLOT_RESIDENT || s->keep[x->key];
     s->n_kept += state == FM_SLOT_RESIDENT && s->keep[x->key];
+    if (x->key >= 0) fm_store_live_state(s, x->key, state);
 }
 
 void fm_store_move(fm_store *s, int slot, fm_slot_state state, bool first) {
@@ -62,6 +63,7 @@ void fm_store_empty(fm_store *s, int slot) {
     fm_slot *x = &s->slots[slot];
     fm_store_free_staging(s, slot);
     s->policy->ops->empty(s->policy, slot);
+    fm_store_live_state(s, x->key, FM_SLOT_FREE);
     s->slot_of[x->key] = -1;
     unlink_slot(s, slot);
     x->key = -1;
@@ -174,8 +176,8 @@ uint64_t fm_store_memory_bytes(const fm_store_config *c) {
     fm_store_staging_bytes(c, &staging_bytes, NULL); /* a file that is too short: open says so */
     uint64_t n_slots = (uint64_t)c->n_slots, n_staging = (uint64_t)c->n_staging, depth = (uint64_t)depth_of(c),
              keys = (uint64_t)c->n_layers * (uint64_t)c->n_experts;
-    uint64_t bytes =
-        sizeof(fm_store) + n_slots * (sizeof(fm_slot) + 1) + keys * (sizeof(int) + 1) + n_staging * sizeof(fm_staging) + 2 * depth * sizeof(fm_read *);
+    uint64_t bytes = sizeof(fm_store) + n_slots * (sizeof(fm_slot) + 1) + keys * (sizeof(int) + 1 + sizeof *((fm_store *)0)->live.keys) +
+                     n_staging * sizeof(fm_staging) + 2 * depth * sizeof(fm_read *);
     bytes += (uint64_t)c->n_guesses * sizeof(int) + region_bytes((size_t)n_slots * c->slot_bytes) + region_bytes((size_t)n_staging * staging_bytes);
     return bytes + policy->memory_bytes(c->n_slots, c->n_layers, c->n_experts) + BACK_END_BYTES + 256 * depth;
 }
@@ -194,7 +196,8 @@ static int open_tables(fm_store *s, size_t staging_bytes, fm_error *err) {
     if (!s->advice || !s->slots || !s->slot_of || !s->pinned || !s->keep || !s->staging || !s->batch || !s->done) {
         return fm_fail(err, FM_ENOMEM, "no memory for the tables of %d expert slots", c->n_slots);
     }
-    int rc = fm_region_open(&s->slot_region, region_bytes(n_slots * c->slot_bytes), "the expert slots", err);
+    int rc = fm_store_live_open(s, err);
+    if (rc >= 0) rc = fm_region_open(&s->slot_region, region_bytes(n_slots * c->slot_bytes), "the expert slots", err);
     if (rc >= 0 && staging_bytes) rc = fm_region_open(&s->staging_region, region_bytes(n_staging * staging_bytes), "experts being read", err);
     if (rc < 0) return rc;
     for (int i = 0; i < FM_N_SLOT_STATES; i++) s->lists[i] = (fm_slot_list){.first = -1, .last = -1};
@@ -272,13 +275,18 @@ void fm_store_close(fm_store **store) {
     free(s->advice);
     free(s->batch);
     free(s->done);
+    fm_store_live_close(s);
     free(s);
     *store = NULL;
 }
 
 const char *fm_store_io_name(const fm_store *store) { return store->name; }
 int fm_store_n_slots(const fm_store *s) { return s->config.n_slots - s->lists[FM_SLOT_GONE].n; }
-void fm_store_stats_clear(fm_store *s) { s->stats = (fm_store_stats){0}; }
+
+void fm_store_stats_clear(fm_store *s) {
+    s->stats = (fm_store_stats){0};
+    fm_store_live_clear(s);
+}
 
 bool fm_store_heat_save(const fm_store *s, float *heat) {
     if (s->policy->ops->heat_save) s->policy->ops->heat_save(s->policy, heat);
@@ -380,7 +388,9 @@ int fm_store_request_cold(fm_store *s, const int *keys, const uint8_t *cold, int
             n_hits += s->slots[slot].state == FM_SLOT_HIT; /* what was read ahead is no hit of the cache */
         else
             queue_miss(s, keys[i], cold && cold[i]);
-        if (rc >= 0) s->policy->ops->use(s->policy, s->slot_of[keys[i]]);
+        if (rc < 0) break;
+        s->policy->ops->use(s->policy, s->slot_of[keys[i]]);
+        fm_store_live_used(s, keys[i]);
     }
     if (rc < 0) {
         fm_store_cancel(s);
@@ -388,6 +398,7 @@ int fm_store_request_cold(fm_store *s, const int *keys, const uint8_t *cold, int
     }
     s->stats.n_requests += (uint64_t)n;
     s->stats.n_hits += (uint64_t)n_hits;
+    fm_store_live_sums(s);
     fm_store_start_reads(s);
     return n;
 }

@@ -130,7 +130,10 @@ void fm_store_set_window(fm_store *store, int n);
 /* Reaps and resubmits without waiting, for whoever computes something long. Costs next to nothing when no read is in flight. */
 void fm_store_poll(fm_store *store);
 
-void fm_store_stats_clear(fm_store *store);
+/* Any thread may call this while the store is open: the experts from key 0 on, at most n of them, and the sums of fm_store_stats that out names. Returns the number of keys. */
+int fm_store_live_read(const fm_store *store, fm_live *out, fm_live_expert *experts, int n);
+
+void fm_store_stats_clear(fm_store *store); /* also what fm_store_live_read counts */
 void fm_store_stats_read(const fm_store *store, fm_store_stats *out);
 
 #endif

@@ -9,6 +9,7 @@
 
 void fm_store_drop_guess(fm_store *s, int slot) {
     fm_store_free_staging(s, slot);
+    fm_store_live_state(s, s->slots[slot].key, FM_SLOT_FREE);
     s->slot_of[s->slots[slot].key] = -1;
     s->slots[slot].key = -1;
     s->slots[slot].filling = s->slots[slot].wanted = false;

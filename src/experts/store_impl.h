@@ -3,6 +3,7 @@
 #define FM_EXPERTS_STORE_IMPL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "base/memory.h"
 #include "experts/store.h"
@@ -66,6 +67,12 @@ typedef struct fm_toucher { /* the thread that faults slots in ahead of their us
     bool stop;     /* under mutex */
 } fm_toucher;
 
+/* What other threads may see: written by the owner alone, each word whole, without any order between them. */
+typedef struct fm_store_live {
+    _Atomic uint64_t *keys; /* [keys] uses << 32 | reads << 2 | FM_EXPERT_… */
+    _Atomic uint64_t n_requests, n_hits, disk_bytes;
+} fm_store_live;
+
 struct fm_store {
     fm_store_config config;
     fm_policy *policy;
@@ -94,6 +101,7 @@ struct fm_store {
     bool broken;     /* the back end failed: nothing is read any more */
     double busy_since;
     fm_store_stats stats;
+    fm_store_live live;
     fm_toucher toucher;
 };
 
@@ -114,6 +122,16 @@ static inline int fm_store_n_guesses(const fm_store *s) { return s->lists[FM_SLO
 
 /* Reads that one key may take. */
 static inline int fm_store_reads_a_key(const fm_store_config *c) { return c->mirrors ? 2 : c->n_extents; }
+
+/* store_live.c: opens, clears and closes what other threads may see. */
+int fm_store_live_open(fm_store *store, fm_error *err);
+void fm_store_live_clear(fm_store *store);
+void fm_store_live_close(fm_store *store);
+/* The key of a slot has come into a state; FM_SLOT_FREE: it leaves memory. */
+void fm_store_live_state(fm_store *store, int key, fm_slot_state state);
+void fm_store_live_used(fm_store *store, int key);
+void fm_store_live_was_read(fm_store *store, int key);
+void fm_store_live_sums(fm_store *store); /* after store->stats has changed */
 
 /* Gives a slot a staging entry (there is one free) and puts its reads into the batch. */
 void fm_store_begin_read(fm_store *store, int slot);

@@ -143,6 +143,7 @@ void fm_store_start_reads(fm_store *s) {
 /* All reads of a slot are whole. */
 static void read_done(fm_store *s, int slot) {
     bool guess = s->slots[slot].state == FM_SLOT_GUESSING;
+    fm_store_live_was_read(s, s->slots[slot].key);
     if (s->config.in_place) fm_store_free_staging(s, slot);
     if (guess && s->slots[slot].filling) {
         fm_store_end_fill(s, slot);
@@ -196,6 +197,7 @@ void fm_store_settle(fm_store *s, bool wait) {
     int n = s->io->n_in_flight && !s->broken ? s->io->ops->reap(s->io, s->done, s->depth, wait, &s->error) : 0;
     s->broken |= n < 0;
     for (int i = 0; i < n; i++) settle_read(s, s->done[i]->user);
+    if (n > 0) fm_store_live_sums(s);
     if (n > 0 && !s->io->n_in_flight) s->stats.disk_seconds += fm_now() - s->busy_since;
     submit_batch(s);
     if (!s->cancelling) fm_store_start_reads(s);

@@ -69,14 +69,14 @@ static int read_matrix(const reader *r, int layer, int which, const json_t *json
         return bad_matrix(r, layer, which, "it has no rows, cols and format", err);
     }
     *type = (fm_matrix_type){.rows = (int)rows, .cols = (int)cols};
-    static const fm_format plain[] = {FM_FORMAT_BF16, FM_FORMAT_F16, FM_FORMAT_F32};
-    static const char *const names[] = {"BF16", "F16", "F32"};
-    for (int i = 0; i < 3; i++) {
+    static const fm_format plain[] = {FM_FORMAT_BF16, FM_FORMAT_F16, FM_FORMAT_F32, FM_FORMAT_F8};
+    static const char *const names[] = {"BF16", "F16", "F32", "F8_E4M3"};
+    for (int i = 0; i < 4; i++) {
         if (strcmp(format, names[i])) continue;
         type->format = plain[i];
         return 0;
     }
-    if (strcmp(format, "affine")) return bad_matrix(r, layer, which, "its format is neither affine nor BF16, F16 or F32", err);
+    if (strcmp(format, "affine")) return bad_matrix(r, layer, which, "its format is neither affine nor BF16, F16, F32 or F8_E4M3", err);
     if (!fm_json_whole(json_object_get(json, "bits"), 8, &bits) || !fm_json_whole(json_object_get(json, "group"), 128, &group) || !group || !scales ||
         (strcmp(scales, "BF16") && strcmp(scales, "F16"))) {
         return bad_matrix(r, layer, which, "it has no bits, group and scales of BF16 or F16", err);

@@ -7,13 +7,13 @@
  *
  * model.json: {"format": "flash-moe", "version": 1, "made_by": "…", "dense": {"file": "dense.safetensors", "tensors": {NAME: HASH}},
  *   "layers": [null, or {"file": "experts/layer_00.bin", "expert_bytes": B, "gate": M, "up": M, "down": M}, one for each of the model's layers]}.
- *   M is {"rows": R, "cols": C, "format": "affine", "bits": 4, "group": 64, "scales": "BF16"} or {…, "format": "BF16" | "F16" | "F32"}. Two layers may name the same file.
+ *   M is {"rows": R, "cols": C, "format": "affine", "bits": 4, "group": 64, "scales": "BF16"} or {…, "format": "BF16" | "F16" | "F32" | "F8_E4M3"}. Two layers may name the same file.
  *   "narrow": as layers, and null for the same of them: second copies of all experts, of fewer bits, in experts/narrow_NN.bin. It may be missing; whoever does not know it runs
  *   the model all the same, so the version is that without it. (What older programs would read wrongly needs another version.)
  *
  * A layer file: expert E lies at E * B, B a multiple of 4096: gate, up, down, each from a multiple of 64 bytes on, zeros between and after. A quantised matrix is r16
  * (quant.h) at its native width: with 3, 5 and 6 bits a group has group * bits / 32 words a row, an LSB-first stream of its values, and is widened on
- * arrival; with 2, 4 and 8 bits, and bf16, f16 and f32, the bytes are those of a slot and are read into one. After the last expert stand n_experts hashes, one
+ * arrival; with 2, 4 and 8 bits, and bf16, f16, f32 and fp8, the bytes are those of a slot and are read into one. After the last expert stand n_experts hashes, one
  * of each expert's B bytes, and one of these hashes' bytes; nothing else. A hash is XXH3 of 64 bits, seed 0; in files little-endian, in JSON 16 hex digits. */
 #ifndef FM_FORMATS_PACK_H
 #define FM_FORMATS_PACK_H

@@ -379,7 +379,7 @@ int fm_packer_dense_end(fm_packer *p, fm_error *err) {
 /* ---- experts ---- */
 
 static json_t *matrix_json(const fm_matrix_type *t) {
-    static const char *const formats[] = {[FM_FORMAT_F32] = "F32", [FM_FORMAT_F16] = "F16", [FM_FORMAT_BF16] = "BF16"};
+    static const char *const formats[] = {[FM_FORMAT_F32] = "F32", [FM_FORMAT_F16] = "F16", [FM_FORMAT_BF16] = "BF16", [FM_FORMAT_F8] = "F8_E4M3"};
     if (t->format != FM_FORMAT_R16) return json_pack("{s:i, s:i, s:s}", "rows", t->rows, "cols", t->cols, "format", formats[t->format]);
     return json_pack("{s:i, s:i, s:s, s:i, s:i, s:s}", "rows", t->rows, "cols", t->cols, "format", "affine", "bits", t->bits, "group", t->group, "scales",
                      fm_dtype_name(t->scale_dtype));

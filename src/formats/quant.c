@@ -54,6 +54,7 @@ size_t fm_matrix_strip_bytes(const fm_matrix_type *type) {
     switch (type->format) {
     case FM_FORMAT_R16: return (size_t)(type->cols / type->group) * block_bytes(type);
     case FM_FORMAT_F32: return (size_t)type->cols * 4;
+    case FM_FORMAT_F8: return fm_f8_row_bytes(type->cols);
     default: return (size_t)type->cols * 2;
     }
 }
@@ -218,6 +219,22 @@ static void r16_row(const fm_matrix *matrix, int row, float *out) {
     }
 }
 
+void fm_f8_fill_row(void *dest, int cols, const void *values, const void *scales) {
+    size_t n = (size_t)cols, padded = fm_f8_values_bytes(cols);
+    memcpy(dest, values, n);
+    memset((uint8_t *)dest + n, 0, padded - n);
+    memcpy((uint8_t *)dest + padded, scales, (size_t)fm_f8_n_scales(cols) * sizeof(float));
+}
+
+static void f8_row(const uint8_t *row, int cols, float *out) {
+    const uint8_t *scales = row + fm_f8_values_bytes(cols);
+    for (int c = 0; c < cols; c++) {
+        float scale;
+        memcpy(&scale, scales + (size_t)(c / FM_F8_BLOCK) * sizeof scale, sizeof scale);
+        out[c] = fm_from_f16(fm_f8_half(row[c])) * (scale * 256);
+    }
+}
+
 void fm_matrix_row(const fm_matrix *matrix, int row, float *out) {
     const fm_matrix_type *t = &matrix->type;
     assert(row >= 0 && row < t->rows);
@@ -228,6 +245,10 @@ void fm_matrix_row(const fm_matrix *matrix, int row, float *out) {
     const uint8_t *p = (const uint8_t *)matrix->data + (size_t)row * fm_matrix_strip_bytes(t);
     if (t->format == FM_FORMAT_F32) {
         memcpy(out, p, (size_t)t->cols * sizeof *out);
+        return;
+    }
+    if (t->format == FM_FORMAT_F8) {
+        f8_row(p, t->cols, out);
         return;
     }
     for (int c = 0; c < t->cols; c++) out[c] = half_at(p + 2 * c, t->format == FM_FORMAT_BF16 ? FM_BF16 : FM_F16);
@@ -254,14 +275,21 @@ static bool any_floats(const uint8_t *p, size_t n) {
     return found;
 }
 
+static bool any_f8(const uint8_t *p, size_t n) {
+    uint8_t found = 0;
+    for (size_t i = 0; i < n; i++) found |= (uint8_t)((p[i] & 0x7f) == 0x7f);
+    return found;
+}
+
 static bool any(const uint8_t *data, fm_dtype dtype, uint64_t first, size_t n) {
+    if (dtype == FM_F8_E4M3) return any_f8(data + first, n);
     if (dtype == FM_F32) return any_floats(data + first * 4, n);
     return any_halves(data + first * 2, n, dtype == FM_BF16 ? 0x7f80 : 0x7c00);
 }
 
 int64_t fm_find_nonfinite(const void *data, fm_dtype dtype, uint64_t n) {
     enum { RUN = 1024 };
-    assert(dtype == FM_F32 || dtype == FM_F16 || dtype == FM_BF16);
+    assert(dtype == FM_F32 || dtype == FM_F16 || dtype == FM_BF16 || dtype == FM_F8_E4M3);
     for (uint64_t i = 0; i < n; i += RUN) {
         size_t count = n - i < RUN ? (size_t)(n - i) : RUN;
         if (!any(data, dtype, i, count)) continue;

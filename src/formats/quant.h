@@ -10,7 +10,10 @@
  * 3-bit values are widened to 4 bits, 5 and 6 to 8, unchanged. In a word, value i lies at bit i * width. It is a lossless
  * permutation of the source for 2, 4 and 8 bits.
  *
- * bf16, f16 and f32 matrices are kept as they are, row-major, rows not padded. */
+ * bf16, f16 and f32 matrices are kept as they are, row-major, rows not padded.
+ *
+ * fp8 (e4m3) on disk: a byte a weight, and an f32 scale a block of 128 rows and 128 columns; w = value * scale, rounded once. In memory each row has its scales behind
+ * it, so that rows may be taken from anywhere: [cols] bytes, padding to 4, [(cols + 127) / 128] f32. */
 #ifndef FM_FORMATS_QUANT_H
 #define FM_FORMATS_QUANT_H
 
@@ -18,7 +21,9 @@
 
 #include "formats/tensors.h"
 
-typedef enum fm_format { FM_FORMAT_F32, FM_FORMAT_F16, FM_FORMAT_BF16, FM_FORMAT_R16 } fm_format;
+typedef enum fm_format { FM_FORMAT_F32, FM_FORMAT_F16, FM_FORMAT_BF16, FM_FORMAT_R16, FM_FORMAT_F8 } fm_format;
+
+#define FM_F8_BLOCK 128 /* rows, and columns, that share a scale */
 
 /* What a matrix is, without where it is. */
 typedef struct fm_matrix_type {
@@ -67,10 +72,16 @@ void fm_r16_pack(void *dest, const fm_matrix_type *type, const fm_affine_rows *r
  * biases. packed is the matrix's first byte. */
 void fm_r16_widen(void *dest, const fm_matrix_type *type, const void *packed, int first, int last);
 
+/* A row of fp8 from its bytes and its scales. */
+void fm_f8_fill_row(void *dest, int cols, const void *values, const void *scales);
+static inline int fm_f8_n_scales(int cols) { return (cols + FM_F8_BLOCK - 1) / FM_F8_BLOCK; }
+static inline size_t fm_f8_values_bytes(int cols) { return ((size_t)cols + 3) & ~(size_t)3; }
+static inline size_t fm_f8_row_bytes(int cols) { return fm_f8_values_bytes(cols) + (size_t)fm_f8_n_scales(cols) * sizeof(float); }
+
 /* One value of a matrix in memory as f32, for tests and the embedding row: out[cols] = row `row`. q * scale + bias by one fma. */
 void fm_matrix_row(const fm_matrix *matrix, int row, float *out);
 
-/* The first value that is not finite among n of type dtype, FM_F32, FM_F16 or FM_BF16 (any alignment): its index, or -1. */
+/* The first value that is not finite among n of type dtype, FM_F32, FM_F16, FM_BF16 or FM_F8_E4M3 (any alignment): its index, or -1. */
 int64_t fm_find_nonfinite(const void *data, fm_dtype dtype, uint64_t n);
 
 /* Exact. Here because kernels convert whole rows. */
@@ -92,5 +103,8 @@ static inline float fm_from_f16(uint16_t x) {
     memcpy(&f, &bits, sizeof f);
     return f;
 }
+
+/* e4m3 as f16: the same bits at other places, which makes it 2^-8 times the value. Not of 0x7f and 0xff, which are NaN: these do not get into memory. */
+static inline uint16_t fm_f8_half(uint8_t x) { return (uint16_t)((x & 0x80) << 8 | (x & 0x7f) << 7); }
 
 #endif

@@ -1,4 +1,5 @@
 /* model/experts.c: where each expert's bytes lie on disk, how they lie in a slot, and the way from one to the other. */
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,7 +47,7 @@ static void add_stacked_matrix(listing *l, int which, const fm_source *s) {
     m->extent[0] = add_stacked(l, s->weight);
     m->extent[1] = s->scales ? add_stacked(l, s->scales) : -1;
     m->extent[2] = s->biases ? add_stacked(l, s->biases) : -1;
-    m->n_tensors = s->scales ? 3 : 1;
+    m->n_tensors = fm_source_parts(s);
 }
 
 /* gate, up and down each as one tensor with all experts. 0: not of this form. */
@@ -109,7 +110,7 @@ static int list_each(listing *l, const char *prefix, fm_error *err) {
                 return fm_fail(err, FM_EUNSUPPORTED, "%s: tensor %s is of another format than that of expert 0", fm_resolve_path(l->r, s.weight),
                                s.weight->name);
             }
-            m->n_tensors += s.scales ? 3 : 1;
+            m->n_tensors += fm_source_parts(&s);
             for (int i = 0, n = first; i < 3; i++) {
                 m->extent[i] = parts[i] ? n : -1;
                 if (!parts[i]) continue;
@@ -210,6 +211,7 @@ static const fm_tensor *tensor_at(const fm_model *model, const fm_extent *extent
 }
 
 static fm_dtype part_dtype(const fm_matrix_type *type, int part) {
+    if (type->format == FM_FORMAT_F8) return part ? FM_F32 : FM_F8_E4M3;
     if (part) return type->scale_dtype;
     return type->format == FM_FORMAT_F32 ? FM_F32 : type->format == FM_FORMAT_F16 ? FM_F16 : FM_BF16;
 }
@@ -223,6 +225,8 @@ int fm_expert_nonfinite(const fm_model *model, int key, int which, int part, uin
     uint16_t h = 0;
     if (dtype == FM_F32) {
         memcpy(&v, value, sizeof v);
+    } else if (dtype == FM_F8_E4M3) {
+        v = NAN;
     } else {
         memcpy(&h, value, sizeof h);
         v = dtype == FM_BF16 ? fm_from_bf16(h) : fm_from_f16(h);
@@ -230,6 +234,20 @@ int fm_expert_nonfinite(const fm_model *model, int key, int which, int part, uin
     int n = model->description.n_experts;
     return fm_fail(err, FM_ENAN, "%s: tensor %s, layer %d, expert %d: value %lld is %g", model->tensors.files[x->file].path, t ? t->name : "?", key / n,
                    key % n, (long long)(at + m->skip[part] / fm_dtype_bytes(dtype)), (double)v);
+}
+
+/* Rows [first, last) of an fp8 matrix. */
+static int fill_f8(const fm_model *model, const fm_arrival *a, int which, const uint8_t *const from[3], int first, int last, fm_error *err) {
+    const fm_expert_matrix *m = &model->experts[a->key / model->description.n_experts].matrix[which];
+    size_t cols = (size_t)m->type.cols, row = fm_matrix_strip_bytes(&m->type), scale_row = (size_t)fm_f8_n_scales(m->type.cols);
+    size_t begin = (size_t)first * cols, scales = (size_t)(first / FM_F8_BLOCK) * scale_row, end = (size_t)((last - 1) / FM_F8_BLOCK + 1) * scale_row;
+    int64_t bad = fm_find_nonfinite(from[0] + begin, FM_F8_E4M3, (size_t)(last - first) * cols);
+    if (bad >= 0) return fm_expert_nonfinite(model, a->key, which, 0, begin + (uint64_t)bad, from[0] + begin + bad, err);
+    bad = fm_find_nonfinite(from[1] + scales * sizeof(float), FM_F32, end - scales);
+    if (bad >= 0) return fm_expert_nonfinite(model, a->key, which, 1, scales + (uint64_t)bad, from[1] + (scales + (size_t)bad) * sizeof(float), err);
+    for (size_t r = (size_t)first; r < (size_t)last; r++)
+        fm_f8_fill_row(a->slot + m->slot_offset + r * row, m->type.cols, from[0] + r * cols, from[1] + r / FM_F8_BLOCK * scale_row * sizeof(float));
+    return 0;
 }
 
 /* Strips [first, last) of matrix `which` of one arrival. */
@@ -261,6 +279,7 @@ static int fill_strips(const fm_model *model, const fm_arrival *a, int which, in
         fm_r16_fill(a->slot + m->slot_offset, &m->type, &(fm_affine_rows){from[0], from[1], from[2], NULL}, first, last);
         return 0;
     }
+    if (m->type.format == FM_FORMAT_F8) return fill_f8(model, a, which, from, first, last, err);
     fm_dtype dtype = part_dtype(&m->type, 0);
     size_t size = fm_dtype_bytes(dtype), row = fm_matrix_strip_bytes(&m->type), begin = (size_t)first * row, bytes = (size_t)(last - first) * row;
     int64_t bad = fm_find_nonfinite(from[0] + begin, dtype, bytes / size);

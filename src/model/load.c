@@ -1,5 +1,6 @@
 /* model/load.c: the dense weights from disk to memory: pieces of a few MB, read past the page cache where that works and permuted by the thread that read
  * them, so that the disk and all CPUs are busy. */
+#include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,7 @@ static size_t align_up(size_t n) { return (n + PAGE - 1) / PAGE * PAGE; }
 
 /* Bytes of one source row of part 0..2 (weight, scales, biases) of a matrix. */
 static size_t source_row_bytes(const fm_matrix_type *type, int part) {
+    if (type->format == FM_FORMAT_F8) return part ? 0 : (size_t)type->cols; /* scales are read whole: see read_scales */
     if (type->format != FM_FORMAT_R16) return part ? 0 : fm_matrix_strip_bytes(type);
     return part ? (size_t)(type->cols / type->group) * 2 : (size_t)type->cols * (size_t)type->bits / 8;
 }
@@ -68,41 +70,100 @@ static int check_finite(const fm_model *model, const fm_source *s, int part, con
     memcpy(&word, data + (size_t)bad * fm_dtype_bytes(t->dtype), fm_dtype_bytes(t->dtype));
     float value;
     memcpy(&value, &word, sizeof value);
+    if (t->dtype == FM_F8_E4M3) value = NAN;
     if (t->dtype == FM_BF16) value = fm_from_bf16((uint16_t)word);
     if (t->dtype == FM_F16) value = fm_from_f16((uint16_t)word);
     uint64_t i = (uint64_t)(s->row_map ? s->row_map[row] : row) * cols + (uint64_t)bad % cols;
     return fm_model_nonfinite(model, t, i, value, err);
 }
 
+/* All scales of an fp8 source: a number a block, so that reading them again for every piece costs nothing. */
+static int read_scales(const loader *l, const fm_source *s, uint8_t *buffer, const uint8_t **at, fm_error *err) {
+    const fm_tensor *t = s->scales;
+    int rc = fm_file_read_direct(&l->model->tensors.files[t->file], buffer + 2 * l->rows_bytes, t->offset, t->bytes, at, err);
+    if (rc < 0) return rc;
+    int64_t bad = fm_find_nonfinite(*at, FM_F32, t->bytes / sizeof(float));
+    if (bad < 0) return 0;
+    float value;
+    memcpy(&value, *at + (size_t)bad * sizeof value, sizeof value);
+    return fm_model_nonfinite(l->model, t, (uint64_t)bad, value, err);
+}
+
+/* The scales of a row of the tensor. */
+static const uint8_t *scales_of(const uint8_t *scales, int row, int cols) {
+    return scales + (size_t)(row / FM_F8_BLOCK) * (size_t)fm_f8_n_scales(cols) * sizeof(float);
+}
+
+static int load_f8(const loader *l, const piece *p, uint8_t *buffer, fm_error *err) {
+    const fm_source *s = p->source;
+    const int rows[2] = {p->first, p->last};
+    const uint8_t *values, *scales;
+    size_t step = fm_matrix_strip_bytes(&s->type), cols = (size_t)s->type.cols;
+    int rc = read_rows(l, s, 0, rows, buffer, &values, err);
+    if (rc < 0 || (rc = check_finite(l->model, s, 0, values, rows[0], rows[1] - rows[0], err)) < 0) return rc;
+    if ((rc = read_scales(l, s, buffer, &scales, err)) < 0) return rc;
+    for (int r = rows[0]; r < rows[1]; r++, values += cols)
+        fm_f8_fill_row(p->dest + (size_t)r * step, s->type.cols, values, scales_of(scales, s->row_map ? s->row_map[r] : r, s->type.cols));
+    return 0;
+}
+
+/* One head of fp8 that is turned, and stays fp8: its rows are whole blocks, whose scales are turned with them. */
+static void turn_f8(const fm_source *s, int first_row, const uint8_t *values, const uint8_t *scales, uint8_t *dest) {
+    int n = s->shape.cols, cols = s->from.cols;
+    size_t step = fm_f8_row_bytes(n);
+    for (int c = 0; c < cols; c++, dest += step) {
+        float *to = (float *)(void *)(dest + fm_f8_values_bytes(n));
+        memset(dest, 0, fm_f8_values_bytes(n));
+        for (int i = 0; i < n; i++) dest[i] = values[(size_t)i * (size_t)cols + (size_t)c];
+        for (int i = 0; i < fm_f8_n_scales(n); i++)
+            memcpy(to + i, scales_of(scales, first_row + i * FM_F8_BLOCK, cols) + (size_t)(c / FM_F8_BLOCK) * sizeof(float), sizeof(float));
+    }
+}
+
+/* A row of a quantised matrix as f32; made, in scratch, in the kernels' layout. */
+static void row_values(const fm_source *s, int row, const uint8_t *const data[3], uint8_t *scratch, float *out) {
+    fm_matrix_type one = s->from;
+    const uint8_t *values = data[0] + (size_t)row * source_row_bytes(&one, 0);
+    size_t halves = source_row_bytes(&one, 1) * (size_t)row;
+    one.rows = 1;
+    if (one.format == FM_FORMAT_F8)
+        fm_f8_fill_row(scratch, one.cols, values, data[1]);
+    else
+        fm_r16_fill(scratch, &one, &(fm_affine_rows){values, data[1] + halves, data[2] + halves, NULL}, 0, 1);
+    fm_matrix_row(&(fm_matrix){one, scratch}, 0, out);
+}
+
 /* One head of a source that is turned: its rows become columns, as they are or, of quantised ones, as f32. */
 static int load_turned(const loader *l, const piece *p, uint8_t *buffer, fm_error *err) {
     fm_source from = *p->source;
-    fm_matrix_type *type = &from.type;
     const fm_matrix_type *to = &p->source->type;
-    int n = to->cols, head = p->first / from.from.cols;
-    const int rows[2] = {head * from.turned, head * from.turned + n};
+    int n = to->cols, rc = 0;
+    const int first = p->first / from.from.cols * from.turned, rows[2] = {first, first + n};
     const uint8_t *data[3] = {0};
-    *type = from.from;
+    bool f8 = from.from.format == FM_FORMAT_F8;
+    from.type = from.from;
     from.row_map = NULL;
-    for (int part = 0; part < (from.scales ? 3 : 1); part++) {
-        int rc = read_rows(l, &from, part, rows, buffer + (size_t)part * l->rows_bytes * 2, &data[part], err);
-        if (rc < 0) return rc;
-        if ((part || !from.scales) && (rc = check_finite(l->model, &from, part, data[part], rows[0], n, err)) < 0) return rc;
+    for (int part = 0; part < (f8 ? 1 : fm_source_parts(&from)) && rc >= 0; part++) {
+        rc = read_rows(l, &from, part, rows, buffer + (size_t)part * l->rows_bytes * 2, &data[part], err);
+        if (rc >= 0 && (part || f8 || !from.scales)) rc = check_finite(l->model, &from, part, data[part], rows[0], n, err);
     }
-    size_t size = to->format == FM_FORMAT_F32 ? 4 : 2, step = (size_t)n * size;
-    uint8_t *dest = p->dest + (size_t)p->first * step, *strip = buffer + l->rows_bytes;
-    float *values = (float *)(void *)(strip + 2 * l->rows_bytes);
+    if (rc < 0 || (f8 && (rc = read_scales(l, &from, buffer, &data[1], err)) < 0)) return rc;
+    size_t step = fm_matrix_strip_bytes(to), size = to->format == FM_FORMAT_F32 ? 4 : 2, row_bytes = source_row_bytes(&from.from, 0);
+    uint8_t *dest = p->dest + (size_t)p->first * step, *scratch = buffer + l->rows_bytes;
+    float *values = (float *)(void *)(buffer + 3 * l->rows_bytes);
+    if (to->format == FM_FORMAT_F8) {
+        turn_f8(p->source, first, data[0], data[1], dest);
+        return 0;
+    }
+    const uint8_t *scales = data[1];
     for (int i = 0; i < n; i++) {
-        const uint8_t *row = data[0] + (size_t)i * source_row_bytes(type, 0);
+        const uint8_t *row = data[0] + (size_t)i * row_bytes;
+        if (f8) data[1] = scales_of(scales, first + i, from.from.cols);
         if (from.scales) {
-            fm_matrix_type one = {.format = FM_FORMAT_R16, .rows = 1, .cols = type->cols, .bits = type->bits, .width = type->width, .group = type->group};
-            one.scale_dtype = type->scale_dtype;
-            size_t halves = source_row_bytes(type, 1) * (size_t)i;
-            fm_r16_fill(strip, &one, &(fm_affine_rows){row, data[1] + halves, data[2] + halves, NULL}, 0, 1);
-            fm_matrix_row(&(fm_matrix){one, strip}, 0, values);
+            row_values(&from, i, data, scratch, values);
             row = (const uint8_t *)values;
         }
-        for (size_t c = 0; c < (size_t)type->cols; c++) memcpy(dest + c * step + (size_t)i * size, row + c * size, size);
+        for (size_t c = 0; c < (size_t)from.from.cols; c++) memcpy(dest + c * step + (size_t)i * size, row + c * size, size);
     }
     return 0;
 }
@@ -110,6 +171,7 @@ static int load_turned(const loader *l, const piece *p, uint8_t *buffer, fm_erro
 static int load_piece(const loader *l, const piece *p, uint8_t *buffer, fm_error *err) {
     const fm_source *s = p->source;
     if (s->turned) return load_turned(l, p, buffer, err);
+    if (s->type.format == FM_FORMAT_F8) return load_f8(l, p, buffer, err);
     const fm_matrix_type *type = &s->type;
     int strip = rows_of_strip(type), first = p->first * strip, last = p->last * strip < type->rows ? p->last * strip : type->rows;
     const int rows[2] = {first, last};
@@ -185,12 +247,19 @@ uint64_t fm_weights_token_bytes(const fm_model *model) {
     return model->description.tied_head ? bytes : bytes - source_bytes(&model->sources[0][FM_EMBED]);
 }
 
-/* The same of a source that is turned: a head is a piece. */
+/* Makes each part of a buffer hold at least so many bytes that are read. */
+static void widen(loader *l, size_t bytes) {
+    size_t rows = align_up(bytes) + 2 * PAGE;
+    if (rows > l->rows_bytes) l->rows_bytes = rows;
+}
+
+/* The pieces of a source that is turned: a head is one. */
 static int list_turned(loader *l, const fm_source *s, uint8_t *dest, piece *pieces) {
     int step = s->from.cols, n_heads = s->shape.rows / step;
     size_t read = (size_t)s->shape.cols * source_row_bytes(&s->from, 0), row = fm_matrix_strip_bytes(&s->from), values = (size_t)step * sizeof(float);
-    size_t most = read > row ? read : row, rows = align_up(most > values ? most : values) + 2 * PAGE;
-    if (rows > l->rows_bytes) l->rows_bytes = rows;
+    widen(l, read > row ? read : row);
+    widen(l, values);
+    if (s->from.format == FM_FORMAT_F8) widen(l, s->scales->bytes);
     for (int h = 0; h < n_heads && pieces; h++) pieces[h] = (piece){s, dest, h * step, (h + 1) * step};
     return n_heads;
 }
@@ -204,8 +273,8 @@ static int list_pieces(loader *l, const fm_source *s, uint8_t *dest, piece *piec
         if (bytes > strip) strip = bytes;
     }
     int n_strips = fm_matrix_n_strips(&s->type), step = strip && strip < l->piece_bytes ? (int)(l->piece_bytes / strip) : 1, n = 0;
-    size_t rows = align_up((size_t)step * strip) + 2 * PAGE;
-    if (rows > l->rows_bytes) l->rows_bytes = rows;
+    widen(l, (size_t)step * strip);
+    if (s->type.format == FM_FORMAT_F8) widen(l, s->scales->bytes);
     for (int first = 0; first < n_strips; first += step, n++) {
         if (pieces) pieces[n] = (piece){s, dest, first, first + step < n_strips ? first + step : n_strips};
     }

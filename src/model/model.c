@@ -50,6 +50,24 @@ bool fm_model_find_file(char *out, size_t size, const char *directory, const cha
     return config_from && fm_path_join(out, size, config_from, name, NULL) == 0 && fm_path_exists(out);
 }
 
+/* What a checkpoint that is published quantised says of it: fp8 in blocks, with activations that are rounded as they come (here they are not). */
+static int check_quantization(const fm_config *config, const char *path, fm_error *err) {
+    const json_t *q = fm_config_get(config, "quantization_config"), *block = json_object_get(q, "weight_block_size");
+    const char *method = json_string_value(json_object_get(q, "quant_method")), *format = json_string_value(json_object_get(q, "fmt"));
+    const char *scheme = json_string_value(json_object_get(q, "activation_scheme"));
+    if (!method) return 0;
+    if (strcmp(method, "fp8")) return fm_fail(err, FM_EUNSUPPORTED, "%s: quantization_config has quant_method %s, which is not supported", path, method);
+    if (format && strcmp(format, "e4m3") && strcmp(format, "float8_e4m3fn"))
+        return fm_fail(err, FM_EUNSUPPORTED, "%s: quantization_config has fmt %s, which is not supported", path, format);
+    if (scheme && strcmp(scheme, "dynamic"))
+        return fm_fail(err, FM_EUNSUPPORTED, "%s: quantization_config has activation_scheme %s, which is not supported", path, scheme);
+    bool blocks = json_array_size(block) == 2;
+    for (size_t i = 0; i < json_array_size(block); i++) blocks &= json_integer_value(json_array_get(block, i)) == FM_F8_BLOCK;
+    if (blocks) return 0;
+    return fm_fail(err, FM_EUNSUPPORTED, "%s: quantization_config has fp8 with another weight_block_size than [%d, %d], which is not supported", path,
+                   FM_F8_BLOCK, FM_F8_BLOCK);
+}
+
 static int open_config(fm_model *model, fm_config *config, const char *config_from, const fm_family *const *families, fm_error *err) {
     char path[1100];
     if (config_from && !fm_path_exists(config_from)) return fm_fail(err, FM_EIO, "%s: there is no such directory", config_from);
@@ -60,8 +78,7 @@ static int open_config(fm_model *model, fm_config *config, const char *config_fr
     int rc = fm_config_open(config, path, err);
     if (rc < 0) return rc;
     if ((rc = fm_model_find_family(&model->family, &model->description, config, families, err)) < 0) return rc;
-    const char *method = json_string_value(json_object_get(fm_config_get(config, "quantization_config"), "quant_method"));
-    if (method) return fm_fail(err, FM_EUNSUPPORTED, "%s: quantization_config has quant_method %s, which is not supported", path, method);
+    if ((rc = check_quantization(config, path, err)) < 0) return rc;
     if ((rc = model->family->describe(&model->description, config, err)) < 0) return rc;
     fm_config generation = {0};
     if (fm_model_find_file(path, sizeof path, model->path, config_from, "generation_config.json")) {

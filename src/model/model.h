@@ -11,7 +11,7 @@
 /* Where one matrix or vector comes from, and what it will be in memory. */
 typedef struct fm_source {
     const fm_tensor *weight;          /* NULL: this model does not have it */
-    const fm_tensor *scales, *biases; /* quantised only */
+    const fm_tensor *scales, *biases; /* quantised only; fp8 has scales alone */
     fm_shape shape;
     fm_matrix_type type;    /* matrices only */
     const int32_t *row_map; /* [rows] source row of each row; NULL: the same */
@@ -20,6 +20,9 @@ typedef struct fm_source {
     int turned;
     fm_matrix_type from;
 } fm_source;
+
+/* Tensors that a matrix or vector comes from. */
+static inline int fm_source_parts(const fm_source *s) { return s->biases ? 3 : s->scales ? 2 : 1; }
 
 enum { FM_GATE, FM_UP, FM_DOWN }; /* an expert's matrices */
 

@@ -89,6 +89,22 @@ static int resolve_quantised(fm_resolver *r, const char *base, int n_experts, in
                    s->type.cols, bits, cols);
 }
 
+/* fp8: a byte a weight, and in base.weight_scale_inv a scale a block. */
+static int resolve_f8(fm_resolver *r, const char *base, int n_experts, fm_source *s, fm_error *err) {
+    char name[310];
+    int rows = s->shape.rows, cols = s->shape.cols;
+    uint64_t scale_rows = (uint64_t)(rows + FM_F8_BLOCK - 1) / FM_F8_BLOCK, scale_cols = (uint64_t)fm_f8_n_scales(cols);
+    snprintf(name, sizeof name, "%s.weight_scale_inv", base);
+    if (!(s->scales = fm_resolve_find(r, name))) return fm_resolve_missing(r, name, err);
+    if (s->scales->dtype != FM_F32) {
+        return fm_fail(err, FM_EUNSUPPORTED, "%s: tensor %s is of type %s, and scales of fp8 are F32", fm_resolve_path(r, s->scales), name,
+                       fm_dtype_name(s->scales->dtype));
+    }
+    if (!shape_is(s->scales, n_experts, scale_rows, scale_cols)) return shape_error(r, s->scales, n_experts, scale_rows, scale_cols, err);
+    s->type = (fm_matrix_type){.format = FM_FORMAT_F8, .rows = rows, .cols = cols};
+    return 1;
+}
+
 int fm_resolve_matrix(fm_resolver *r, const char *base, int n_experts, bool optional, fm_source *s, fm_error *err) {
     char name[300];
     int rows = s->shape.rows, cols = s->shape.cols;
@@ -107,6 +123,7 @@ int fm_resolve_matrix(fm_resolver *r, const char *base, int n_experts, bool opti
     }
     if (!shape_is(s->weight, n_experts, (uint64_t)rows, (uint64_t)cols)) return shape_error(r, s->weight, n_experts, (uint64_t)rows, (uint64_t)cols, err);
     fm_format format = FM_FORMAT_BF16;
+    if (s->weight->dtype == FM_F8_E4M3) return resolve_f8(r, base, n_experts, s, err);
     switch (s->weight->dtype) {
     case FM_BF16: break;
     case FM_F16: format = FM_FORMAT_F16; break;

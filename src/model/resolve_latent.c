@@ -22,7 +22,14 @@ static int make_row_map(fm_model *model, fm_error *err) {
     return 0;
 }
 
-/* One tensor. The query's part is turned: as floats, because a group of quantised values would lie across rows. */
+/* What the query's part is when it is turned: quantised values as floats, because a group of them would lie across rows; fp8 as it is, if its blocks begin where heads do. */
+static fm_matrix_type turned_type(const fm_matrix_type *from, int step, const fm_shape *shape) {
+    fm_format format = from->format;
+    if (format == FM_FORMAT_R16 || (format == FM_FORMAT_F8 && step % FM_F8_BLOCK)) format = FM_FORMAT_F32;
+    return (fm_matrix_type){.format = format, .rows = shape->rows, .cols = shape->cols};
+}
+
+/* One tensor, whose part for the query is turned. */
 static int resolve_whole(fm_resolver *r, const char *base, fm_source *sources, fm_error *err) {
     fm_model *model = r->model;
     const fm_description *d = &model->description;
@@ -35,7 +42,7 @@ static int resolve_whole(fm_resolver *r, const char *base, fm_source *sources, f
     q->shape = shapes[0];
     q->from = whole.type;
     q->turned = step;
-    q->type = (fm_matrix_type){.format = whole.type.format == FM_FORMAT_R16 ? FM_FORMAT_F32 : whole.type.format, .rows = q->shape.rows, .cols = q->shape.cols};
+    q->type = turned_type(&whole.type, step, &q->shape);
     out->shape = shapes[1];
     out->type.rows = out->shape.rows;
     out->row_map = model->row_maps;

@@ -258,8 +258,8 @@ static void check_ends(bool shared) {
         "{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"id\": \"call_\", \"type\": \"function\", \"function\": {\"name\": \"bash\", \"arguments\": "
         "\"{\\\"command\\\": \\\"ls\\\"}\"}}]}");
     check_message(
-        NULL, "other>\n</function>", calling(""), FM_STOP_CALLS,
-        "{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"id\": \"call_\", \"type\": \"function\", \"function\": {\"name\": \"other\", \"arguments\": \"{}\"}}]}");
+        NULL, "</function>", calling(""), FM_STOP_CALLS,
+        "{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"id\": \"call_\", \"type\": \"function\", \"function\": {\"name\": \"bash\", \"arguments\": \"{}\"}}]}");
     if (!shared) return;
     check_message(QWEN, "Long thoughts", thinking(4), FM_STOP_EOS, "{\"role\": \"assistant\", \"content\": \"thoughts\", \"reasoning_content\": \"Long\"}");
     check_message(QWEN, "Yes.", thinking(0), FM_STOP_EOS, "{\"role\": \"assistant\", \"content\": \"Yes.\"}");

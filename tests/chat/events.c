@@ -127,14 +127,14 @@ static const struct {
     {"JSON with two names", JSON, "", "<tool_call>{\"name\": \"a\", \"name\": \"b\"}</tool_call>",
      "T <tool_call>{\"name\": \"a\", \"name\": \"b\"}</tool_call>|eos"},
 
-    {"a stop string", XML, "s", "One STOP two", "T One |string"},
-    {"the first of two", XML, "s", "a END STOP", "T a |string"},
+    {"a stop string", XML, "s", "One STOP two", "T One |string STOP"},
+    {"the first of two", XML, "s", "a END STOP", "T a |string END"},
     {"an unfinished stop string", XML, "s", "a STO", "T a STO|eos"},
-    {"a stop string in reasoning", XML, "s", "<think>STOP</think>a STOP", "R STOP|T a |string"},
+    {"a stop string in reasoning", XML, "s", "<think>STOP</think>a STOP", "R STOP|T a |string STOP"},
     {"a stop string in a call", XML, "s", "<tool_call>\n<function=a>\n<parameter=b>\nSTOP\n</parameter>\n</function>\n</tool_call>STOP",
-     "C a {\"b\": \"STOP\"}|string"},
-    {"a stop string behind white space", XML, "s", "<think>a</think>\n\nSTOP", "R a|string"},
-    {"a stop string before a tag", XML, "s", "x<tool_call>!y", "T x|string"},
+     "C a {\"b\": \"STOP\"}|string STOP"},
+    {"a stop string behind white space", XML, "s", "<think>a</think>\n\nSTOP", "R a|string STOP"},
+    {"a stop string before a tag", XML, "s", "x<tool_call>!y", "T x|string <tool_call>!"},
 };
 #define N_CASES ((int)(sizeof cases / sizeof *cases))
 
@@ -159,11 +159,14 @@ static int note(void *user, const fm_event *e) {
         fm_chars_put(&t->text, "C ");
         fm_chars_put(&t->text, e->name);
         fm_chars_put(&t->text, " ");
+    } else if (e->type == FM_EVENT_STOP) {
+        fm_chars_put(&t->text, stops[e->stop]);
+        if (e->bytes) fm_chars_put(&t->text, " ");
+        fm_chars_add(&t->text, e->text, e->bytes);
     } else {
         if (e->type == FM_EVENT_ARGUMENTS) CHECK(!strcmp(e->id, t->id), "id %s", e->id);
         fm_chars_add(&t->text, e->text, e->bytes);
     }
-    if (e->type == FM_EVENT_STOP) fm_chars_put(&t->text, stops[e->stop]);
     t->last = e->type;
     return 0;
 }

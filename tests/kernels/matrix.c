@@ -172,6 +172,43 @@ static void check_halves(void) {
     free(all);
 }
 
+/* Every byte, and scales of all sizes, against w = value * scale in doubles, rounded once. */
+static void check_f8(int rows, int cols, int n) {
+    fm_matrix_type type = {.format = FM_FORMAT_F8, .rows = rows, .cols = cols};
+    size_t row_bytes = fm_matrix_strip_bytes(&type), ldx = (size_t)cols + 3;
+    uint8_t *data = allocate((size_t)rows * row_bytes);
+    uint8_t *values = allocate((size_t)cols);
+    float *scales = allocate((size_t)fm_f8_n_scales(cols) * sizeof *scales), *x = new_vector(n * (int)ldx, NORMAL), *got = allocate((size_t)cols * sizeof *got);
+    for (int r = 0; r < rows; r++) {
+        for (int i = 0; i < fm_f8_n_scales(cols); i++) scales[i] = random_normal() * ldexpf(1, random_below(20) - 12);
+        for (int c = 0; c < cols; c++) {
+            values[c] = (uint8_t)random_below(256);
+            if ((values[c] & 0x7f) == 0x7f) values[c]--;
+        }
+        fm_f8_fill_row(data + (size_t)r * row_bytes, cols, values, scales);
+        fm_matrix_row(&(fm_matrix){type, data}, r, got);
+        for (int c = 0; c < cols; c++) {
+            int e = values[c] >> 3 & 15, m = values[c] & 7;
+            double v = (e ? ldexp(8 + m, e - 10) : ldexp(m, -9)) * (values[c] & 128 ? -1 : 1);
+            float want = (float)(v * (double)scales[c / 128]);
+            SAME(got + c, &want, 1, "byte %02x times %g", values[c], (double)scales[c / 128]);
+        }
+    }
+    product p = {.matrix = {type, data}, .first = random_below(rows), .last = rows, .x = x, .ldx = ldx, .n = n};
+    check_product(&p);
+    free(data);
+    free(values);
+    free(scales);
+    free(x);
+    free(got);
+}
+
+static void check_all_f8(void) {
+    for (int cols = 1; cols <= 300; cols += cols < 140 ? 1 : 11) check_f8(1 + cols % 5, cols, 1 + cols % 9);
+    check_f8(3, 2048, 1);
+    check_f8(4, 1000, 6);
+}
+
 static void check_quantize(const float *x, int cols, int group, int width) {
     size_t groups = (size_t)(cols / group), n = (size_t)cols;
     int8_t *q[2] = {allocate(n), allocate(n)};
@@ -217,6 +254,7 @@ int main(int argc, char **argv) {
         check_extremes();
         check_floats();
         check_halves();
+        check_all_f8();
         if (flush) fm_pool_leave(mode);
     }
     return TEST_END();

@@ -58,12 +58,43 @@ def dequantise(tensors, quantization):
     return out
 
 
+def quantise_fp8(tensors):
+    """As fp8 checkpoints are published: matrices but for the embedding, the head and routers as e4m3, with a float32 scale a block of 128 by 128."""
+    out = {}
+    for name, x in tensors.items():
+        if x.dim() != 2 or not ("_proj" in name or ".experts." in name):
+            out[name] = x
+            continue
+        rows, cols = ((n + 127) // 128 for n in x.shape)
+        scale = torch.tensor([[x[i * 128:i * 128 + 128, j * 128:j * 128 + 128].float().abs().max() / 448 for j in range(cols)] for i in range(rows)])
+        out[name] = (x.float() / spread(scale, x.shape)).to(torch.float8_e4m3fn)
+        out[name.replace(".weight", ".weight_scale_inv")] = scale
+    return out
+
+
+def spread(scale, shape):
+    """A block's scale at each of its places."""
+    return scale.repeat_interleave(128, 0).repeat_interleave(128, 1)[:shape[0], :shape[1]]
+
+
+def dequantise_fp8(tensors):
+    """value * scale, in float32."""
+    out = {}
+    for name, x in tensors.items():
+        if x.dtype == torch.float8_e4m3fn:
+            x = x.float() * spread(tensors[name.replace(".weight", ".weight_scale_inv")], x.shape)
+        if not name.endswith(".weight_scale_inv"):
+            out[name] = x
+    return out
+
+
 def published_state(tensors, config):
     """The state dict of transformers' ForCausalLM, in float32, from tensors in
     any of the stored forms."""
     text = config.get("text_config", config)
     if "quantization" in config:
         tensors = dequantise(tensors, config["quantization"])
+    tensors = dequantise_fp8(tensors)
     named = {}
     for name, x in tensors.items():
         if name.startswith(("model.visual.", "vision_tower.")) or "mtp." in name:

@@ -7,6 +7,13 @@ YARN = {"type": "yarn", "factor": 40, "original_max_position_embeddings": 12, "b
 WIDE = {"kv_lora_rank": 64, "moe_intermediate_size": 64, "intermediate_size": 64, "n_group": 2, "n_routed_experts": 4, "num_attention_heads": 2,
         "num_experts_per_tok": 2, "num_key_value_heads": 2, "q_lora_rank": 64, "qk_nope_head_dim": 64, "topk_group": 1, "v_head_dim": 32}
 
+FP8 = {"quantization_config": {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8", "weight_block_size": [128, 128]}}
+
+
+def fp8_cases(minimax_m2, raw):
+    """More than one block each way."""
+    return {"minimax_m2-fp8": raw(minimax_m2(layers=2, intermediate_size=132, num_local_experts=3, num_experts_per_tok=2, **FP8))}
+
 
 def cases(plain, raw, mlx, behind):
     def deepseek_v2(layers=3, **keys):
@@ -47,6 +54,10 @@ def cases(plain, raw, mlx, behind):
             layers=2, model_type="kimi_k2", n_group=1, topk_group=1, rope_theta=50000.0, rms_norm_eps=1e-5,
             rope_scaling=YARN | {"beta_fast": 1.0, "beta_slow": 1.0, "factor": 32.0, "mscale": 1.0, "mscale_all_dim": 1.0})),
         "deepseek_v3-mlx-4bit": mlx(deepseek_v3(layers=2, **WIDE | {"n_routed_experts": 6})),
+        "deepseek_v3-fp8": raw(deepseek_v3(layers=2, hidden_size=176, intermediate_size=132, n_routed_experts=6, n_group=1, topk_group=1, **FP8)),
+        # Heads of whole blocks in the latent's projection.
+        "deepseek_v3-fp8-whole-blocks": raw(deepseek_v3(
+            layers=2, kv_lora_rank=144, num_attention_heads=2, num_key_value_heads=2, qk_nope_head_dim=160, v_head_dim=96, **FP8)),
         "glm4_moe_lite-bf16": raw(glm4_moe_lite(num_nextn_predict_layers=1, mlp_layer_types=["sparse", "dense", "sparse"]), extra=behind),
         "glm4_moe_lite-mlx-4bit": mlx(glm4_moe_lite(layers=2, **WIDE | {"n_group": 1, "v_head_dim": 64, "rms_norm_eps": 1e-6})),
     }

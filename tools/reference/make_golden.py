@@ -316,7 +316,7 @@ CASES = {
     "bailing_moe-v2-mlx-4bit": mlx(bailing_moe_v2(layers=2, moe_intermediate_size=64, intermediate_size=64, num_experts=4, n_group=1, topk_group=1)),
     "granitemoe-mlx-4bit": mlx(granitemoe(layers=2, intermediate_size=64, num_local_experts=5, num_experts_per_tok=2)),
 }
-CASES |= latent.cases(plain, raw, mlx, BEHIND)
+CASES |= latent.cases(plain, raw, mlx, BEHIND) | latent.fp8_cases(minimax_m2, raw)
 
 
 # ---- weights ----------------------------------------------------------------
@@ -368,6 +368,8 @@ def published_tensors(case, rng):
     if config["model_type"] == "bailing_moe":
         families.join_qkv(tensors)
         tensors = {families.to_published(config, name): x for name, x in tensors.items()}
+    if "quantization_config" in config:
+        tensors = common.quantise_fp8(tensors)
     for name, shape in (case["extra"] or {}).items():
         tensors[name] = torch.randn(shape, generator=rng).to(case["dtype"])
     return tensors

@@ -10,6 +10,11 @@
 
 #define AT(field) offsetof(struct chat_options, field)
 
+static const struct cli_option connect_table[] = {
+    {"connect", 0, OPTION_TEXT, AT(connect), "URL", "talk to the model of a server, http://host:port, in place of MODEL", 0, 0},
+    {"api-key", 0, OPTION_TEXT, AT(key), "FILE|env", "the server's key is in FILE, or in the variable FLASH_MOE_API_KEY", 0, 0},
+};
+
 static const struct cli_option chat_table[] = {
     {"resume", 0, OPTION_ID, AT(resume), "[ID]", "goes on with the last conversation, or with that of this name", 0, 0},
     {"system", 0, OPTION_TEXT, AT(system), "TEXT", "the system prompt (default: ~/.flash-moe/system.md, if it is there)", 0, 0},
@@ -90,6 +95,7 @@ static int open_model(struct chat *c, const char *model, fm_error *err) {
     char heat[4200];
     int rc;
 
+    if (o->connect) return fm_chat_connect(c, err);
     options.heat = fm_heat_path(heat, sizeof heat, o->heat, model);
     fm_session_choose(&c->options->session, &options);
     chat.template_file = o->template_file;
@@ -106,7 +112,7 @@ static int open_model(struct chat *c, const char *model, fm_error *err) {
 static bool work_while_idle(void *user) {
     struct chat *c = user;
 
-    return fm_engine_idle(c->engine, 0.1, NULL) > 0;
+    return c->engine && fm_engine_idle(c->engine, 0.1, NULL) > 0;
 }
 
 static int open_input(struct chat *c, fm_error *err) {
@@ -124,11 +130,15 @@ static int open_input(struct chat *c, fm_error *err) {
 }
 
 static void greet(struct chat *c) {
-    const fm_model_info *info = fm_engine_info(c->engine);
-    const fm_plan *plan = fm_engine_plan(c->engine);
     char size[SIZE_TEXT];
 
     if (!fm_input_is_editor(c->input)) return;
+    if (c->remote) {
+        fm_view_note(&c->view, "%s at %s\n/help lists the commands", fm_remote_model(c->remote), fm_remote_url(c->remote));
+        return;
+    }
+    const fm_model_info *info = fm_engine_info(c->engine);
+    const fm_plan *plan = fm_engine_plan(c->engine);
     const char *name = strrchr(c->talk.model, '/');
     fm_view_note(&c->view, "%s: %s of %d experts, memory %s, context %d tokens\n/help lists the commands", name ? name + 1 : c->talk.model, info->family,
                  info->n_experts, fm_memory_text(size, plan->budget_bytes), plan->context);
@@ -154,7 +164,8 @@ static void close_chat(struct chat *c) {
     fm_session_close(&c->session);
     fm_chat_close(&c->chat);
     fm_progress_clear(&c->progress);
-    if (c->engine) fm_signals_close();
+    if (c->engine || c->remote) fm_signals_close();
+    fm_remote_close(&c->remote);
     fm_close_engine(&c->engine);
     fm_tools_close(&c->tools);
     fm_talk_close(&c->talk);
@@ -183,10 +194,11 @@ static int chat(const char *model, struct chat_options *options) {
 
     fm_progress_open(&c.progress);
     rc = open_cheap_parts(&c, model, &err);
+    if (rc >= 0 && options->connect) rc = open_model(&c, model, &err);
     if (rc == FM_EINVAL) {
         status = fm_usage_error("%s", err.message);
     } else {
-        if (rc >= 0) rc = open_model(&c, model, &err);
+        if (rc >= 0 && !options->connect) rc = open_model(&c, model, &err);
         fm_progress_clear(&c.progress);
         fm_view_open(&c.view, &c.progress, c.engine);
         if (options->settings.reasoning != NOT_GIVEN) c.view.reasoning = options->settings.reasoning;
@@ -207,7 +219,8 @@ static int chat(const char *model, struct chat_options *options) {
 static int chat_main(const struct cli_command *command, int argc, char **argv) {
     struct chat_options options = {
         .sampling = SAMPLING_CHOICES_INIT, .settings = {.max_tokens = -1, .think_budget = -1, .reasoning = NOT_GIVEN, .tool_seconds = 60}, .tool_output = 8192};
-    const struct option_group groups[] = {OPTION_GROUP("Conversation", chat_table, &options),
+    const struct option_group groups[] = {OPTION_GROUP("Server", connect_table, &options),
+                                          OPTION_GROUP("Conversation", chat_table, &options),
                                           {"Answers", fm_settings_table, fm_settings_table_n, &options.settings},
                                           OPTION_GROUP("Tools", tools_table, &options),
                                           SAMPLING_GROUP(&options.sampling),
@@ -218,7 +231,16 @@ static int chat_main(const struct cli_command *command, int argc, char **argv) {
 
     (void)argc;
     options.sampling.seed = fm_sampling_new_seed();
-    if (fm_options_parse(command, groups, 6, 1, &words, argv, &status) == 0) status = chat(words.words[0], &options);
+    if (fm_options_parse(command, groups, 7, -1, &words, argv, &status) == 0) {
+        if (words.n == 0 && !options.connect)
+            status = fm_usage_error("chat needs MODEL, the directory of a model, or --connect URL: flash-moe chat %s", command->arguments);
+        else if (words.n && options.connect)
+            status = fm_usage_error("with --connect the model is the server's: '%s' is one too many", words.words[0]);
+        else if (options.key && !options.connect)
+            status = fm_usage_error("--api-key is for --connect URL");
+        else
+            status = chat(options.connect ? options.connect : words.words[0], &options);
+    }
     free(options.tools.items);
     free(options.template_arguments.items);
     free(options.sampling.biases.items);
@@ -227,7 +249,7 @@ static int chat_main(const struct cli_command *command, int argc, char **argv) {
 
 const struct cli_command fm_command_chat = {
     .name = "chat",
-    .arguments = "MODEL [options]",
+    .arguments = "MODEL | --connect URL [options]",
     .summary = "talk to a model",
     .text = "At a terminal: a line editor with history, Markdown, Ctrl-C that stops an answer, and commands, which\n"
             "/help lists. Conversations are kept in the user's data directory and their states in the session cache,\n"
@@ -238,6 +260,7 @@ const struct cli_command fm_command_chat = {
             "  flash-moe chat models/ember\n"
             "  flash-moe chat models/ember --tool bash --tool-dir /tmp\n"
             "  flash-moe chat models/ember --resume\n"
+            "  flash-moe chat --connect http://127.0.0.1:8080\n"
             "  printf 'What is the capital of Norway?\\n' | flash-moe chat models/ember --temp 0\n",
     .main = chat_main,
 };

@@ -7,6 +7,7 @@
 #include "cli/chat/tools.h"
 #include "cli/chat/view.h"
 #include "cli/cli.h"
+#include "cli/remote/remote.h"
 #include "cli/sampling.h"
 #include "cli/session_options.h"
 
@@ -25,6 +26,7 @@ struct chat_options {
     struct session_choices session;
     struct sampling_choices sampling;
     struct settings settings;
+    const char *connect, *key; /* a server, and where its API key is */
     const char *system, *system_file, *resume, *template_file, *heat;
     struct text_list tools, template_arguments;
     const char *tools_file, *tool_directory;
@@ -37,6 +39,7 @@ struct chat {
     struct view view;
     struct input *input;
     struct toolbox *tools;
+    struct remote *remote; /* a server that answers; NULL: */
     fm_engine *engine;
     fm_chat *chat;
     fm_session *session;
@@ -63,6 +66,17 @@ void fm_chat_keep(struct chat *chat); /* the conversation's file is written, if 
 
 /* The conversation is left, for another or for good: its file is written, and the state after its last answer is kept. */
 void fm_chat_leave(struct chat *chat);
+
+/* elsewhere.c: what answers in place of an engine of this process is a server. */
+
+/* Connects. FM_EINVAL, too, for options that are the server's affair. */
+int fm_chat_connect(struct chat *chat, fm_error *err);
+/* Answers the conversation in request (as fm_chat_answer takes it), with the settings. */
+int fm_chat_ask(struct chat *chat, json_t *request, fm_answered *out, fm_error *err);
+/* The line after an answer. */
+void fm_chat_asked(struct chat *chat, const fm_answered *answered);
+/* Says that a command needs the model here; true: there is none. */
+bool fm_chat_is_elsewhere(struct chat *chat, const char *what);
 
 /* commands.c: */
 

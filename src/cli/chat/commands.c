@@ -129,8 +129,10 @@ static bool on_save(struct chat *c, const char *argument) {
     fm_error err = {0};
 
     if (!state_path(c, path, argument)) return false;
-    if (fm_talk_save(&c->talk, argument, &err) < 0 || (fm_session_position(c->session) > 0 && fm_session_save(c->session, path, &err) < 0))
+    if (fm_talk_save(&c->talk, argument, &err) < 0 || (c->session && fm_session_position(c->session) > 0 && fm_session_save(c->session, path, &err) < 0))
         fm_chat_complain(c, &err);
+    else if (c->remote)
+        fm_view_note(&c->view, "saved; turns: %d; the model's state is the server's", fm_talk_n_turns(&c->talk));
     else
         fm_view_note(&c->view, "saved; turns: %d, tokens of the state: %d", fm_talk_n_turns(&c->talk), fm_session_position(c->session));
     return false;
@@ -160,7 +162,7 @@ static bool on_load(struct chat *c, const char *argument) {
         return false;
     }
     show_last(c);
-    if (access(path, F_OK) == 0 && fm_session_load(c->session, path, &err) < 0) fm_chat_complain(c, &err); /* then it is computed again */
+    if (c->session && access(path, F_OK) == 0 && fm_session_load(c->session, path, &err) < 0) fm_chat_complain(c, &err); /* then it is computed again */
     fm_chat_restore(c);
     return false;
 }
@@ -273,18 +275,19 @@ static bool on_set(struct chat *c, const char *argument) {
     }
     if (c->options->settings.reasoning != NOT_GIVEN) c->view.reasoning = c->options->settings.reasoning;
     fm_tools_set_seconds(c->tools, (double)c->options->settings.tool_seconds);
-    if (strcmp(name, "thinking") == 0 && !fm_chat_template_uses(c->chat, "enable_thinking"))
+    if (strcmp(name, "thinking") == 0 && c->chat && !fm_chat_template_uses(c->chat, "enable_thinking"))
         fm_view_note(&c->view, "the chat template has no enable_thinking: this changes nothing");
     if (strcmp(name, "reasoning") == 0 && c->view.reasoning == REASONING_SHOW) fm_view_thought(&c->view); /* unfolds it */
     return false;
 }
 
 static bool on_stats(struct chat *c, const char *argument) {
-    const fm_plan *p = fm_engine_plan(c->engine);
     char a[SIZE_TEXT], b[SIZE_TEXT], d[SIZE_TEXT], e[SIZE_TEXT];
     fm_stats s;
 
     (void)argument;
+    if (fm_chat_is_elsewhere(c, "/stats")) return false;
+    const fm_plan *p = fm_engine_plan(c->engine);
     fm_engine_stats(c->engine, &s);
     fm_view_note(&c->view, "memory: budget %s, experts %s, sessions %s; peak %s", fm_memory_text(a, p->budget_bytes), fm_memory_text(b, p->cache_bytes),
                  fm_memory_text(d, p->session_bytes), fm_memory_text(e, fm_peak_memory()));

@@ -17,7 +17,7 @@ void fm_chat_leave(struct chat *c) {
     fm_error err = {0};
 
     fm_chat_keep(c);
-    if (fm_session_position(c->session) > 0 && fm_session_keep(c->session, &err) < 0) fm_chat_complain(c, &err);
+    if (c->session && fm_session_position(c->session) > 0 && fm_session_keep(c->session, &err) < 0) fm_chat_complain(c, &err);
 }
 
 void fm_chat_keep(struct chat *c) {
@@ -32,18 +32,24 @@ void fm_chat_keep(struct chat *c) {
 
 /* ---- the request ---- */
 
-/* JSON for fm_chat_answer, malloc'd. */
-static char *make_request(const struct chat *c, bool generation) {
-    json_t *request = json_pack("{s:O, s:b}", "messages", c->talk.messages, "add_generation_prompt", generation), *arguments;
-    char *text = NULL;
+/* JSON for fm_chat_answer. NULL: no memory. */
+static json_t *make_request(const struct chat *c) {
+    json_t *request = json_pack("{s:O}", "messages", c->talk.messages), *arguments;
 
     if (request && (arguments = json_copy(c->template_arguments))) {
         if (c->options->settings.thinking) json_object_set_new(arguments, "enable_thinking", json_boolean(c->options->settings.thinking == 1));
         if (json_object_size(arguments)) json_object_set(request, "chat_template_kwargs", arguments);
         if (fm_tools_list(c->tools)) json_object_set(request, "tools", fm_tools_list(c->tools));
-        text = json_dumps(request, JSON_COMPACT);
         json_decref(arguments);
     }
+    return request;
+}
+
+/* As text, malloc'd; request is decref'd. */
+static char *request_text(json_t *request, bool generation) {
+    char *text = NULL;
+
+    if (request && !json_object_set_new(request, "add_generation_prompt", json_boolean(generation))) text = json_dumps(request, JSON_COMPACT);
     json_decref(request);
     return text;
 }
@@ -73,13 +79,13 @@ static void show_status(struct chat *c, const fm_answered *a, const fm_stats *be
 
 /* ---- the answer ---- */
 
-static int answer(struct chat *c, fm_answered *out, fm_error *err) {
+/* By the engine of this process. */
+static int answer_here(struct chat *c, json_t *json, fm_answered *out, fm_error *err) {
     fm_answer_options options = FM_ANSWER_OPTIONS_INIT;
-    char *request = make_request(c, true);
+    char *request = request_text(json_incref(json), true);
     fm_sampling sampling;
     int rc;
 
-    *out = (fm_answered){0};
     if (!request) return fm_cli_fail(err, FM_ENOMEM, "no memory for the conversation");
     options.max_tokens = c->options->settings.max_tokens;
     options.think_budget = c->options->settings.think_budget;
@@ -87,12 +93,23 @@ static int answer(struct chat *c, fm_answered *out, fm_error *err) {
     options.user = &c->view;
     fm_sampling_choose(&sampling, c->engine, &c->options->sampling, c->bias);
     sampling.seed += (uint64_t)c->n_answers++; /* /retry gives another answer */
+    rc = fm_chat_answer(c->chat, c->session, request, &sampling, &options, out, err);
+    free(request);
+    return rc;
+}
+
+static int answer(struct chat *c, fm_answered *out, fm_error *err) {
+    json_t *request = make_request(c);
+    int rc;
+
+    *out = (fm_answered){0};
+    if (!request) return fm_cli_fail(err, FM_ENOMEM, "no memory for the conversation");
     fm_view_begin(&c->view);
     fm_signals_begin();
-    rc = fm_chat_answer(c->chat, c->session, request, &sampling, &options, out, err);
+    rc = (c->remote ? fm_chat_ask : answer_here)(c, request, out, err);
     fm_signals_end();
     fm_view_end(&c->view);
-    free(request);
+    json_decref(request);
     return rc;
 }
 
@@ -148,16 +165,16 @@ static bool run_calls(struct chat *c, fm_error *err) {
 void fm_chat_turn(struct chat *c) {
     fm_error err = {0};
     fm_answered answered;
-    fm_stats before;
+    fm_stats before = {0};
     int rc = 0, added = 0, n = 0;
     bool more = true;
 
     fm_input_quiet(c->input, true);
     for (; more && rc >= 0 && n < MOST_TOOL_TURNS; n++) {
-        fm_engine_stats(c->engine, &before);
+        if (c->engine) fm_engine_stats(c->engine, &before);
         if ((rc = answer(c, &answered, &err)) < 0) break;
         rc = added = add_answer(c, &answered, &err);
-        if (rc >= 0 && answered.stop != FM_STOP_CALLS) show_status(c, &answered, &before);
+        if (rc >= 0 && answered.stop != FM_STOP_CALLS) c->remote ? fm_chat_asked(c, &answered) : show_status(c, &answered, &before);
         c->last = answered;
         c->last.message = NULL;
         more = rc > 0 && answered.stop == FM_STOP_CALLS && run_calls(c, &err);
@@ -184,7 +201,7 @@ void fm_chat_say(struct chat *c, const char *text) {
 /* ---- restoring ---- */
 
 void fm_chat_restore(struct chat *c) {
-    char *request = make_request(c, false);
+    char *request = c->remote ? NULL : request_text(make_request(c), false);
     double begun = fm_seconds();
     fm_prompt prompt;
     fm_error err = {0};

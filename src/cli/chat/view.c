@@ -140,10 +140,17 @@ static void window_close(struct view *v) {
 
 static int count_tokens(const struct view *v) {
     int32_t *ids = NULL;
-    int n = v->engine ? fm_engine_encode(v->engine, v->thought ? v->thought : "", v->n_thought, false, &ids, NULL) : 0;
+    int n = fm_engine_encode(v->engine, v->thought ? v->thought : "", v->n_thought, false, &ids, NULL);
 
     fm_free(ids);
     return n > 0 ? n : 0;
+}
+
+static int count_characters(const struct view *v) {
+    int n = 0;
+
+    for (size_t i = 0; i < v->n_thought; i++) n += ((unsigned char)v->thought[i] & 0xc0) != 0x80;
+    return n;
 }
 
 static void keep_thought(struct view *v, const char *text, size_t n) {
@@ -180,7 +187,11 @@ static void end_reasoning(struct view *v) {
     if (v->reasoning == REASONING_FOLD) window_close(v);
     if (v->reasoning == REASONING_SHOW && n && v->thought[n - 1] != '\n') fputc('\n', v->terminal ? stdout : stderr);
     v->visible.n = 0;
-    if (v->reasoning != REASONING_HIDE && n) fm_view_note(v, "thought for %d tokens", count_tokens(v));
+    if (v->reasoning == REASONING_HIDE || n == 0) return;
+    if (v->engine)
+        fm_view_note(v, "thought for %d tokens", count_tokens(v));
+    else
+        fm_view_note(v, "thought for %d characters", count_characters(v));
 }
 
 void fm_view_thought(struct view *v) {

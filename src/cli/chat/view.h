@@ -25,7 +25,7 @@ struct view {
     bool note_terminal, note_styles; /* stderr */
     int reasoning;                   /* REASONING_… */
     struct progress *progress;       /* its line is removed before anything is shown */
-    const fm_engine *engine;         /* counts tokens of reasoning */
+    const fm_engine *engine;         /* counts tokens of reasoning; NULL: characters are counted */
     struct markdown markdown;
     struct visible visible;
     struct window window;

@@ -102,7 +102,7 @@ static double disk_share(const fm_pack_result *r) {
     return seconds / r->seconds;
 }
 
-static void print_result(const fm_pack_result *r, const char *output) {
+void fm_pack_print(const fm_pack_result *r, const char *output) {
     char read[SIZE_TEXT], written[SIZE_TEXT];
 
     print_figures("what was lost", r->kinds, r->n_kinds);
@@ -166,7 +166,7 @@ static int pack(const char *model, const struct pack_options *given, const fm_pa
     fm_progress_clear(&progress);
     if (rc < 0) return fm_report(&err);
     if (given->json) return print_json(&result);
-    print_result(&result, given->output);
+    fm_pack_print(&result, given->output);
     return fm_finish_output();
 }
 

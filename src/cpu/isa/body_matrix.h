@@ -204,9 +204,11 @@ static void mul_r16_f32(const fm_matrix *matrix, int first, int last, const floa
 /* 16 weights from column c, or the n < 16 there are and zeros. */
 ALWAYS_INLINE vf load_weights(const uint8_t *row, int c, int n, const fm_format format) {
     if (format == FM_FORMAT_F32) return f_load_n((const float *)(const void *)row + c, n);
-    const uint8_t *p = row + 2 * (size_t)c;
+    const size_t size = format == FM_FORMAT_F8 ? 1 : 2;
+    const uint8_t *p = row + size * (size_t)c;
     uint8_t some[32] = {0};
-    if (n < 16) p = memcpy(some, p, 2 * (size_t)n);
+    if (n < 16) p = memcpy(some, p, size * (size_t)n);
+    if (format == FM_FORMAT_F8) return f_load_f8(p);
     return format == FM_FORMAT_BF16 ? f_load_bf16(p) : f_load_f16(p);
 }
 
@@ -221,10 +223,23 @@ typedef struct float_pass {
 /* One accumulator of every row and token. */
 typedef vf block_sum[FLOAT_ROWS][FLOAT_TOKENS];
 
+/* Of fp8 rows, from column c on, in one block. */
+typedef vf block_scales[FLOAT_ROWS];
+
+ALWAYS_INLINE void load_scales(block_scales scales, const float_pass *p, int c, const int nr) {
+    for (int r = 0; r < nr; r++) {
+        float scale;
+        memcpy(&scale, p->row + (size_t)r * p->row_bytes + fm_f8_values_bytes(p->type->cols) + (size_t)(c / FM_F8_BLOCK) * sizeof scale, sizeof scale);
+        scales[r] = f_set1(scale * 256);
+    }
+}
+
 /* Adds 16 columns from c of nr rows times nt tokens; n columns are left. */
-ALWAYS_INLINE void add_columns(block_sum sum, const float_pass *p, int c, int n, const fm_format format, const int nr, const int nt) {
+ALWAYS_INLINE void add_columns(block_sum sum, const float_pass *p, const block_scales scales, int c, int n, const fm_format format, const int nr,
+                               const int nt) {
     for (int r = 0; r < nr; r++) {
         vf w = load_weights(p->row + (size_t)r * p->row_bytes, c, n, format);
+        if (format == FM_FORMAT_F8) w = f_mul(w, scales[r]);
         for (int t = 0; t < nt; t++) sum[r][t] = f_fma(w, f_load_n(p->x[t] + c, n), sum[r][t]);
     }
 }
@@ -232,18 +247,22 @@ ALWAYS_INLINE void add_columns(block_sum sum, const float_pass *p, int c, int n,
 /* y[t][r] = dot(row r, x[t]) for nr rows and nt tokens. */
 ALWAYS_INLINE void block_float(const float_pass *p, const fm_format format, const int nr, const int nt) {
     block_sum sum[4];
-    const int value_bytes = format == FM_FORMAT_F32 ? 4 : 2;
+    const int value_bytes = format == FM_FORMAT_F32 ? 4 : format == FM_FORMAT_F8 ? 1 : 2;
+    block_scales scales;
     int c = 0, n = p->type->cols;
     for (int r = 0; r < nr; r++) {
+        scales[r] = f_set1(0);
         for (int t = 0; t < nt; t++) sum[0][r][t] = sum[1][r][t] = sum[2][r][t] = sum[3][r][t] = f_set1(0);
     }
     for (; c + 64 <= n; c += 64) {
         /* Rows follow each other, so past the end of one comes the next. */
         for (int line = 0; line < value_bytes && nr * nt == 1; line++) prefetch(p->row + (size_t)(c * value_bytes + 64 * line), PREFETCH_FAR);
-        for (int i = 0; i < 4; i++) add_columns(sum[i], p, c + 16 * i, 16, format, nr, nt);
+        if (format == FM_FORMAT_F8) load_scales(scales, p, c, nr);
+        for (int i = 0; i < 4; i++) add_columns(sum[i], p, scales, c + 16 * i, 16, format, nr, nt);
     }
+    if (format == FM_FORMAT_F8 && c < n) load_scales(scales, p, c, nr);
     for (int i = 0; i < 4; i++, c += 16) {
-        if (c < n) add_columns(sum[i], p, c, n - c, format, nr, nt);
+        if (c < n) add_columns(sum[i], p, scales, c, n - c, format, nr, nt);
     }
     for (int r = 0; r < nr; r++) {
         for (int t = 0; t < nt; t++) p->y[t][r] = f_tree(sum[0][r][t], sum[1][r][t], sum[2][r][t], sum[3][r][t]);
@@ -254,6 +273,7 @@ ALWAYS_INLINE void block_float_of(const float_pass *p, const int nr, const int n
     switch (p->type->format) {
     case FM_FORMAT_BF16: block_float(p, FM_FORMAT_BF16, nr, nt); break;
     case FM_FORMAT_F16: block_float(p, FM_FORMAT_F16, nr, nt); break;
+    case FM_FORMAT_F8: block_float(p, FM_FORMAT_F8, nr, nt); break;
     default: block_float(p, FM_FORMAT_F32, nr, nt); break;
     }
 }
@@ -263,8 +283,26 @@ static void block_float_rows(const float_pass *p) { block_float_of(p, FLOAT_ROWS
 static void block_float_tokens(const float_pass *p) { block_float_of(p, 1, FLOAT_TOKENS); }
 static void block_float_1(const float_pass *p) { block_float_of(p, 1, 1); }
 
-static void mul_float(const fm_matrix *matrix, int first, int last, const float *x, size_t ldx, const int32_t *tokens, int n, float *y, size_t ldy) {
-    float_pass p = {.type = &matrix->type, .row_bytes = (size_t)matrix->type.cols * (matrix->type.format == FM_FORMAT_F32 ? 4 : 2)};
+static inline size_t float_row_bytes(const fm_matrix_type *type) {
+    if (type->format == FM_FORMAT_F8) return fm_f8_row_bytes(type->cols);
+    return (size_t)type->cols * (type->format == FM_FORMAT_F32 ? 4 : 2);
+}
+
+/* The weights of fp8 rows as f32, for several tokens: the same bits as when they are made anew for each. */
+static void expand_f8(const float_pass *p, const int nr, float *out) {
+    int n = p->type->cols;
+    for (int c = 0; c < n; c += 16) {
+        block_scales scales;
+        load_scales(scales, p, c, nr);
+        for (int r = 0; r < nr; r++) {
+            vf w = f_mul(load_weights(p->row + (size_t)r * p->row_bytes, c, n - c, FM_FORMAT_F8), scales[r]);
+            f_store_n(out + (size_t)r * (size_t)n + c, w, n - c);
+        }
+    }
+}
+
+static void mul_floats(const fm_matrix *matrix, int first, int last, const float *x, size_t ldx, const int32_t *tokens, int n, float *y, size_t ldy) {
+    float_pass p = {.type = &matrix->type, .row_bytes = float_row_bytes(&matrix->type)};
     for (int r = first, nr; r < last; r += nr) {
         /* One token is a matter of reading: one stream. */
         nr = n > 1 && last - r >= FLOAT_ROWS ? FLOAT_ROWS : 1;
@@ -285,6 +323,23 @@ static void mul_float(const fm_matrix *matrix, int first, int last, const float 
                 block_float_1(&p);
             }
         }
+    }
+}
+
+static void mul_float(const fm_matrix *matrix, int first, int last, const float *x, size_t ldx, const int32_t *tokens, int n, float *y, size_t ldy) {
+    enum { COLUMNS = 8192 };
+    if (matrix->type.format != FM_FORMAT_F8 || n < 4 || matrix->type.cols > COLUMNS) {
+        mul_floats(matrix, first, last, x, ldx, tokens, n, y, ldy);
+        return;
+    }
+    float rows[FLOAT_ROWS * COLUMNS];
+    float_pass p = {.type = &matrix->type, .row_bytes = fm_f8_row_bytes(matrix->type.cols)};
+    fm_matrix some = {{.format = FM_FORMAT_F32, .cols = matrix->type.cols}, rows};
+    for (int r = first; r < last; r += some.type.rows) {
+        some.type.rows = last - r < FLOAT_ROWS ? last - r : FLOAT_ROWS;
+        p.row = (const uint8_t *)matrix->data + (size_t)r * p.row_bytes;
+        expand_f8(&p, some.type.rows, rows);
+        mul_floats(&some, 0, some.type.rows, x, ldx, tokens, n, y + r, ldy);
     }
 }
 

@@ -43,7 +43,7 @@ static inline size_t fm_kv_groups(int head_dim) { return (fm_kv_columns(head_dim
  *   v: [C] by position, of f32. bf16 and int8: [C][2] by pair of positions.
  *   scales (int8 alone): tiles [groups][16], x ~ scale * int8; not finite for a group in which there was something that is not finite. */
 typedef struct fm_kv_block {
-    int kind; /* FM_KV_… */
+    int kind;      /* FM_KV_… */
     int head_dim;  /* at most FM_MAX_COLUMNS */
     int value_dim; /* columns of a value if it has fewer, C of v is theirs, and v_scale has the groups of keys; 0: head_dim */
     const void *k, *v;
@@ -79,7 +79,8 @@ typedef struct fm_kernels {
     /* The same from f32 activations x[token * ldx]: acc = fma(w, x, acc) over the columns in order, w = fma(q, s, b). */
     void (*mul_r16_f32)(const fm_matrix *matrix, int first, int last, const float *x, size_t ldx, const int32_t *tokens, int n, float *y, size_t ldy);
 
-    /* bf16, f16 and f32 matrices: rows [first, last), y = dot(w, x). */
+    /* bf16, f16, f32 and fp8 matrices: rows [first, last), y = dot(w, x). fp8: w = (its value * 2^-8) * (scale * 2^8); the bytes 0x7f and 0xff, which are NaN, are
+     * refused before they get here. */
     void (*mul_float)(const fm_matrix *matrix, int first, int last, const float *x, size_t ldx, const int32_t *tokens, int n, float *y, size_t ldy);
 
     float (*dot)(const float *a, const float *b, int n);

@@ -2,6 +2,7 @@
  * has defined the two types and the operations below, all static inline; scalar.c's say what each does, lane by lane.
  *
  *   f_set1 f_load f_load_bf16 f_load_f16 f_store      16 values from or to memory of any alignment
+ *   f_load_f8                                         16 fm_f8_half of bytes
  *   f_load_part(p, n, fill) f_store_part(p, v, n)     the first n of 16; memory past them is not touched
  *   f_add f_sub f_mul f_div f_fma(a, b, c)            IEEE, to nearest even; fma is a * b + c in one rounding
  *   f_max(a, b)                                       a > b ? a : b, so b when one of them is NaN

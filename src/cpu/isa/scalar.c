@@ -63,6 +63,14 @@ static inline vf f_load_f16(const void *p) {
     return r;
 }
 
+static inline vf f_load_f8(const void *p) {
+    uint8_t b[16];
+    vf r;
+    memcpy(b, p, sizeof b);
+    EACH r.v[i] = fm_from_f16(fm_f8_half(b[i]));
+    return r;
+}
+
 static inline void f_store(float *p, vf a) { memcpy(p, a.v, sizeof a.v); }
 
 static inline void f_store_part(float *p, vf a, int n) {

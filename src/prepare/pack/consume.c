@@ -1,4 +1,6 @@
-/* prepare/pack/consume.c: gives a source's experts back to the disk. A file of which all are packed keeps its size and the rest, with holes instead of experts, so that the model can still be opened when packing goes on after a stop; in the end the files are removed. */
+/* prepare/pack/consume.c: a source's files, in which order they are needed, waiting for those that arrive while packing goes on, and giving experts back to the disk: a file of which
+ * all are packed keeps its size and the rest, with holes instead of experts, so that the model can still be opened when packing goes on after a stop; in the end the files are
+ * removed. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -9,20 +11,95 @@
 
 #include "prepare/pack/pack.h"
 
-/* The last layer whose experts lie in a file; -1: none. */
-static int last_layer(const fm_model *model, int file) {
-    const fm_description *d = &model->description;
-    for (int layer = d->n_layers - 1; layer >= 0; layer--) {
-        if (!d->layers[layer].moe) continue;
-        for (size_t e = 0; e < (size_t)d->n_experts; e++) {
-            const fm_extent *x = &model->extents[((size_t)layer * (size_t)d->n_experts + e) * (size_t)model->n_extents];
-            for (int i = 0; i < model->n_extents && x[i].bytes; i++) {
-                if ((int)x[i].file == file) return layer;
-            }
+static const char *name_of(const fm_pack_job *job, int file) {
+    const char *path = job->model->tensors.files[file].path, *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+/* ---- the order ---- */
+
+static uint8_t *uses_of(const fm_pack_job *job, int layer) { return job->uses.uses + (size_t)layer * (size_t)job->model->tensors.n_files; }
+
+static void find_uses(fm_pack_job *job) {
+    const fm_model *model = job->model;
+    size_t n = (size_t)model->n_extents, n_experts = (size_t)model->description.n_experts;
+    for (int layer = 0; layer < model->description.n_layers; layer++) {
+        const fm_extent *x = &model->extents[(size_t)layer * n_experts * n];
+        for (size_t i = 0; i < n_experts * n && model->description.layers[layer].moe; i++) {
+            if (x[i].bytes) uses_of(job, layer)[x[i].file] = 1;
         }
+    }
+}
+
+/* Bytes of a layer's files that no layer before it needs. */
+static uint64_t new_bytes(const fm_pack_job *job, int layer, const bool *taken) {
+    uint64_t bytes = 0;
+    for (int file = 0; file < job->model->tensors.n_files; file++)
+        bytes += uses_of(job, layer)[file] && !taken[file] ? job->model->tensors.files[file].size : 0;
+    return bytes;
+}
+
+/* The next layer: of what is fed the one that can be whole first. */
+static int next_layer(const fm_pack_job *job, const bool *done, const bool *taken) {
+    const fm_description *d = &job->model->description;
+    int best = -1;
+    for (int layer = 0; layer < d->n_layers; layer++) {
+        if (!d->layers[layer].moe || done[layer]) continue;
+        if (!job->feed) return layer;
+        if (best < 0 || new_bytes(job, layer, taken) < new_bytes(job, best, taken)) best = layer;
+    }
+    return best;
+}
+
+int fm_uses_make(fm_pack_job *job, fm_error *err) {
+    size_t n_layers = (size_t)job->model->description.n_layers, n_files = (size_t)job->model->tensors.n_files;
+    fm_uses *u = &job->uses;
+    bool *done = calloc(n_layers + 1, sizeof *done), *taken = calloc(n_files + 1, sizeof *taken);
+    int n = 0;
+    u->order = calloc(n_layers + 1, sizeof *u->order);
+    u->uses = calloc(n_layers * n_files + 1, 1);
+    u->files = calloc(n_files + 1, sizeof *u->files);
+    u->here = calloc(n_files + 1, sizeof *u->here);
+    if (!done || !taken || !u->order || !u->uses || !u->files || !u->here) {
+        free(done);
+        free(taken);
+        return fm_fail(err, FM_ENOMEM, "%s: no memory for %zu files", job->model->path, n_files);
+    }
+    find_uses(job);
+    for (int layer; (layer = next_layer(job, done, taken)) >= 0;) {
+        done[layer] = true;
+        u->order[u->n++] = layer;
+        for (int file = 0; file < (int)n_files; file++) {
+            if (!uses_of(job, layer)[file] || taken[file]) continue;
+            taken[file] = true;
+            u->files[n++] = file;
+        }
+    }
+    for (int file = 0; file < (int)n_files; file++) {
+        if (!taken[file]) u->files[n++] = file;
+    }
+    free(done);
+    free(taken);
+    return 0;
+}
+
+void fm_uses_close(fm_uses *u) {
+    free(u->order);
+    free(u->uses);
+    free(u->files);
+    free(u->here);
+    *u = (fm_uses){0};
+}
+
+/* The last layer whose experts lie in a file; -1: none. */
+static int last_layer(const fm_pack_job *job, int file) {
+    for (int i = job->uses.n - 1; i >= 0; i--) {
+        if (uses_of(job, job->uses.order[i])[file]) return job->uses.order[i];
     }
     return -1;
 }
+
+/* ---- arriving ---- */
 
 /* Makes holes of all experts in a file: the dense part stays, as what follows may look at it. What cannot be given back now is removed in the end. */
 static void punch(const fm_model *model, int file) {
@@ -39,26 +116,107 @@ static void punch(const fm_model *model, int file) {
 #endif
 }
 
-static bool shared(const char *path) {
-    struct stat st;
-    return stat(path, &st) == 0 && st.st_nlink > 1;
+int fm_feed_begin(fm_pack_job *job, uint64_t write_bytes, fm_error *err) {
+    int n = job->model->tensors.n_files;
+    const char **names = calloc((size_t)n + 1, sizeof *names);
+    if (!names) return fm_fail(err, FM_ENOMEM, "%s: no memory for %d files", job->model->path, n);
+    for (int i = 0; i < n; i++) {
+        names[i] = name_of(job, job->uses.files[i]);
+        /* The run before may have been stopped just then. */
+        if (fm_journal_is_consumed(&job->journal, job->model, job->uses.files[i])) punch(job->model, job->uses.files[i]);
+    }
+    int rc = job->feed->begin(job->feed->user, names, n, write_bytes, err);
+    free(names);
+    return rc;
 }
 
-uint64_t fm_consume_bytes(const fm_model *model, int layer) {
+/* Opens the file that has taken the place of one that had a header only, which must be the same. */
+static int open_again(fm_file *file, fm_error *err) {
+    enum { PIECE = 65536 };
+    uint8_t length[8], a[PIECE], b[PIECE];
+    uint64_t header = 0;
+    fm_file whole;
+    int rc = fm_file_open(&whole, file->path, true, err);
+    if (rc < 0) return rc;
+    if (whole.size != file->size) rc = fm_fail(err, FM_EIO, "%s: it has changed while it was packed", file->path);
+    if (rc == 0 && (rc = fm_file_read(file, length, sizeof length, 0, err)) == 0) {
+        for (int i = 0; i < 8; i++) header |= (uint64_t)length[i] << (8 * i);
+        header = header < file->size - 8 ? header + 8 : file->size;
+    }
+    for (uint64_t at = 0; at < header && rc == 0; at += PIECE) {
+        size_t n = header - at < PIECE ? (size_t)(header - at) : PIECE;
+        if ((rc = fm_file_read(file, a, n, at, err)) < 0 || (rc = fm_file_read(&whole, b, n, at, err)) < 0) break;
+        if (memcmp(a, b, n)) rc = fm_fail(err, FM_EFORMAT, "%s: it arrived with another header than it was said to have", file->path);
+    }
+    if (rc < 0) {
+        fm_file_close(&whole);
+        return rc;
+    }
+    fm_file_close(file);
+    *file = whole;
+    return 0;
+}
+
+int fm_feed_wait(fm_pack_job *job, int layer, fm_error *err) {
+    for (int i = 0; i < job->model->tensors.n_files && job->feed; i++) {
+        int file = job->uses.files[i], rc;
+        if (job->uses.here[file] || (layer >= 0 && !uses_of(job, layer)[file])) continue;
+        if ((rc = job->feed->wait(job->feed->user, name_of(job, file), err)) < 0) return rc;
+        if ((rc = open_again(&job->model->tensors.files[file], err)) < 0) return rc;
+        job->uses.here[file] = true;
+    }
+    return 0;
+}
+
+/* ---- giving back ---- */
+
+/* Somebody else's too, so that nothing would be given back, or nothing may be. */
+static bool is_shared(const fm_pack_job *job, int file) {
+    struct stat st;
+    if (job->feed) return !job->feed->may_consume(job->feed->user, name_of(job, file));
+    return stat(job->model->tensors.files[file].path, &st) == 0 && st.st_nlink > 1;
+}
+
+uint64_t fm_consume_bytes(const fm_pack_job *job, int layer) {
     uint64_t bytes = 0;
-    for (int file = 0; file < model->tensors.n_files; file++) {
-        if (last_layer(model, file) == layer && !shared(model->tensors.files[file].path)) bytes += model->tensors.files[file].size;
+    for (int file = 0; file < job->model->tensors.n_files; file++) {
+        if (last_layer(job, file) == layer && !is_shared(job, file)) bytes += job->model->tensors.files[file].size;
     }
     return bytes;
+}
+
+/* Bytes of experts in a file. */
+static uint64_t expert_bytes(const fm_model *model, int file) {
+    size_t n = (size_t)model->description.n_layers * (size_t)model->description.n_experts * (size_t)model->n_extents;
+    uint64_t bytes = 0;
+    for (const fm_extent *x = model->extents; x < model->extents + n; x++) bytes += (int)x->file == file ? x->bytes : 0;
+    return bytes;
+}
+
+uint64_t fm_uses_peak(const fm_pack_job *job, const json_t *state, uint64_t dense_bytes, uint64_t (*layer_bytes)(const fm_pack_job *job, int layer)) {
+    const fm_uses *u = &job->uses;
+    int n_files = job->model->tensors.n_files, n = 0;
+    int64_t now = 0, most = 0;
+    for (int i = 0; i <= u->n; i++) {
+        int layer = i < u->n ? u->order[i] : -1, needed = n_files - 1;
+        if (layer >= 0 && json_is_object(json_array_get(json_object_get(state, "layers"), (size_t)layer))) continue;
+        for (needed = n_files - 1; layer >= 0 && needed >= 0 && !uses_of(job, layer)[u->files[needed]];) needed--;
+        for (needed += job->feed->n_ahead; n <= needed && n < n_files; n++) now += (int64_t)job->feed->missing(job->feed->user, name_of(job, u->files[n]));
+        now += (int64_t)(layer >= 0 ? layer_bytes(job, layer) : dense_bytes);
+        if (now > most) most = now;
+        for (int file = 0; layer >= 0 && file < n_files && job->options.delete_consumed; file++) {
+            if (last_layer(job, file) == layer && !is_shared(job, file)) now -= (int64_t)expert_bytes(job->model, file);
+        }
+    }
+    return (uint64_t)most;
 }
 
 int fm_consume_layer(fm_pack_job *job, int layer, fm_error *err) {
     const fm_model *model = job->model;
     int n = 0, rc;
     for (int file = 0; file < model->tensors.n_files; file++) {
-        const char *path = model->tensors.files[file].path, *slash = strrchr(path, '/');
-        if (last_layer(model, file) != layer || fm_journal_is_consumed(&job->journal, model, file) || shared(path)) continue;
-        json_array_append_new(job->journal.consumed, json_string(slash ? slash + 1 : path));
+        if (last_layer(job, file) != layer || fm_journal_is_consumed(&job->journal, model, file) || is_shared(job, file)) continue;
+        json_array_append_new(job->journal.consumed, json_string(name_of(job, file)));
         n++;
     }
     if (!n) return 0;
@@ -67,7 +225,7 @@ int fm_consume_layer(fm_pack_job *job, int layer, fm_error *err) {
     rc = state ? fm_journal_save(&job->journal, state, &job->figures, err) : fm_fail(err, FM_ENOMEM, "no memory for a journal");
     json_decref(state);
     for (int file = 0; file < model->tensors.n_files && rc == 0; file++) {
-        if (last_layer(model, file) == layer && fm_journal_is_consumed(&job->journal, model, file)) punch(model, file);
+        if (last_layer(job, file) == layer && fm_journal_is_consumed(&job->journal, model, file)) punch(model, file);
     }
     return rc;
 }

@@ -7,12 +7,13 @@
 #include "formats/pack.h"
 
 size_t fm_row_bytes(const fm_matrix_type *type, int part) {
+    if (type->format == FM_FORMAT_F8) return part ? 0 : (size_t)type->cols;
     if (type->format != FM_FORMAT_R16) return part ? 0 : fm_matrix_strip_bytes(type);
     return part ? (size_t)(type->cols / type->group) * 2 : (size_t)type->cols * (size_t)type->bits / 8;
 }
 
 void fm_type_text(char text[32], const fm_matrix_type *type) {
-    static const char *const names[] = {[FM_FORMAT_F32] = "f32", [FM_FORMAT_F16] = "f16", [FM_FORMAT_BF16] = "bf16"};
+    static const char *const names[] = {[FM_FORMAT_F32] = "f32", [FM_FORMAT_F16] = "f16", [FM_FORMAT_BF16] = "bf16", [FM_FORMAT_F8] = "fp8"};
     if (type->format == FM_FORMAT_R16)
         snprintf(text, 32, "%d-bit group %d", type->bits, type->group);
     else
@@ -21,7 +22,18 @@ void fm_type_text(char text[32], const fm_matrix_type *type) {
 
 static size_t align(size_t n) { return (n + 63) / 64 * 64; }
 
-static size_t scratch_strip(const fm_matrix_type *from) { return from->format == FM_FORMAT_R16 ? align(fm_matrix_strip_bytes(from)) : 0; }
+static size_t scratch_strip(const fm_matrix_type *from) {
+    if (from->format == FM_FORMAT_F8) return align(FM_STRIP * fm_matrix_strip_bytes(from));
+    return from->format == FM_FORMAT_R16 ? align(fm_matrix_strip_bytes(from)) : 0;
+}
+
+static void gather_f8(const fm_rows *from, int first, int n, uint8_t *scratch) {
+    size_t cols = (size_t)from->type->cols, n_scales = (size_t)fm_f8_n_scales(from->type->cols);
+    for (int i = first; i < first + n; i++, scratch += fm_matrix_strip_bytes(from->type)) {
+        const uint8_t *scales = from->parts[1] + (size_t)((from->first_row + i) / FM_F8_BLOCK) * n_scales * sizeof(float);
+        fm_f8_fill_row(scratch, from->type->cols, from->parts[0] + (size_t)i * cols, scales);
+    }
+}
 
 size_t fm_convert_scratch(const fm_matrix_type *from) { return scratch_strip(from) + align((FM_STRIP + 1) * (size_t)from->cols * sizeof(float)); }
 
@@ -30,11 +42,16 @@ static fm_matrix strip_matrix(const fm_rows *from, int first, int n, uint8_t *sc
     fm_matrix m = {*from->type, NULL};
     size_t weight = fm_row_bytes(from->type, 0), halves = fm_row_bytes(from->type, 1);
     m.type.rows = n;
-    if (m.type.format != FM_FORMAT_R16) {
+    if (m.type.format == FM_FORMAT_F8 && from->packed) weight = fm_matrix_strip_bytes(from->type);
+    if (m.type.format != FM_FORMAT_R16 && (m.type.format != FM_FORMAT_F8 || from->packed)) {
         m.data = from->parts[0] + (size_t)first * weight;
         return m;
     }
     m.data = scratch;
+    if (m.type.format == FM_FORMAT_F8) {
+        gather_f8(from, first, n, scratch);
+        return m;
+    }
     if (from->packed) {
         fm_r16_widen(scratch, &m.type, from->parts[0] + (size_t)first / FM_STRIP * fm_pack_matrix_bytes(&m.type), 0, 1);
     } else {

@@ -14,7 +14,8 @@ typedef struct fm_target {
 /* Bytes of a matrix as a source has them: weight, scales and biases by rows, or packed, as pack.h says. */
 typedef struct fm_rows {
     const fm_matrix_type *type;
-    const uint8_t *parts[3];
+    const uint8_t *parts[3]; /* fp8: those of its rows, and all scales */
+    int first_row;           /* fp8: of the matrix, at parts[0] */
     bool packed;
 } fm_rows;
 

@@ -21,6 +21,7 @@ static const fm_tensor *tensor_of(const fm_source *s, int which) { return which 
 
 static int n_parts(const fm_dense_item *item) {
     if (!item->matrix) return 1;
+    if (!item->target.made) return fm_source_parts(&item->source);
     return item->target.type.format == FM_FORMAT_R16 ? 3 : 1;
 }
 
@@ -55,7 +56,8 @@ static int rows_a_piece(const part *p) {
 static fm_pack_tensor tensor_entry(const fm_dense_item *item, int which, char *name, size_t size) {
     part p = part_of(item, which);
     fm_pack_tensor t = {.name = name, .dtype = p.dtype};
-    snprintf(name, size, item->matrix ? which == 0 ? "%s.weight" : which == 1 ? "%s.scales" : "%s.biases" : "%s", item->name);
+    const char *second = p.from && item->source.type.format == FM_FORMAT_F8 ? "%s.weight_scale_inv" : "%s.scales";
+    snprintf(name, size, item->matrix ? which == 0 ? "%s.weight" : which == 1 ? second : "%s.biases" : "%s", item->name);
     if (item->source.shape.kind == FM_KIND_CONV) {
         t.n_dims = 3;
         t.shape[0] = (uint64_t)item->source.shape.rows;
@@ -64,6 +66,9 @@ static fm_pack_tensor tensor_entry(const fm_dense_item *item, int which, char *n
     } else if (!item->matrix) {
         t.n_dims = 1;
         t.shape[0] = (uint64_t)item->source.shape.cols;
+    } else if (p.from) {
+        t.n_dims = p.from->n_dims;
+        memcpy(t.shape, p.from->shape, sizeof t.shape);
     } else {
         t.n_dims = 2;
         t.shape[0] = (uint64_t)p.rows;
@@ -118,6 +123,11 @@ uint64_t fm_dense_source_bytes(const fm_choice *choice) {
     return bytes;
 }
 
+/* What is read for each piece beside its rows: all scales of fp8. */
+static size_t table_bytes(const fm_dense_item *item) {
+    return item->matrix && item->source.type.format == FM_FORMAT_F8 ? (size_t)item->source.scales->bytes + 3 * FM_FILE_PAGE : 0;
+}
+
 /* The largest over all pieces of what is read for one, and of what is written. */
 static void largest_piece(const fm_choice *choice, size_t *source, size_t *made, size_t *scratch) {
     *source = *made = *scratch = 0;
@@ -125,8 +135,8 @@ static void largest_piece(const fm_choice *choice, size_t *source, size_t *made,
         const fm_dense_item *item = &choice->items[i];
         for (int which = 0; which < n_parts(item); which++) {
             part p = part_of(item, which);
-            size_t rows = (size_t)rows_a_piece(&p);
-            if (rows * p.source_bytes > *source) *source = rows * p.source_bytes;
+            size_t rows = (size_t)rows_a_piece(&p), read = rows * p.source_bytes + (item->target.made ? table_bytes(item) : 0);
+            if (read > *source) *source = read;
             if ((item->target.made ? which == 0 : true) && rows * p.row_bytes > *made) *made = rows * p.row_bytes;
         }
         if (item->target.made && fm_convert_scratch(&item->source.type) > *scratch) *scratch = fm_convert_scratch(&item->source.type);
@@ -238,6 +248,13 @@ static int make_piece(fm_pack_job *job, piece *p, uint8_t *out, uint8_t *buffer,
         int rc = read_rows(job, tensor_of(&item->source, i), p, row, buffer, &rows.parts[i], err);
         if (rc < 0) return rc;
         buffer += (bytes + FM_FILE_PAGE - 1) / FM_FILE_PAGE * FM_FILE_PAGE + 2 * FM_FILE_PAGE;
+    }
+    if (from->format == FM_FORMAT_F8) {
+        const fm_tensor *t = item->source.scales;
+        const piece all = {.last = (int)t->shape[0]};
+        int rc = read_rows(job, t, &all, (size_t)(t->bytes / t->shape[0]), buffer, &rows.parts[1], err);
+        if (rc < 0) return rc;
+        rows.first_row = p->first;
     }
     const float *importance = fm_choice_importance(&job->choice, job->model, item->layer, item->role, from->cols);
     for (int first = p->first; first < p->last; first += FM_STRIP) {

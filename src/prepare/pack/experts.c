@@ -82,11 +82,16 @@ static int read_expert(const banks *b, int expert, uint8_t *buffer, const uint8_
 static int check_finite(const banks *b, int expert, int which, const fm_rows *rows, fm_error *err) {
     const fm_matrix_type *t = rows->type;
     int key = b->layer * b->job->model->description.n_experts + expert;
-    bool affine = t->format == FM_FORMAT_R16;
+    bool affine = t->format == FM_FORMAT_R16, f8 = t->format == FM_FORMAT_F8;
     if (rows->packed) return 0; /* its hash is right, and what made it looked */
-    for (int part = affine; part < (affine ? 3 : 1); part++) {
-        fm_dtype dtype = affine ? t->scale_dtype : t->format == FM_FORMAT_F32 ? FM_F32 : t->format == FM_FORMAT_F16 ? FM_F16 : FM_BF16;
+    for (int part = affine; part < (affine ? 3 : f8 ? 2 : 1); part++) {
+        fm_dtype dtype = f8                           ? part ? FM_F32 : FM_F8_E4M3
+                         : affine                     ? t->scale_dtype
+                         : t->format == FM_FORMAT_F32 ? FM_F32
+                         : t->format == FM_FORMAT_F16 ? FM_F16
+                                                      : FM_BF16;
         uint64_t n = (uint64_t)t->rows * fm_row_bytes(t, part) / fm_dtype_bytes(dtype);
+        if (f8 && part) n = (uint64_t)((t->rows + FM_F8_BLOCK - 1) / FM_F8_BLOCK) * (uint64_t)fm_f8_n_scales(t->cols);
         int64_t bad = fm_find_nonfinite(rows->parts[part], dtype, n);
         if (bad >= 0) return fm_expert_nonfinite(b->job->model, key, which, part, (uint64_t)bad, rows->parts[part] + (size_t)bad * fm_dtype_bytes(dtype), err);
     }
@@ -95,6 +100,10 @@ static int check_finite(const banks *b, int expert, int which, const fm_rows *ro
 
 static void keep_matrix(const fm_rows *rows, uint8_t *out) {
     const fm_matrix_type *t = rows->type;
+    size_t cols = (size_t)t->cols, scales = (size_t)fm_f8_n_scales(t->cols) * sizeof(float);
+    for (int r = 0; r < t->rows && t->format == FM_FORMAT_F8 && !rows->packed; r++, out += fm_matrix_strip_bytes(t))
+        fm_f8_fill_row(out, t->cols, rows->parts[0] + (size_t)r * cols, rows->parts[1] + (size_t)(r / FM_F8_BLOCK) * scales);
+    if (t->format == FM_FORMAT_F8 && !rows->packed) return;
     if (rows->packed || t->format != FM_FORMAT_R16)
         memcpy(out, rows->parts[0], fm_pack_matrix_bytes(t));
     else
@@ -204,10 +213,12 @@ int fm_experts_write(fm_pack_job *job, fm_error *err) {
     const fm_description *d = &job->model->description;
     banks b = {.job = job, .sums = calloc((size_t)d->n_experts + 1, sizeof *b.sums)};
     int rc = b.sums ? 0 : fm_fail(err, FM_ENOMEM, "no memory for %d experts", d->n_experts);
-    for (int i = 0; i < job->choice.n_copies * d->n_layers && rc == 0; i++) {
-        b.target = fm_experts_layer(job, i);
-        b.layer = b.target % d->n_layers;
-        if (!d->layers[b.layer].moe || fm_packer_has_layer(job->packer, b.target)) continue;
+    for (int i = 0; i < job->choice.n_copies * job->uses.n && rc == 0; i++) {
+        int copies = job->choice.n_copies;
+        b.layer = job->uses.order[i / copies];
+        b.target = b.layer + (copies - 1 - i % copies) * d->n_layers;
+        if (fm_packer_has_layer(job->packer, b.target)) continue;
+        if ((rc = fm_feed_wait(job, b.layer, err)) < 0) break;
         json_t *state = NULL;
         if ((rc = write_layer(&b, err)) == 0 && (rc = fm_journal_check(&job->journal, job->model, err)) == 0) {
             rc = (state = fm_packer_state(job->packer)) ? fm_journal_save(&job->journal, state, &job->figures, err)

@@ -26,10 +26,14 @@ static json_t *describe_file(const char *path) {
                      (json_int_t)nanoseconds);
 }
 
-json_t *fm_journal_sources(const fm_model *model) {
+json_t *fm_journal_sources(const fm_model *model, const fm_pack_feed *feed) {
     json_t *list = json_array();
     for (int i = 0; i < model->tensors.n_files; i++) {
-        if (json_array_append_new(list, describe_file(model->tensors.files[i].path))) {
+        const fm_file *f = &model->tensors.files[i];
+        const char *name = last_name(f->path);
+        json_t *file =
+            feed ? json_pack("{s:s, s:I, s:s}", "file", name, "bytes", (json_int_t)f->size, "hash", feed->hash(feed->user, name)) : describe_file(f->path);
+        if (json_array_append_new(list, file)) {
             json_decref(list);
             return NULL;
         }
@@ -48,7 +52,7 @@ bool fm_journal_is_consumed(const fm_journal *j, const fm_model *model, int file
 
 int fm_journal_check(const fm_journal *j, const fm_model *model, fm_error *err) {
     const json_t *sources = json_object_get(j->job, "sources");
-    for (int i = 0; i < model->tensors.n_files; i++) {
+    for (int i = 0; i < model->tensors.n_files && !j->feed; i++) { /* what is fed has been checked by its hash */
         const char *path = model->tensors.files[i].path;
         json_t *now = describe_file(path);
         bool same = json_equal(now, json_array_get(sources, (size_t)i));
@@ -102,11 +106,11 @@ static int read_journal(fm_journal *j, const char *part, const json_t *root, fm_
     return 0;
 }
 
-int fm_journal_open(fm_journal *j, const char *directory, json_t *job, fm_figures *figures, fm_error *err) {
+int fm_journal_open(fm_journal *j, const char *directory, json_t *job, fm_figures *figures, const fm_pack_feed *feed, fm_error *err) {
     char part[FM_PATH_BYTES - 8];
     size_t n = strlen(directory);
     json_t *root;
-    *j = (fm_journal){.job = job, .consumed = json_array()};
+    *j = (fm_journal){.job = job, .consumed = json_array(), .feed = feed};
     *figures = (fm_figures){0};
     while (n > 1 && directory[n - 1] == '/') n--;
     if (!job || !j->consumed) return fm_fail(err, FM_ENOMEM, "%s: no memory for its journal", directory);

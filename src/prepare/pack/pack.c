@@ -1,5 +1,6 @@
 /* prepare/pack/pack.c: packing a model: what it will take, and the order of things, so that a stop at any moment loses one layer at most. */
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -35,9 +36,10 @@ bool fm_pack_cancelled(const fm_pack_job *job, const char *what, uint64_t done, 
 }
 
 int fm_pack_finite(const fm_model *model, const fm_tensor *t, const uint8_t *data, uint64_t first, uint64_t n, fm_error *err) {
-    if (t->dtype != FM_F32 && t->dtype != FM_F16 && t->dtype != FM_BF16) return 0;
+    if (t->dtype != FM_F32 && t->dtype != FM_F16 && t->dtype != FM_BF16 && t->dtype != FM_F8_E4M3) return 0;
     int64_t bad = fm_find_nonfinite(data, t->dtype, n);
     if (bad < 0) return 0;
+    if (t->dtype == FM_F8_E4M3) return fm_model_nonfinite(model, t, first + (uint64_t)bad, NAN, err);
     const fm_matrix_type one = {.format = t->dtype == FM_F32 ? FM_FORMAT_F32 : t->dtype == FM_F16 ? FM_FORMAT_F16 : FM_FORMAT_BF16, .rows = 1, .cols = 1};
     float value;
     fm_matrix_row(&(fm_matrix){one, data + (size_t)bad * fm_dtype_bytes(t->dtype)}, 0, &value);
@@ -71,6 +73,8 @@ static uint64_t layer_bytes(const fm_pack_job *job, int layer, uint64_t *expert)
     if (expert && bytes > *expert) *expert = bytes;
     return (uint64_t)job->model->description.n_experts * (bytes + 8) + 8;
 }
+
+static uint64_t layer_bytes_only(const fm_pack_job *job, int layer) { return layer_bytes(job, layer, NULL); }
 
 /* A sentence that differs wherever the bytes of what is written would. */
 static uint64_t fingerprint(const fm_pack_job *job) {
@@ -108,7 +112,7 @@ static json_t *describe_job(const fm_pack_job *job) {
     char hash[20];
     snprintf(hash, sizeof hash, "%016" PRIx64, weights_fingerprint(job, fingerprint(job)));
     return json_pack("{s:s, s:i, s:s, s:o}", "by", "flash-moe " FM_VERSION, "version", FM_PACK_VERSION, "matrices", hash, "sources",
-                     fm_journal_sources(job->model));
+                     fm_journal_sources(job->model, job->feed));
 }
 
 /* The directory that directory is to be in. */
@@ -153,9 +157,9 @@ static int plan_bytes(const fm_pack_job *job, fm_pack_plan *p, const json_t *sta
         p->write_bytes += bytes;
         now += (int64_t)bytes;
         if (now > most) most = now;
-        if (gives && layer == wide) now -= (int64_t)fm_consume_bytes(job->model, wide);
+        if (gives && layer == wide) now -= (int64_t)fm_consume_bytes(job, wide);
     }
-    p->disk_bytes = (uint64_t)most;
+    p->disk_bytes = job->feed ? fm_uses_peak(job, state, p->dense_done ? 0 : p->dense_bytes, layer_bytes_only) : (uint64_t)most;
     return 0;
 }
 
@@ -182,13 +186,17 @@ static int check_model(const fm_model *model, fm_error *err) {
 }
 
 /* Opens everything but the packer, and plans. */
-static int open_job(fm_pack_job *job, const char *model, const char *directory, const fm_pack_options *options, fm_pack_plan *p, fm_error *err) {
+static int open_job(fm_pack_job *job, const char *model, const char *directory, const fm_pack_options *options, const fm_pack_feed *feed, fm_pack_plan *p,
+                    fm_error *err) {
     char path[FM_PATH_BYTES], parent[FM_PATH_BYTES];
     int rc;
-    *job = (fm_pack_job){0};
+    *job = (fm_pack_job){.feed = feed};
     *p = (fm_pack_plan){0};
-    if ((rc = complete(&job->options, options, err)) < 0 || (rc = parent_of(parent, directory, err)) < 0) return rc;
+    if ((rc = complete(&job->options, options, err)) < 0) return rc;
+    if (feed && (job->options.search || job->options.rules)) return fm_fail(err, FM_EINVAL, "a search, and rules, need all of a model before packing begins");
+    if ((rc = parent_of(parent, directory, err)) < 0) return rc;
     if ((rc = fm_model_open(&job->model, model, job->options.config_from, fm_families, err)) < 0 || (rc = check_model(job->model, err)) < 0) return rc;
+    if ((rc = fm_uses_make(job, err)) < 0) return rc;
     if (!fm_model_find_file(path, sizeof path, model, job->options.config_from, "config.json")) return fm_fail(err, FM_EIO, "%s: it has no config.json", model);
     if ((rc = fm_config_open(&job->config, path, err)) < 0 || (rc = fm_choice_make(&job->choice, job->model, &job->options, err)) < 0) return rc;
     const fm_description *d = &job->model->description;
@@ -198,7 +206,7 @@ static int open_job(fm_pack_job *job, const char *model, const char *directory, 
     p->n_experts = d->n_experts;
     job->direct = true;
     for (int i = 0; i < job->model->tensors.n_files; i++) job->direct &= job->model->tensors.files[i].direct_fd >= 0;
-    if ((rc = fm_journal_open(&job->journal, directory, describe_job(job), &job->figures, err)) < 0) return rc;
+    if ((rc = fm_journal_open(&job->journal, directory, describe_job(job), &job->figures, feed, err)) < 0) return rc;
     if ((rc = plan_bytes(job, p, job->journal.state, parent, err)) < 0 || (rc = plan_threads(job, p, err)) < 0) return rc;
     return fm_disk_free(parent, &p->free_bytes, err);
 }
@@ -211,13 +219,14 @@ static void close_job(fm_pack_job *job) {
     fm_journal_close(&job->journal);
     fm_choice_close(&job->choice);
     fm_config_close(&job->config);
+    fm_uses_close(&job->uses);
     fm_model_close(&job->model);
 }
 
 int fm_pack_plan_make(fm_pack_plan *out, const char *model, const char *directory, const fm_pack_options *options, fm_error *err) {
     fm_pack_job job;
     struct stat st;
-    int rc = open_job(&job, model, directory, options, out, err);
+    int rc = open_job(&job, model, directory, options, NULL, out, err);
     if (rc == 0 && lstat(directory, &st) == 0 && !fm_path_exists(job.journal.path)) rc = fm_fail(err, FM_EIO, "%s: it is there already", directory);
     close_job(&job);
     return rc;
@@ -308,16 +317,20 @@ static void measure_disk(fm_pack_job *job, const char *directory, fm_pack_result
     r->disk_write_per_second = fm_disk_write_rate(job->pool, path, job->buffers.data, MEASURE_SECONDS);
 }
 
+static int write_dense(fm_pack_job *job, fm_error *err) {
+    uint64_t before = job->done;
+    int rc = fm_packer_has_dense(job->packer) ? 1 : fm_feed_wait(job, -1, err);
+    if (rc != 0) return rc < 0 ? rc : 0;
+    if ((rc = fm_dense_write(job, err)) < 0 || (rc = fm_journal_check(&job->journal, job->model, err)) < 0) return rc;
+    job->written_bytes += job->done - before;
+    return save_journal(job, err);
+}
+
+/* The dense part lies in all files: of what arrives it comes last. */
 static int write_model(fm_pack_job *job, fm_error *err) {
-    int rc;
-    if ((rc = write_texts(job, err)) < 0) return rc;
-    if (!fm_packer_has_dense(job->packer)) {
-        uint64_t before = job->done;
-        if ((rc = fm_dense_write(job, err)) < 0 || (rc = fm_journal_check(&job->journal, job->model, err)) < 0) return rc;
-        job->written_bytes += job->done - before;
-        if ((rc = save_journal(job, err)) < 0) return rc;
-    }
-    if ((rc = fm_experts_write(job, err)) < 0) return rc;
+    int rc = write_texts(job, err);
+    if (rc < 0 || (!job->feed && (rc = write_dense(job, err)) < 0)) return rc;
+    if ((rc = fm_experts_write(job, err)) < 0 || (rc = write_dense(job, err)) < 0) return rc;
     return fm_packer_finish(job->packer, "flash-moe " FM_VERSION " pack", err);
 }
 
@@ -329,22 +342,24 @@ static int run_job(fm_pack_job *job, const char *directory, fm_pack_result *r, f
         if (!job->journal.state) return fm_fail(err, FM_EIO, "%s: it is there already", directory);
     } else {
         if ((rc = open_threads(job, err)) < 0 || (rc = open_output(job, directory, r, err)) < 0) return rc;
-        measure_disk(job, directory, r);
+        if (!job->feed) measure_disk(job, directory, r);
+        if (job->feed && (rc = fm_feed_begin(job, r->plan.write_bytes, err)) < 0) return rc;
         double begin = fm_now();
         job->total = r->plan.write_bytes;
         if ((rc = write_model(job, err)) < 0) return rc;
         r->seconds = fm_now() - begin;
     }
-    if (job->options.delete_consumed && (rc = fm_consume_files(job, err)) < 0) return rc;
+    if (job->options.delete_consumed && !job->feed && (rc = fm_consume_files(job, err)) < 0) return rc;
     fm_journal_remove(&job->journal);
     return 0;
 }
 
-int fm_pack_model(const char *model, const char *directory, const fm_pack_options *options, fm_pack_result *result, fm_error *err) {
+int fm_pack_model_fed(const char *model, const char *directory, const fm_pack_options *options, const fm_pack_feed *feed, fm_pack_result *result,
+                      fm_error *err) {
     fm_pack_job job;
     fm_pack_result none, *r = result ? result : &none;
     *r = (fm_pack_result){0};
-    int rc = open_job(&job, model, directory, options, &r->plan, err);
+    int rc = open_job(&job, model, directory, options, feed, &r->plan, err);
     if (rc == 0) rc = run_job(&job, directory, r, err);
     fm_figures_result(&job.figures, r);
     r->n_unfit = job.choice.n_unfit;
@@ -353,4 +368,8 @@ int fm_pack_model(const char *model, const char *directory, const fm_pack_option
     r->direct = job.direct;
     close_job(&job);
     return rc;
+}
+
+int fm_pack_model(const char *model, const char *directory, const fm_pack_options *options, fm_pack_result *result, fm_error *err) {
+    return fm_pack_model_fed(model, directory, options, NULL, result, err);
 }

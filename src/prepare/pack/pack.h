@@ -79,31 +79,65 @@ json_t *fm_figures_json(const fm_figures *f);
 void fm_figures_read(fm_figures *f, const json_t *json);
 void fm_figures_result(const fm_figures *f, fm_pack_result *out);
 
+/* ---- a source that arrives while it is packed ---- */
+
+/* Shards of the model that fm_pack_model_fed is given may be missing: then a file of the right size is in their place of which only the header has been written. Such a one
+ * may be replaced while it is waited for. All functions are called from the thread that called fm_pack_model_fed. */
+typedef struct fm_pack_feed {
+    /* Before anything is waited for: the shards' names [n] in the order in which they will be needed, and the bytes that will be written. */
+    int (*begin)(void *user, const char *const *names, int n, uint64_t write_bytes, fm_error *err);
+    /* Returns when a shard is whole and in its place, with its progress said meanwhile. */
+    int (*wait)(void *user, const char *name, fm_error *err);
+    const char *(*hash)(void *user, const char *name); /* says what is in it, wherever it comes from */
+    uint64_t (*missing)(void *user, const char *name); /* bytes that are not on this disk yet; 0 if they will be on another one */
+    bool (*may_consume)(void *user, const char *name); /* it is nobody else's */
+    int n_ahead;                                       /* shards that may be there before they are needed */
+    void *user;
+} fm_pack_feed;
+
+/* fm_pack_model, but that the layers are packed in the order in which they become whole, and the dense part last: the bytes are the same. The source's files are left to the
+ * caller. delete_consumed only gives experts back; search and rules cannot be. */
+int fm_pack_model_fed(const char *model, const char *directory, const fm_pack_options *options, const fm_pack_feed *feed, fm_pack_result *result,
+                      fm_error *err);
+
 /* ---- journal.c: DIR.part.json ---- */
 
 typedef struct fm_journal {
     char path[FM_PATH_BYTES];
-    json_t *job;      /* what is being done, of what */
-    json_t *state;    /* the packer's, of the run before; NULL: none */
-    json_t *consumed; /* names of source files that are given back */
+    json_t *job;              /* what is being done, of what */
+    json_t *state;            /* the packer's, of the run before; NULL: none */
+    json_t *consumed;         /* names of source files that are given back */
+    const fm_pack_feed *feed; /* NULL: all is there */
 } fm_journal;
 
 /* job: owned from now on. Reads the journal if there is one; FM_EIO if it is of another job, or a source file has changed. */
-int fm_journal_open(fm_journal *j, const char *directory, json_t *job, fm_figures *figures, fm_error *err);
+int fm_journal_open(fm_journal *j, const char *directory, json_t *job, fm_figures *figures, const fm_pack_feed *feed, fm_error *err);
 int fm_journal_save(const fm_journal *j, const json_t *state, const fm_figures *figures, fm_error *err);
 void fm_journal_remove(const fm_journal *j);
 void fm_journal_close(fm_journal *j);
-/* Name, bytes and time of each of the source's files; NULL without memory. */
-json_t *fm_journal_sources(const fm_model *model);
+/* Name, bytes and time, or hash if it is fed, of each of the source's files; NULL without memory. */
+json_t *fm_journal_sources(const fm_model *model, const fm_pack_feed *feed);
 /* FM_EIO if a file is not what the job says. */
 int fm_journal_check(const fm_journal *j, const fm_model *model, fm_error *err);
 bool fm_journal_is_consumed(const fm_journal *j, const fm_model *model, int file);
+
+/* ---- consume.c: the source's files, from when they are needed to when they are not ---- */
+
+typedef struct fm_uses {
+    int *order; /* [n] layers with experts, as they are packed */
+    int n;
+    uint8_t *uses; /* [n_layers][n_files]: whether a layer's experts lie in a file, at all or in part */
+    int *files;    /* [n_files] in the order in which they are needed */
+    bool *here;    /* [n_files] */
+} fm_uses;
 
 /* ---- pack.c ---- */
 
 typedef struct fm_pack_job {
     fm_pack_options options;
+    const fm_pack_feed *feed; /* NULL: all of the source is there */
     fm_model *model;
+    fm_uses uses;
     fm_config config; /* the source's config.json */
     fm_choice choice;
     fm_figures figures;
@@ -148,8 +182,15 @@ void fm_target_types(const fm_target targets[3], fm_matrix_type types[3]);
 double fm_disk_read_rate(fm_pool *pool, const fm_file *files, int n_files, uint8_t *buffers, double seconds);
 double fm_disk_write_rate(fm_pool *pool, const char *path, uint8_t *buffers, double seconds);
 
-/* consume.c: bytes that a layer's end gives back; gives the bytes of source files back whose experts are all written; and at the end the files. */
-uint64_t fm_consume_bytes(const fm_model *model, int layer);
+/* consume.c: the order of layers and files; bytes that have to be free for a source that arrives meanwhile, with the layers of state done. */
+int fm_uses_make(fm_pack_job *job, fm_error *err);
+void fm_uses_close(fm_uses *uses);
+uint64_t fm_uses_peak(const fm_pack_job *job, const json_t *state, uint64_t dense_bytes, uint64_t (*layer_bytes)(const fm_pack_job *job, int layer));
+int fm_feed_begin(fm_pack_job *job, uint64_t write_bytes, fm_error *err);
+/* Waits for the files of a layer's experts; layer -1: for all. */
+int fm_feed_wait(fm_pack_job *job, int layer, fm_error *err);
+/* Bytes that a layer's end gives back; gives the bytes of source files back whose experts are all written; and at the end the files. */
+uint64_t fm_consume_bytes(const fm_pack_job *job, int layer);
 int fm_consume_layer(fm_pack_job *job, int layer, fm_error *err);
 int fm_consume_files(fm_pack_job *job, fm_error *err);
 

@@ -50,6 +50,18 @@ static inline vf f_load_f16(const void *p) {
     return r;
 }
 
+/* A byte in the high half of 16 bits, moved down by one with its sign kept, is the half but for a bit. */
+static inline vf f_load_f8(const void *p) {
+    uint8x16_t bytes = vld1q_u8(p);
+    int16x8_t high[2] = {vreinterpretq_s16_u16(vshll_n_u8(vget_low_u8(bytes), 8)), vreinterpretq_s16_u16(vshll_n_u8(vget_high_u8(bytes), 8))};
+    vf r;
+    EACH {
+        int16x8_t halves = vandq_s16(vshrq_n_s16(high[i / 2], 1), vdupq_n_s16((int16_t)0xbf80));
+        r.v[i] = vcvt_f32_f16(vreinterpret_f16_s16(i % 2 ? vget_high_s16(halves) : vget_low_s16(halves)));
+    }
+    return r;
+}
+
 static inline void f_store(float *p, vf x) { EACH vst1q_f32(p + 4 * i, x.v[i]); }
 
 static inline void f_store_part(float *p, vf x, int n) {

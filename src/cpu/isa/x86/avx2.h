@@ -41,6 +41,12 @@ static inline vf f_load_f16(const void *p) { return (vf){_mm256_cvtph_ps(load128
 static inline __m256 from_bf16(__m128i h) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)); }
 static inline vf f_load_bf16(const void *p) { return (vf){from_bf16(load128(p)), from_bf16(load128((const uint16_t *)p + 8))}; }
 
+static inline vf f_load_f8(const void *p) {
+    __m256i high = _mm256_slli_epi16(_mm256_cvtepu8_epi16(load128(p)), 8),
+            halves = _mm256_and_si256(_mm256_srai_epi16(high, 1), _mm256_set1_epi16((short)0xbf80));
+    return (vf){_mm256_cvtph_ps(_mm256_castsi256_si128(halves)), _mm256_cvtph_ps(_mm256_extracti128_si256(halves, 1))};
+}
+
 static inline void f_store(float *p, vf x) {
     _mm256_storeu_ps(p, x.a);
     _mm256_storeu_ps(p + 8, x.b);

@@ -23,6 +23,10 @@ static inline vf f_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline vf f_load_part(const float *p, int n, float fill) { return _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first_lanes(n), p); }
 static inline vf f_load_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); }
 static inline vf f_load_bf16(const void *p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16)); }
+static inline vf f_load_f8(const void *p) {
+    __m256i high = _mm256_slli_epi16(_mm256_cvtepu8_epi16(_mm_loadu_si128(p)), 8);
+    return _mm512_cvtph_ps(_mm256_and_si256(_mm256_srai_epi16(high, 1), _mm256_set1_epi16((short)0xbf80)));
+}
 static inline void f_store(float *p, vf a) { _mm512_storeu_ps(p, a); }
 static inline void f_store_part(float *p, vf a, int n) { _mm512_mask_storeu_ps(p, first_lanes(n), a); }
 

@@ -1,0 +1,41 @@
+/* serve/api/fields.h: the fields of a request: which there may be, and reading them strictly. A field that is null counts as not there. */
+#ifndef FM_SERVE_API_FIELDS_H
+#define FM_SERVE_API_FIELDS_H
+
+#include "serve/api.h"
+
+enum {
+    FM_FIELD_USED,     /* parse reads it */
+    FM_FIELD_ADVISORY, /* does not change the answer: any value */
+    FM_FIELD_ONLY,     /* only with one of the values of `only` */
+    FM_FIELD_REFUSED,
+};
+
+typedef struct fm_field {
+    const char *name;
+    int rule;
+    const char *only; /* JSON of the values, each in a line of its own */
+} fm_field;
+
+/* 0, or a refusal that names the first field that is unknown or not supported. */
+int fm_fields_check(const json_t *object, const fm_field *fields, int n, fm_refusal *why);
+
+/* Each leaves *out as it is if the field is not there. 0, or a refusal: it is of another type, or out of range. */
+int fm_field_number(const json_t *object, const char *name, double least, double most, float *out, fm_refusal *why);
+int fm_field_int(const json_t *object, const char *name, int least, int most, int *out, fm_refusal *why);
+int fm_field_bool(const json_t *object, const char *name, bool *out, fm_refusal *why);
+int fm_field_text(const json_t *object, const char *name, const char **out, fm_refusal *why);
+/* A text or a list of texts, none empty, as borrowed strings. */
+int fm_field_stops(fm_exchange *x, const char *name, const char *const **out, int *n, fm_refusal *why);
+/* {"ID": BIAS} of -100 … 100, behind the server's own. */
+int fm_field_bias(fm_exchange *x, const char *name, fm_sampling *sampling, fm_refusal *why);
+/* A whole number of any sign. */
+int fm_field_seed(const json_t *object, const char *name, uint64_t *out, bool *given, fm_refusal *why);
+/* The model's name, which is checked with --strict-model. */
+int fm_field_model(const fm_exchange *x, fm_refusal *why);
+
+/* temperature, top_p, top_k, min_p, the penalties, logit_bias and seed under OpenAI's names, into job 0; fm_fields_sampling_all copies them to the others, with seeds
+ * that follow. */
+int fm_fields_sampling(fm_exchange *x, fm_refusal *why);
+
+#endif

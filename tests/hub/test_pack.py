@@ -1,0 +1,183 @@
+"""flash-moe pull --pack: the same bytes as packing the whole model, whatever stops it; with --delete-consumed in the room of one model and a few shards."""
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from conftest import tree
+
+KILLS = int(os.environ.get("FLASH_MOE_KILLS", 6))
+
+
+@pytest.fixture(scope="session")
+def packed(sharded, tmp_path_factory):
+    """What packing the whole model gives: {options: bytes}."""
+    from conftest import PROGRAM
+    source, made = tmp_path_factory.mktemp("source"), {}
+    for name, data in sharded.items():
+        (source / name).write_bytes(data)
+
+    def pack(*options):
+        if options not in made:
+            target = source.parent / ("packed" + "".join(options))
+            result = subprocess.run([PROGRAM, "pack", source, "-o", target, *options], capture_output=True, text=True, timeout=120)
+            assert result.returncode == 0, result
+            made[options] = tree(target)
+        return made[options]
+    return pack
+
+
+def rest(target):
+    """What a pull leaves beside what it made."""
+    return sorted(p.name for p in target.parent.iterdir() if p.name.startswith(target.name + "."))
+
+
+@pytest.mark.parametrize("options", [(), ("--experts", "3")], ids=["keep", "3-bit"])
+def test_bytes_of_pack(serve, sharded, packed, tmp_path, options):
+    hub, puller = serve(sharded)
+    target = tmp_path / "packed"
+    result = puller.run("pull", "org/name", "--pack", target, *options)
+    assert result.returncode == 0 and puller.snapshot() == sharded, result
+    assert ("what was lost" if options else "nothing was lost") in result.stdout
+    assert tree(target) == packed(*options)
+    assert rest(target) == []
+    assert puller.run("verify", target).returncode == 0
+    asked = len(hub.requests)
+    assert puller.refused("--pack", target).endswith(f"{target}: it is there already.\n")
+    assert len(hub.asked("cdn")) == len([r for r in hub.requests[:asked] if r[0] == "cdn"])
+
+
+def test_consumed(serve, sharded, packed, tmp_path):
+    hub, puller = serve(sharded)
+    target = tmp_path / "packed"
+    assert puller.pull("--pack", target, "--delete-consumed") == {}
+    assert tree(target) == packed()
+    assert rest(target) == [] and not puller.cache.exists()
+
+
+def test_cached_shards_are_used_and_kept(serve, sharded, packed, tmp_path):
+    hub, puller = serve(sharded)
+    puller.pull()
+    asked = len(hub.asked("cdn"))
+    assert puller.pull("--pack", tmp_path / "packed", "--delete-consumed") == sharded
+    assert tree(tmp_path / "packed") == packed()
+    assert len(hub.asked("cdn")) == asked
+
+
+def used(*paths):
+    """Bytes on the disk."""
+    total = 0
+    for path in paths:
+        for directory, _, names in os.walk(path):
+            for name in names:
+                try:
+                    total += os.lstat(os.path.join(directory, name)).st_blocks * 512
+                except FileNotFoundError:
+                    pass
+    return total
+
+
+def test_room(serve, sharded, tmp_path):
+    """With many shards the peak is the packed model and a few of them, not two models."""
+    from conftest import split, ember_files
+    files = {**{k: v for k, v in sharded.items() if "safetensors" not in k}, **split(ember_files()["model.safetensors"], 16)}
+    hub, puller = serve(files)
+    hub.bytes_per_second = 4_000_000
+    target, most = tmp_path / "packed", 0
+    process = puller.start("pull", "org/name", "--pack", target, "--delete-consumed", "--connections", 2)
+    while process.poll() is None:
+        most = max(most, used(tmp_path))
+        time.sleep(0.005)
+    assert process.returncode == 0
+    model, shard = sum(map(len, tree(target).values())), max(len(v) for k, v in files.items() if k.endswith(".safetensors"))
+    dense = len(tree(target)["dense.safetensors"])
+    # The dense part stays in the shards until it is packed; a layer lies in three shards, and two more may arrive meanwhile.
+    assert most < model + dense + 6 * shard < 1.7 * model, (most, model, dense, shard)
+
+
+@pytest.mark.parametrize("options", [(), ("--delete-consumed",)], ids=["kept", "consumed"])
+def test_killed(serve, sharded, packed, tmp_path, options):
+    hub, puller = serve(sharded)
+    target, generator, kills = tmp_path / "packed", random.Random(5), 0
+
+    def check():
+        assert tree(target) == packed() and rest(target) == []
+        assert puller.snapshot() == ({} if options else sharded)
+        shutil.rmtree(target)
+        shutil.rmtree(puller.cache, ignore_errors=True)
+    while kills < KILLS:
+        hub.bytes_per_second = 8_000_000
+        process = puller.start("pull", "org/name", "--pack", target, *options)
+        try:
+            assert process.wait(generator.uniform(0.02, 0.8)) == 0
+            check()
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+    hub.bytes_per_second = None
+    if rest(target) or not target.exists():
+        puller.pull("--pack", target, *options)
+    check()
+
+
+def test_another_commit(serve, sharded, tmp_path):
+    """What was begun goes on with its own commit only."""
+    hub, puller = serve(sharded)
+    target = tmp_path / "packed"
+    hub.times(1000, lambda host, path, handler: handler.refuse(404, "EntryNotFound"), match="00004-of-00005.safetensors?")
+    hub.times(1000, lambda host, path, handler: handler.cut(hub.files["model-00004-of-00005.safetensors"], 0), match="signed/model-00004")
+    assert "model-00004" in puller.refused("--pack", target, "--delete-consumed", "--retries", 1)
+    hub.faults.clear()
+    old, hub.commit = hub.commit, "5" * 40
+    hub.revisions.add(hub.commit)
+    assert f"it was begun for {{\"model\": \"org/name\", \"commit\": \"{old}\"}}; go on with that" in puller.refused("--pack", target)
+
+
+def test_wrong_shard(serve, sharded, tmp_path):
+    hub, puller = serve(sharded)
+    target, name = tmp_path / "packed", "model-00003-of-00005.safetensors"
+    data = bytearray(sharded[name])
+    data[-1] ^= 1
+    hub.wrong[name] = bytes(data)
+    sentence = puller.refused("--pack", target, "--delete-consumed")
+    assert name in sentence and "has the hash" in sentence and not target.exists()
+    hub.wrong.clear()
+    puller.pull("--pack", target, "--delete-consumed")
+    assert rest(target) == []
+
+
+def test_two_at_once(serve, sharded, packed, tmp_path):
+    hub, puller = serve(sharded)
+    hub.bytes_per_second = 5_000_000
+    target = tmp_path / "packed"
+    first = puller.start("pull", "org/name", "--pack", target)
+    while not (target.parent / "packed.pull").exists():
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert "another program is at work there" in puller.refused("--pack", target)
+    assert first.wait(60) == 0 and tree(target) == packed()
+
+
+def test_not_ours(serve, sharded, tmp_path):
+    hub, puller = serve(sharded)
+    (tmp_path / "packed.pull").mkdir()
+    (tmp_path / "packed.pull" / "precious").write_text("x")
+    assert "not made by pull" in puller.refused("--pack", tmp_path / "packed")
+    assert (tmp_path / "packed.pull" / "precious").read_text() == "x"
+
+
+def test_stopped_by_interrupt(serve, sharded, packed, tmp_path):
+    hub, puller = serve(sharded)
+    hub.bytes_per_second = 2_000_000
+    target = tmp_path / "packed"
+    process = puller.start("pull", "org/name", "--pack", target)
+    threading.Timer(0.7, process.send_signal, [signal.SIGINT]).start()
+    assert process.wait(10) == 130
+    hub.bytes_per_second = None
+    puller.pull("--pack", target)
+    assert tree(target) == packed() and rest(target) == []
