@@ -106,6 +106,8 @@ enum { FM_PREFETCH_ON = 0, FM_PREFETCH_OFF = 1 };
 /* Numbers of the KV cache: bfloat16; as computed; int8 with a scale for each 64, at little more than half of bfloat16's bytes. */
 enum { FM_KV_BF16 = 0, FM_KV_F32 = 1, FM_KV_Q8 = 2 };
 enum { FM_LOG_INFO = 0, FM_LOG_WARNING = 1 };
+/* Experts that are not in memory while tokens are decoded: read; or left out, and the others' weights raised to the same sum: an approximation, for packed models. */
+enum { FM_MISSING_READ = 0, FM_MISSING_DROP = 1 };
 
 typedef struct fm_engine_options {
     size_t size;             /* sizeof(fm_engine_options) */
@@ -133,6 +135,11 @@ typedef struct fm_engine_options {
     const char *session_cache;    /* directory for snapshots of sessions; NULL: none */
     uint64_t session_cache_bytes; /* files there are kept under this, the least recently used go first; 0: 20 GiB */
     bool no_verify;               /* experts of packed models are not checked against their hashes when they are first read */
+    const char *profile;          /* file of fm_profile_record, or an older program's: experts fill the cache in its order; NULL: none */
+    float pin;                    /* share of the cache, 0 to 0.9, that the profile's most used experts keep for good */
+    int missing;                  /* FM_MISSING_… */
+    int cold_bits; /* while decoding, an expert that is not in memory and whose router weight is below cold_below comes as its copy of so many bits, which the */
+    float cold_below; /* packed model has: an approximation. 0: never */
 } fm_engine_options;
 
 #define FM_ENGINE_OPTIONS_INIT                                                                                                                                 \
@@ -223,6 +230,11 @@ FM_API const char *fm_engine_cpu(const fm_engine *engine); /* name of the kernel
 FM_API const char *fm_engine_io(const fm_engine *engine);  /* name of the I/O back end in use, with "direct" or "buffered" */
 FM_API int fm_engine_n_threads(const fm_engine *engine);
 
+/* What is computed instead of the model, as a phrase for people, such as "4 experts a token instead of …"; NULL: nothing, it is the model. */
+FM_API const char *fm_engine_approximation(const fm_engine *engine);
+/* Whether what is computed depends on which experts are in memory, as some approximations do. */
+FM_API bool fm_engine_cache_matters(const fm_engine *engine);
+
 /* Makes the computation in progress, or the next one, return FM_ECANCELLED soon; false again allows new ones.
  * Async-signal-safe, callable from any thread. */
 FM_API void fm_engine_cancel(fm_engine *engine, bool cancel);
@@ -236,6 +248,8 @@ typedef struct fm_stats {               /* sums since the engine was opened */
     double disk_seconds;                /* at least one expert read in flight */
     double phase_seconds[12];           /* by fm_phase */
     uint64_t slots_given_back;          /* under memory pressure */
+    uint64_t n_left_out;                /* times that a token did without one of its experts (FM_MISSING_DROP) */
+    uint64_t n_narrow;                  /* times that a token used an expert's narrow copy (cold_bits) */
 } fm_stats;
 
 enum fm_phase {
@@ -403,7 +417,7 @@ FM_API int fm_session_rewind(fm_session *session, const int32_t *ids, int n, fm_
 /* Keeps a snapshot of the session as it is, in memory; it reaches the session cache when the engine is idle (fm_engine_idle) or closed. */
 FM_API int fm_session_keep(fm_session *session, fm_error *err);
 /* Writes kept snapshots to the session cache, for at most `seconds` and within the cache's limit of writing, which all processes share: 4 GiB at once and 2 GiB an hour
- * (so at most 52 GiB a day), and the snapshot that crosses it. Returns how many are left. */
+ * (so at most 52 GiB a day), and the snapshot that crosses it; then reads experts that a profile wants in memory. Returns how many of both are left. */
 FM_API int fm_engine_idle(fm_engine *engine, double seconds, fm_error *err);
 
 typedef struct fm_synced {

@@ -72,6 +72,8 @@ typedef struct fm_pack_options {
     const char
         *rules; /* JSON file: [{"tensors": GLOB, "layers": "0-3", "bits": 6 | "bf16" | "keep", "group": 32, "search": true}, …], of which only tensors must
                                 be there; names are the packed model's without .weight; later rules win over earlier ones, and all over the above. NULL: none */
+    const char *profile;   /* file of fm_profile_record, whose mean squares of columns the search weighs errors by; NULL: the norms' weights */
+    int experts_too;       /* bits of a second copy of each expert, for cold_bits: 2, 3, 4, 5, 6 or 8; 0: none */
     uint64_t memory_bytes; /* 0: half of what is free, at most 2 GiB */
     int n_threads;         /* 0: one per usable CPU and six more, as they wait for the disk; fewer if memory_bytes asks for it */
     /* what is "writing the dense part" or "writing experts", in bytes. Return non-zero to cancel. NULL: none. */
@@ -215,7 +217,8 @@ typedef struct fm_perplexity_result {
     double mean_nll, perplexity, seconds;
 } fm_perplexity_result;
 
-/* Cuts ids [n] into windows, each in an empty session, and predicts each of their tokens but the first from those before it. FM_EINVAL if there is nothing to predict or a
+/* Cuts ids [n] into windows, each in an empty session, and predicts each of their tokens but the first from those before it; where fm_engine_cache_matters, tokens are given one
+ * at a time, as in decoding. FM_EINVAL if there is nothing to predict or a
  * window does not fit the context; FM_ENAN naming the token whose likelihood is not a number. */
 FM_API int fm_perplexity(fm_engine *engine, const int32_t *ids, int n, const fm_quality_options *options, fm_perplexity_result *out, fm_error *err);
 
@@ -303,6 +306,7 @@ typedef struct fm_trace_options {
     bool ignore_eos;             /* go on after the model's end-of-text token */
     const fm_sampling *sampling; /* each prompt's seed is the one before plus 1; NULL: the model's own, seed 0 */
     const char *name;            /* of the prompts, for the file's header; NULL: none */
+    const char *states;          /* file for what the routers see: a NumPy array of float32 [tokens][layers with experts][hidden]; NULL: none */
 } fm_trace_options;
 
 #define FM_TRACE_OPTIONS_INIT                                                                                                                                  \
@@ -371,6 +375,56 @@ typedef struct fm_replay {
 /* Replays the trace at path through the cache policies, as the expert store would use them. */
 FM_API int fm_replay_open(fm_replay **out, const char *path, const fm_replay_options *options, fm_error *err);
 FM_API void fm_replay_close(fm_replay **replay);
+
+/* ---- profile: which experts a model's tokens use, and what its matrices see ------------------------------------------ */
+
+typedef struct fm_profile_prompt {
+    const int32_t *ids;
+    int n;
+    const char *kind; /* of prompt, such as "code": 1 to 63 bytes */
+} fm_profile_prompt;
+
+typedef struct fm_profile_options {
+    size_t size;
+    int max_tokens;              /* decoded after each prompt; 0: none; -1: until the model ends or the context is full */
+    const fm_sampling *sampling; /* each prompt's seed is the one before plus 1; NULL: the model's own, seed 0 */
+    const char *name;            /* of the prompts, for the file; NULL: none */
+} fm_profile_options;
+
+#define FM_PROFILE_OPTIONS_INIT                                                                                                                                \
+    { .size = sizeof(fm_profile_options), .max_tokens = 64 }
+
+/* Reads each prompt into an empty session, decodes, and writes to path how often and with what weight each token used which expert, by kind of prompt, and the mean
+ * square of each column of what the matrices were multiplied with. The file appears under its name when it is whole. FM_EINVAL: no prompt, or one without tokens. */
+FM_API int fm_profile_record(fm_engine *engine, const fm_profile_prompt *prompts, int n_prompts, const char *path, const fm_profile_options *options,
+                             fm_error *err);
+
+typedef struct fm_profile_kind {
+    char name[64];
+    int n_prompts;
+    uint64_t n_tokens;     /* 0: not known (older files) */
+    const double *uses;    /* [n_layers][n_experts]: tokens that went through it */
+    const double *weights; /* the same: sum of the router's weights; 0 in older files */
+} fm_profile_kind;
+
+typedef struct fm_profile {
+    char model_type[64], architecture[96]; /* "": not known (older files) */
+    bool older;                            /* JSON with universal and activation_counts, of other flash-moe programs */
+    int n_layers, n_experts, top_k;        /* top_k 0: not known */
+    int n_kinds;
+    const fm_profile_kind *kinds;
+    struct fm_profile_columns *columns; /* what fm_pack_model weighs by; NULL: none */
+} fm_profile;
+
+enum { FM_PROFILE_ALL = -1 }; /* kinds, or layers */
+
+/* FM_EFORMAT naming path and place for anything that is no profile. */
+FM_API int fm_profile_open(fm_profile **out, const char *path, fm_error *err);
+FM_API void fm_profile_close(fm_profile **profile);
+/* The fewest experts that have `share` of the uses; 0 if there are none. */
+FM_API int fm_profile_needed(const fm_profile *profile, int kind, int layer, double share);
+/* How alike two kinds of prompts are: the share of uses, by layer, that they have in common: 0 to 1. */
+FM_API double fm_profile_overlap(const fm_profile *profile, int a, int b);
 
 #ifdef __cplusplus
 }

@@ -1,10 +1,14 @@
 #!/usr/bin/env python3
-"""Draws the figures that `flash-moe bench --csv` collected, as PNG and SVG: plot.py [CSV…] [-o FOLDER].
+"""Draws the figures that `flash-moe bench --csv` collected, or of a profile, as PNG and SVG: plot.py [CSV or PROFILE.json…] [--replay CSV] [-o FOLDER].
 
 Without arguments it draws bench/*.csv, a machine each, into bench/plots/. For MACHINE.csv there are
     MACHINE-speed    decoding speed against the memory budget
     MACHINE-share    share of the hardware's limit by case
     MACHINE-history  speed over the commits, in the file's order; only if there are several
+For PROFILE.json, which `flash-moe profile` or an older program wrote, there are
+    PROFILE-heat           how often each expert of each layer is used
+    PROFILE-concentration  how few experts have most of the uses, by kind of prompt
+    PROFILE-hits           the hit rate against the budget, and with --replay that of the policies (`flash-moe replay --csv`)
 Lines of a CSV that begin with # say how it was made; a line of names may come again, as appending `bench --csv` leaves it. Of rows of one commit, model, budget,
 routing and case the last counts.
 """
@@ -20,6 +24,8 @@ matplotlib.rcParams.update({"svg.hashsalt": "flash-moe", "font.size": 10, "axes.
                             "axes.grid.axis": "y", "grid.color": "#dddddd", "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False})
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator  # noqa: E402
+
+from plot_profile import DRAWINGS, WrongProfile, read as read_profile, read_replay  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 NUMBERS = ("memory_bytes", "threads", "tokens", "runs", "tokens_per_second", "tokens_per_second_min", "tokens_per_second_max", "hit_rate",
@@ -227,28 +233,42 @@ def draw_history(machine, rows):
     return figure
 
 
+def save(figure, folder, name):
+    for ending in "png", "svg":
+        figure.savefig(folder / f"{name}.{ending}", dpi=150, metadata={"Date": None} if ending == "svg" else None)
+    plt.close(figure)
+    print(folder / f"{name}.png")
+
+
+def draw_file(path, replay, folder):
+    if path.suffix == ".json":
+        kinds = read_profile(path)
+        for kind, draw in DRAWINGS:
+            save(draw(path.stem, kinds, replay), folder, f"{path.stem}-{kind}")
+        return
+    rows = read(path)
+    for kind, draw in ("speed", draw_speed), ("share", draw_share), ("history", draw_history):
+        figure = draw(path.stem, rows)
+        if figure:
+            save(figure, folder, f"{path.stem}-{kind}")
+
+
 def main():
-    parser = argparse.ArgumentParser(description="draws the figures of flash-moe bench --csv")
-    parser.add_argument("csv", nargs="*", type=Path, help="default: bench/*.csv")
+    parser = argparse.ArgumentParser(description="draws the figures of flash-moe bench --csv and of profiles")
+    parser.add_argument("files", nargs="*", type=Path, metavar="CSV|PROFILE.json", help="default: bench/*.csv")
+    parser.add_argument("--replay", type=Path, help="what flash-moe replay --csv wrote, for a profile's hit rates")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "bench" / "plots", help="folder (default: bench/plots)")
     arguments = parser.parse_args()
-    paths = arguments.csv or sorted((ROOT / "bench").glob("*.csv"))
+    paths = arguments.files or sorted((ROOT / "bench").glob("*.csv"))
     if not paths:
         sys.exit("plot.py: there is no bench/*.csv; flash-moe bench MODEL --csv makes one")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        try:
-            rows = read(path)
-        except (Wrong, OSError, UnicodeDecodeError) as error:
-            sys.exit(f"plot.py: {error}")
-        for kind, draw in ("speed", draw_speed), ("share", draw_share), ("history", draw_history):
-            figure = draw(path.stem, rows)
-            if not figure:
-                continue
-            for ending in "png", "svg":
-                figure.savefig(arguments.output / f"{path.stem}-{kind}.{ending}", dpi=150, metadata={"Date": None} if ending == "svg" else None)
-            plt.close(figure)
-            print(arguments.output / f"{path.stem}-{kind}.png")
+    try:
+        replay = read_replay(arguments.replay) if arguments.replay else {}
+        for path in paths:
+            draw_file(path, replay, arguments.output)
+    except (Wrong, WrongProfile, OSError, UnicodeDecodeError) as error:
+        sys.exit(f"plot.py: {error}")
 
 
 if __name__ == "__main__":

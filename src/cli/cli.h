@@ -11,13 +11,15 @@ enum { EXIT_USAGE = 2, EXIT_CANCELLED = 130 };
 extern const struct cli_command fm_command_run, fm_command_chat, fm_command_info, fm_command_plan, fm_command_perplexity, fm_command_compare;
 extern const struct cli_command fm_command_dump, fm_command_pack, fm_command_verify, fm_command_pull;
 extern const struct cli_command fm_command_synth, fm_command_bench, fm_command_trace, fm_command_replay;
-extern const struct cli_command fm_command_serve;
+extern const struct cli_command fm_command_serve, fm_command_profile;
 
 /* The options of the model and the machine, which most commands have. */
 struct engine_choices {
-    const char *config_from, *io, *policy, *cpu, *mirror;
+    const char *config_from, *io, *policy, *cpu, *mirror, *profile;
     uint64_t memory;
     int threads, context, experts_per_token, activations, prefetch, kv;
+    int missing, cold_bits;
+    float pin, cold_below;
     bool no_verify;
 };
 

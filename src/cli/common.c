@@ -23,6 +23,14 @@ const struct cli_option fm_engine_table[] = {
     {"activations", 0, OPTION_CHOICE, AT(activations), "int8|f32", "what multiplies quantised weights; f32 is slow and the reference\n(default: int8)", 0, 0},
     {"prefetch", 0, OPTION_CHOICE, AT(prefetch), "on|off", "read the next layer's likely experts while the disk is idle;\npacked models only (default: on)", 0,
      0},
+    {"profile", 0, OPTION_TEXT, AT(profile), "FILE", "fill the cache in the order of this profile (flash-moe profile)", 0, 0},
+    {"pin", 0, OPTION_PERCENT, AT(pin), "PERCENT", "of the cache, for the profile's most used experts, which stay there", 0, 90},
+    {"missing", 0, OPTION_CHOICE, AT(missing), "read|drop",
+     "experts that are not in memory while decoding: read them, or leave them\nout: faster, not exact (packed models only)", 0, 0},
+    {"cold-bits", 0, OPTION_INT, AT(cold_bits), "N",
+     "while decoding, experts that are not in memory come as their copies of so\nmany bits if their weight is below --cold-below: not exact (pack --experts 4,2)",
+     2, 8},
+    {"cold-below", 0, OPTION_FLOAT, AT(cold_below), "W", "router weight below which --cold-bits is enough (0.05)", 0, 1000},
     {"mirror", 0, OPTION_TEXT, AT(mirror), "DIR", "a copy of the packed model on another disk: half of each expert\nis read from it", 0, 0},
     {"no-verify", 0, OPTION_FLAG, AT(no_verify), NULL, "do not check a packed model's experts when they are first read", 0, 0},
     {"kv", 0, OPTION_CHOICE, AT(kv), "bf16|f32|q8", "numbers of the KV cache: q8 takes half of bf16's memory; f32 is the reference\n(default: bf16)", 0, 0},
@@ -44,6 +52,11 @@ fm_engine_options fm_engine_choose(const struct engine_choices *choices, struct 
     options.activations = choices->activations;
     options.prefetch = choices->prefetch;
     options.mirror = choices->mirror;
+    options.profile = choices->profile;
+    options.pin = choices->pin;
+    options.missing = choices->missing;
+    options.cold_bits = choices->cold_bits;
+    options.cold_below = choices->cold_below > 0 ? choices->cold_below : 0.05F;
     options.kv = choices->kv;
     options.no_verify = choices->no_verify;
     options.io = choices->io;

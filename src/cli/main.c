@@ -5,9 +5,10 @@
 
 #include "cli/cli.h"
 
-static const struct cli_command *const commands[] = {&fm_command_run,     &fm_command_chat,  &fm_command_info,   &fm_command_plan,   &fm_command_perplexity,
-                                                     &fm_command_compare, &fm_command_dump,  &fm_command_pack,   &fm_command_verify, &fm_command_synth,
-                                                     &fm_command_bench,   &fm_command_trace, &fm_command_replay, &fm_command_pull,   &fm_command_serve};
+static const struct cli_command *const commands[] = {&fm_command_run,        &fm_command_chat,    &fm_command_info,  &fm_command_plan,
+                                                     &fm_command_perplexity, &fm_command_compare, &fm_command_dump,  &fm_command_pack,
+                                                     &fm_command_verify,     &fm_command_synth,   &fm_command_bench, &fm_command_trace,
+                                                     &fm_command_replay,     &fm_command_pull,    &fm_command_serve, &fm_command_profile};
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 static void print_help(FILE *out) {

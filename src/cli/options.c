@@ -181,6 +181,17 @@ static int parse_choice(const char *what, const char *choices, const char *text,
     return fm_cli_fail(err, FM_EINVAL, "%s is one of %s, not '%s'", what, choices, text);
 }
 
+static int parse_percent(const struct found_option *f, const char *text, fm_error *err) {
+    size_t n = strlen(text);
+    char number[32];
+
+    snprintf(number, sizeof number, "%.*s", (int)(n > 0 && text[n - 1] == '%' ? n - 1 : n), text);
+    int rc = n < sizeof number ? fm_parse_float(f->shown, number, f->option->least, f->option->most, f->value, err)
+                               : fm_cli_fail(err, FM_EINVAL, "%s needs a percentage, not '%.40s'", f->shown, text);
+    if (rc == 0) *(float *)f->value /= 100;
+    return rc;
+}
+
 static int set_value(const struct found_option *f, const char *text, fm_error *err) {
     const struct cli_option *o = f->option;
     int64_t whole, seeds[2] = {0, INT64_MAX};
@@ -192,6 +203,7 @@ static int set_value(const struct found_option *f, const char *text, fm_error *e
     case OPTION_LIST: return add_to_list(f->value, text, err);
     case OPTION_INT: return fm_parse_int(f->shown, text, o->least, o->most, f->value, err);
     case OPTION_FLOAT: return fm_parse_float(f->shown, text, o->least, o->most, f->value, err);
+    case OPTION_PERCENT: return parse_percent(f, text, err);
     case OPTION_SIZE: return fm_parse_size(f->shown, text, f->value, err);
     case OPTION_CHOICE: return parse_choice(f->shown, o->argument, text, f->value, err);
     default:

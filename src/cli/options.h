@@ -10,15 +10,16 @@
 #include "flash_moe.h"
 
 enum option_kind {
-    OPTION_FLAG,   /* bool; takes no value */
-    OPTION_TEXT,   /* const char * */
-    OPTION_LIST,   /* struct text_list; may be given more than once */
-    OPTION_INT,    /* int */
-    OPTION_FLOAT,  /* float */
-    OPTION_SEED,   /* uint64_t, 0 … 2^63-1 */
-    OPTION_SIZE,   /* uint64_t of bytes: 800M, 1.5G (powers of 1024, as MiB and GiB), 12GB (powers of 1000), or plain bytes */
-    OPTION_ID,     /* const char *; "" without a value, which is of digits, a … f and dashes and begins with a digit, unless = stands before it */
-    OPTION_CHOICE, /* int: which of the words of `argument`, "f32|int8", counted from 0 */
+    OPTION_FLAG,    /* bool; takes no value */
+    OPTION_TEXT,    /* const char * */
+    OPTION_LIST,    /* struct text_list; may be given more than once */
+    OPTION_INT,     /* int */
+    OPTION_FLOAT,   /* float */
+    OPTION_PERCENT, /* float from 0 to 1: 20% or 20 */
+    OPTION_SEED,    /* uint64_t, 0 … 2^63-1 */
+    OPTION_SIZE,    /* uint64_t of bytes: 800M, 1.5G (powers of 1024, as MiB and GiB), 12GB (powers of 1000), or plain bytes */
+    OPTION_ID,      /* const char *; "" without a value, which is of digits, a … f and dashes and begins with a digit, unless = stands before it */
+    OPTION_CHOICE,  /* int: which of the words of `argument`, "f32|int8", counted from 0 */
 };
 
 struct text_list {

@@ -311,6 +311,7 @@ void fm_attention(fm_device *dev, int layer) {
     fm_pool_run(dev->config.pool, fm_attention_tiles(dev), prepare_task, &w);
     fm_attend(dev, layer, w.q, w.out);
     fm_input_set(&dev->inner, w.out, w.out_cols, dev->batch.n, (int)w.out_cols);
+    fm_observe(dev, layer, FM_O, &dev->inner);
     fm_linear(dev, &lw->matrix[FM_O], &dev->inner, dev->out, (size_t)d->hidden);
     for (size_t i = 0; i < n && lw->vector[FM_O_BIAS]; i++) add_bias(dev->out + i * (size_t)d->hidden, lw->vector[FM_O_BIAS], (size_t)d->hidden);
 }

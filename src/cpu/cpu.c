@@ -20,8 +20,9 @@ static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 static int n_act_kinds(const fm_model *model) {
     bool kinds[9][2] = {{false}};
     int n = 0;
-    for (int layer = 0; layer <= model->description.n_layers; layer++) {
-        for (int i = 0; i < FM_N_ROLES + 3; i++) {
+    int copies = model->experts ? model->n_copies : 1;
+    for (int layer = 0; layer <= copies * model->description.n_layers; layer++) {
+        for (int i = layer > model->description.n_layers ? FM_N_ROLES : 0; i < FM_N_ROLES + 3; i++) {
             const fm_expert_layout *experts = layer && model->experts ? &model->experts[layer - 1] : NULL;
             const fm_matrix_type *t = i < FM_N_ROLES ? &model->sources[layer][i].type : experts ? &experts->matrix[i - FM_N_ROLES].type : NULL;
             if (!t || t->format != FM_FORMAT_R16) continue;
@@ -361,6 +362,7 @@ static int head(fm_device *dev, int first, int n, const float **logits, fm_error
     const fm_layer_weights *w = &dev->config.weights->model;
     for (int i = 0; i < n; i++) { fm_norm_row(dev, w, FM_FINAL_NORM, FM_FINAL_NORM_BIAS, dev->x + (size_t)(first + i) * hidden, dev->h + (size_t)i * hidden); }
     fm_input_set(&dev->input, dev->h, hidden, n, dev->d->hidden);
+    fm_observe(dev, -1, FM_FINAL_NORM, &dev->input);
     fm_linear(dev, &w->matrix[FM_HEAD], &dev->input, dev->logits, vocab);
     if (w->vector[FM_HEAD_BIAS]) {
         for (size_t i = 0; i < (size_t)n; i++) dev->k->add(w->vector[FM_HEAD_BIAS], dev->d->vocab, dev->logits + i * vocab);
@@ -375,6 +377,11 @@ static int head(fm_device *dev, int first, int n, const float **logits, fm_error
 
 static const float *residual(fm_device *dev) { return dev->x; }
 static const char *kernels(const fm_device *dev) { return dev->k->name; }
+
+static void observe(fm_device *dev, fm_observe_fn fn, void *user) {
+    dev->observe = fn;
+    dev->observe_user = user;
+}
 
 const fm_device_ops fm_cpu_device = {
     .name = "cpu",
@@ -403,4 +410,5 @@ const fm_device_ops fm_cpu_device = {
     .head = head,
     .residual = residual,
     .kernels = kernels,
+    .observe = observe,
 };

@@ -75,6 +75,9 @@ struct fm_device {
     int n_iota;
     int32_t *iota; /* [max_batch or n_rows, the larger]: 0, 1, 2 … */
 
+    fm_observe_fn observe; /* NULL: none */
+    void *observe_user;
+
     fm_token_tile *tiles; /* [max_batch]: the batch's, for attention */
     float *partial;       /* [n_heads * blocks of the context][fm_kv_columns + 2]: attention over single blocks */
     float *logits;        /* [FM_HEAD_ROWS][vocab] */
@@ -118,6 +121,8 @@ typedef struct fm_product { /* y[i * ldy + r] = matrix row r times token tokens[
 
 /* Computes all products on all threads. */
 void fm_multiply(fm_device *device, const fm_product *products, int n);
+/* What observe wants to see. */
+void fm_observe(fm_device *device, int layer, int role, const fm_input *input);
 /* One product of the whole input. */
 void fm_linear(fm_device *device, const fm_matrix *matrix, fm_input *input, float *y, size_t ldy);
 /* y = the model's norm of one row of the residual stream, with the weights of role norm and, of a LayerNorm, bias. */

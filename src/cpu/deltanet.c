@@ -151,5 +151,6 @@ void fm_deltanet(fm_device *dev, int layer) {
         for (int i = 0; i < dev->batch.n_spans; i++) keep_taps(&w, &dev->batch.spans[i], 0, d->n_key_heads);
     }
     fm_input_set(&dev->inner, w.out, w.values, dev->batch.n, (int)w.values);
+    fm_observe(dev, layer, FM_DELTA_OUT, &dev->inner);
     fm_linear(dev, &lw->matrix[FM_DELTA_OUT], &dev->inner, dev->out, (size_t)d->hidden);
 }

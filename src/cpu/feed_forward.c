@@ -18,15 +18,20 @@ typedef struct rows_work {
     size_t width;
     const fm_expert_job *jobs; /* whose outputs are the rows, one job after the other; NULL: none, of dense and shared */
     int n_jobs, slice;         /* columns that a task adds */
-    const fm_expert_layout *layout;
-    int which; /* bias_task: of which matrix, at `gate` */
+    int which;                 /* bias_task: of which matrix, at `gate` */
 } rows_work;
+
+/* How a job's expert lies in its slot: as the layer's experts do, or as their narrow copies. */
+static const fm_expert_layout *layout_of(const fm_device *dev, const fm_expert_job *job) {
+    const fm_model *model = dev->config.model;
+    return &model->experts[job->key / model->description.n_experts];
+}
 
 /* Adds the bias of matrix `which` of the expert that a row is of, if there is one. */
 static void add_expert_bias(const rows_work *w, int which, int row, float *x) {
     int job = 0;
     for (; row >= w->jobs[job].n; job++) row -= w->jobs[job].n;
-    fm_matrix bias = fm_expert_matrix_in(w->layout, FM_GATE_BIAS + which, w->jobs[job].slot);
+    fm_matrix bias = fm_expert_matrix_in(layout_of(w->device, &w->jobs[job]), FM_GATE_BIAS + which, w->jobs[job].slot);
     const uint16_t *halves = bias.data;
     int n = bias.type.rows;
     switch (bias.type.format) {
@@ -61,8 +66,8 @@ static void swiglu_task(void *arg, int row, int thread) {
 }
 
 /* gate = silu(gate) * up, or what the model has in its place, for n rows, which become the inner input. jobs: whose rows these are, NULL: not experts'. */
-static void activate(fm_device *dev, float *gate, float *up, int n, int width, const fm_expert_job *jobs, const fm_expert_layout *layout) {
-    rows_work w = {.device = dev, .gate = gate, .up = up, .width = (size_t)width, .jobs = jobs, .layout = layout};
+static void activate(fm_device *dev, float *gate, float *up, int n, int width, const fm_expert_job *jobs) {
+    rows_work w = {.device = dev, .gate = gate, .up = up, .width = (size_t)width, .jobs = jobs};
     fm_pool_run(dev->config.pool, n, swiglu_task, &w);
     fm_input_set(&dev->inner, gate, (size_t)width, n, width);
 }
@@ -77,7 +82,7 @@ static const float *gated_mlp(fm_device *dev, const fm_matrix *const m[3], const
         {.matrix = with, .input = &dev->input, .tokens = dev->iota + first, .n = n, .y = y, .ldy = 1, .exact = true},
     };
     fm_multiply(dev, products, with ? 3 : 2);
-    activate(dev, gate, up, n, (int)width, NULL, NULL);
+    activate(dev, gate, up, n, (int)width, NULL);
     fm_linear(dev, m[2], &dev->inner, out + (size_t)first * (size_t)dev->d->hidden, (size_t)dev->d->hidden);
     return y;
 }
@@ -87,6 +92,7 @@ void fm_dense(fm_device *dev, int layer) {
     const fm_matrix *const m[3] = {&lw->matrix[FM_DENSE_GATE_PROJ], &lw->matrix[FM_DENSE_UP_PROJ], &lw->matrix[FM_DENSE_DOWN_PROJ]};
     fm_norm_input(dev, lw, FM_NORM2, FM_NORM2_BIAS);
     gated_mlp(dev, m, NULL, 0, dev->batch.n, dev->out);
+    fm_observe(dev, layer, FM_DENSE_DOWN_PROJ, &dev->inner);
     fm_add_out(dev, layer, FM_OF_MLP);
 }
 
@@ -96,6 +102,7 @@ static void shared_piece(fm_device *dev, const fm_layer_weights *lw, int first, 
     size_t hidden = (size_t)dev->d->hidden;
     bool gated = dev->d->shared_gate;
     const float *gate = gated_mlp(dev, m, gated ? &lw->matrix[FM_SHARED_GATE] : NULL, first, n, dev->shared);
+    fm_observe(dev, (int)(lw - dev->config.weights->layers), FM_SHARED_DOWN_PROJ, &dev->inner);
     for (int t = 0; gated && t < n; t++) {
         float s = fm_sigmoidf(gate[t]), *row = dev->shared + (size_t)(first + t) * hidden;
         for (size_t i = 0; i < hidden; i++) row[i] *= s;
@@ -113,15 +120,14 @@ void fm_shared(fm_device *dev, int layer) {
 }
 
 /* gate, up and down of jobs whose tokens fit in the rows; outputs go to rows first_row and on, one job after the other. */
-static void compute(fm_device *dev, int layer, const fm_expert_job *jobs, int n, int first_row) {
-    const fm_expert_layout *layout = &dev->config.model->experts[layer];
+static void compute(fm_device *dev, const fm_expert_job *jobs, int n, int first_row) {
     size_t width = (size_t)dev->d->expert_width, hidden = (size_t)dev->d->hidden;
     float *gate = dev->scratch, *up = gate + (size_t)dev->n_rows * width;
     fm_matrix matrices[3][FM_MAX_JOBS];
     fm_product products[FM_MAX_PRODUCTS] = {0};
     int n_rows = 0;
     for (int i = 0; i < n; i++) {
-        for (int which = 0; which < 3; which++) matrices[which][i] = fm_expert_matrix_in(layout, which, jobs[i].slot);
+        for (int which = 0; which < 3; which++) matrices[which][i] = fm_expert_matrix_in(layout_of(dev, &jobs[i]), which, jobs[i].slot);
         for (int up_too = 0; up_too < 2; up_too++) {
             products[2 * i + up_too] = (fm_product){.matrix = &matrices[up_too][i],
                                                     .input = &dev->input,
@@ -133,7 +139,7 @@ static void compute(fm_device *dev, int layer, const fm_expert_job *jobs, int n,
         n_rows += jobs[i].n;
     }
     fm_multiply(dev, products, 2 * n);
-    activate(dev, gate, up, n_rows, (int)width, jobs, layout);
+    activate(dev, gate, up, n_rows, (int)width, jobs);
     for (int i = 0, row = 0; i < n; row += jobs[i].n, i++) {
         products[i] = (fm_product){.matrix = &matrices[FM_DOWN][i],
                                    .input = &dev->inner,
@@ -143,7 +149,7 @@ static void compute(fm_device *dev, int layer, const fm_expert_job *jobs, int n,
                                    .ldy = hidden};
     }
     fm_multiply(dev, products, n);
-    rows_work w = {.device = dev, .gate = dev->rows + (size_t)first_row * hidden, .width = hidden, .jobs = jobs, .layout = layout, .which = FM_DOWN};
+    rows_work w = {.device = dev, .gate = dev->rows + (size_t)first_row * hidden, .width = hidden, .jobs = jobs, .which = FM_DOWN};
     if (dev->d->expert_bias) fm_pool_run(dev->config.pool, n_rows, bias_task, &w);
 }
 
@@ -164,7 +170,7 @@ static void accumulate_task(void *arg, int slice, int thread) {
 }
 
 /* Computes and adds the jobs of a long prompt, as many at a time as the rows hold. */
-static void accumulate(fm_device *dev, int layer, const fm_expert_job *jobs, int n) {
+static void accumulate(fm_device *dev, const fm_expert_job *jobs, int n) {
     int slice = (dev->d->hidden / (2 * fm_pool_n_threads(dev->config.pool)) + 127) / 128 * 128;
     fm_expert_job some[FM_MAX_JOBS];
     for (int i = 0, done = 0; i < n;) { /* done: tokens of job i */
@@ -180,7 +186,7 @@ static void accumulate(fm_device *dev, int layer, const fm_expert_job *jobs, int
             i++;
             done = 0;
         }
-        compute(dev, layer, some, n_some, 0);
+        compute(dev, some, n_some, 0);
         rows_work w = {.device = dev, .jobs = some, .n_jobs = n_some, .slice = slice < 128 ? 128 : slice};
         fm_pool_run(dev->config.pool, (dev->d->hidden + w.slice - 1) / w.slice, accumulate_task, &w);
     }
@@ -188,17 +194,18 @@ static void accumulate(fm_device *dev, int layer, const fm_expert_job *jobs, int
 
 int fm_expert(fm_device *dev, int layer, const fm_expert_job *jobs, int n, int *bad, fm_error *err) {
     fm_arrival arrivals[FM_MAX_JOBS];
+    (void)layer;
     for (int i = 0; i < n; i++) arrivals[i] = (fm_arrival){jobs[i].key, jobs[i].slot, jobs[i].parts};
     int rc = fm_experts_fill(dev->config.model, dev->config.pool, arrivals, n, bad, err);
     if (rc < 0) return rc;
     if (dev->batch.n <= FM_ROW_TOKENS) {
-        compute(dev, layer, jobs, n, dev->rows_used);
+        compute(dev, jobs, n, dev->rows_used);
         for (int i = 0; i < n; i++) {
             for (int t = 0; t < jobs[i].n; t++) dev->row_of[jobs[i].choices[t]] = dev->rows_used++;
         }
         return 0;
     }
-    accumulate(dev, layer, jobs, n);
+    accumulate(dev, jobs, n);
     return 0;
 }
 
@@ -214,6 +221,7 @@ static void combine_task(void *arg, int token, int thread) {
     size_t hidden = (size_t)dev->d->hidden, at = (size_t)token * hidden;
     int k = dev->config.top_k;
     for (int j = token * k; j < (token + 1) * k && dev->batch.n <= FM_ROW_TOKENS; j++) {
+        if (dev->chosen[j] == FM_NO_EXPERT) continue;
         dev->k->axpy(dev->weights[j], dev->rows + (size_t)dev->row_of[j] * hidden, dev->d->hidden, dev->out + at);
     }
     if (dev->d->shared_width) dev->k->add(dev->shared + at, dev->d->hidden, dev->out + at);

@@ -117,6 +117,10 @@ void fm_multiply(fm_device *device, const fm_product *products, int n) {
     if (device->config.poll) device->config.poll(device->config.poll_user);
 }
 
+void fm_observe(fm_device *device, int layer, int role, const fm_input *input) {
+    if (device->observe) device->observe(device->observe_user, layer, role, input->x, input->ld, input->n, input->cols);
+}
+
 void fm_linear(fm_device *device, const fm_matrix *matrix, fm_input *input, float *y, size_t ldy) {
     fm_product p = {.matrix = matrix, .input = input, .n = input->n, .y = y, .ldy = ldy};
     fm_multiply(device, &p, 1);
@@ -148,4 +152,5 @@ void fm_norm_input(fm_device *device, const fm_layer_weights *weights, fm_role n
     norm_work w = {device, weights, norm, bias};
     fm_pool_run(device->config.pool, device->batch.n, norm_task, &w);
     fm_input_set(&device->input, device->h, (size_t)device->d->hidden, device->batch.n, device->d->hidden);
+    fm_observe(device, (int)(weights - device->config.weights->layers), norm, &device->input);
 }

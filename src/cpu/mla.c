@@ -268,5 +268,6 @@ void fm_mla(fm_device *dev, int layer) {
         by_head(&w, FM_LATENT_OUT, (size_t)d->v_dim, w.out + (size_t)w.first * out_cols, (size_t)d->v_dim);
     }
     fm_input_set(&dev->inner, w.out, out_cols, dev->batch.n, (int)out_cols);
+    fm_observe(dev, layer, FM_O, &dev->inner);
     fm_linear(dev, &w.w->matrix[FM_O], &dev->inner, dev->out, (size_t)d->hidden);
 }

@@ -55,6 +55,8 @@ static int open_tables(fm_engine *e, fm_error *err) {
     e->uses.tokens = fm_arena_take(&e->tables, choices * sizeof(int32_t));
     e->uses.choices = fm_arena_take(&e->tables, choices * sizeof(int32_t));
     e->advice = fm_arena_take(&e->tables, fm_plan_advice(e->model, e->top_k) * sizeof(int));
+    e->cold = fm_arena_take(&e->tables, n_experts);
+    e->dropped = fm_arena_take(&e->tables, FM_GUESS_TOKENS * (size_t)e->top_k * sizeof(int));
     e->ids = fm_arena_take(&e->tables, (size_t)e->plan.batch * sizeof(int32_t));
     return 0;
 }
@@ -75,13 +77,9 @@ static void poll_store(void *user) {
 /* What the user should know before the first token. */
 static void announce(fm_engine *e) {
     const fm_engine_options *o = &e->options;
-    int trained = e->model->description.top_k;
     if (e->plan.budget_given && o->memory_bytes > e->plan.available_bytes) {
         fm_engine_log(e, FM_LOG_WARNING, "the budget of %.0f MiB is more than the %.0f MiB that are free here", (double)o->memory_bytes / 1048576,
                       (double)e->plan.available_bytes / 1048576);
-    }
-    if (o->experts_per_token > 0 && o->experts_per_token < trained) {
-        fm_engine_log(e, FM_LOG_WARNING, "%d experts a token instead of the %d this model was trained with: an approximation", o->experts_per_token, trained);
     }
     if (e->plan.context > e->model->description.max_position) {
         fm_engine_log(e, FM_LOG_WARNING, "a context of %d tokens is longer than the %d this model was trained for", e->plan.context,
@@ -102,13 +100,14 @@ static int open_parts(fm_engine *e, const char *directory, fm_error *err) {
     fm_engine_options *o = &e->options;
     int rc;
     if ((rc = fm_model_open(&e->model, directory, o->config_from, fm_families, err)) < 0) return rc;
-    if (o->no_verify && e->model->pack) memset(e->model->pack->verified, 1, (size_t)e->model->pack->n_layers * (size_t)e->model->description.n_experts);
+    if (o->no_verify && e->model->pack) memset(e->model->pack->verified, 1, (size_t)e->model->n_copies * (size_t)fm_model_narrow(e->model));
     if (o->mirror && (rc = fm_model_mirror(e->model, o->mirror, err)) < 0) return rc;
     if ((rc = fm_info_tokenizer(&e->tokenizer, directory, o->config_from, err)) < 0) return rc;
     if ((rc = fm_info_fill(&e->info, e->model, e->tokenizer, o->config_from, err)) < 0) return rc;
     if ((rc = check_options(e, err)) < 0 || (rc = read_sampling(e, err)) < 0) return rc;
     if ((rc = fm_plan_compute(&e->plan, e->model, e->tokenizer, o, err)) < 0) return rc;
     announce(e);
+    if ((rc = fm_approximation_open(e, err)) < 0) return rc;
     e->ops = &fm_cpu_device;
     if (!fm_kernels_find(o->cpu, err) || !fm_policy_find(o->policy, err)) return FM_EINVAL;
     if ((rc = fm_pool_open(&e->pool, o->n_threads, err)) < 0) return rc;
@@ -151,7 +150,8 @@ int fm_engine_open_io(fm_engine **out, const char *directory, const fm_engine_op
     fm_engine_open_cache(e);
     e->opened = true;
     /* Strings of the caller are not kept. */
-    e->options.heat = e->options.session_cache = e->options.mirror = e->options.config_from = e->options.io = e->options.policy = e->options.cpu = NULL;
+    e->options.profile = e->options.heat = e->options.session_cache = e->options.mirror = e->options.config_from = e->options.io = e->options.policy =
+        e->options.cpu = NULL;
     *out = e;
     return 0;
 }
@@ -163,6 +163,7 @@ void fm_engine_close(fm_engine **engine) {
     fm_engine_store(e);
     fm_directory_close(&e->directory);
     free(e->heat_path);
+    free(e->fill_keys);
     fm_pressure_close(&e->pressure);
     fm_store_close(&e->store);
     fm_snapshots_close(&e->snapshots);
@@ -199,7 +200,9 @@ void fm_engine_stats(const fm_engine *engine, fm_stats *out) {
                       .n_guesses_used = s.n_guesses_used,
                       .stall_seconds = s.stall_seconds,
                       .disk_seconds = s.disk_seconds,
-                      .slots_given_back = e->slots_given_back};
+                      .slots_given_back = e->slots_given_back,
+                      .n_left_out = e->n_left_out,
+                      .n_narrow = e->n_narrow};
     memcpy(out->phase_seconds, e->phase_seconds, sizeof e->phase_seconds);
     fm_turn_give(&e->turn);
 }

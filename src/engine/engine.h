@@ -69,8 +69,12 @@ struct fm_engine {
     fm_routing predicted;      /* of predicted_layer, the device's */
     int *advice;               /* [fm_plan_advice()] keys */
     bool predict_always;       /* predict for the hook even when nothing is read ahead */
+    int *fill_keys;            /* in the order of the profile; NULL: none */
+    char approximation[240];   /* "": none */
+    uint8_t *cold;             /* [n_experts]: of uses.keys, that their narrow copies will do */
+    int *dropped;              /* [FM_GUESS_TOKENS * top_k] keys that are left out */
     _Atomic uint64_t n_tokens; /* read by fm_engine_live */
-    uint64_t slots_given_back;
+    uint64_t slots_given_back, n_left_out, n_narrow;
     double phase_seconds[FM_N_PHASES];
 };
 
@@ -125,6 +129,16 @@ int fm_forward(fm_engine *engine, int n_spans, int n, fm_error *err);
  * (a file that cannot be used is a warning). save: writes that file. */
 int fm_preload(fm_engine *engine, fm_error *err);
 void fm_preload_save(fm_engine *engine);
+
+/* approximate.c: takes experts out of a routing, if the user asked for it, and divides their weight among the rest: returns how many, in e->dropped. */
+int fm_approximate(fm_engine *engine, int layer, fm_routing *routing, int n);
+/* Marks in e->cold which of uses' keys may come as narrow copies; NULL: none. */
+const uint8_t *fm_cold_keys(fm_engine *engine, const fm_routing *routing, int n);
+int fm_approximation_check(const fm_engine_options *options, fm_error *err);
+/* Says what is approximated; FM_EUNSUPPORTED if this model cannot be. */
+int fm_approximation_open(fm_engine *engine, fm_error *err);
+/* Whether results depend on what is in memory: such states are not written to the session cache. */
+bool fm_approximation_wanders(const fm_engine *engine);
 
 /* session.c: FM_EINVAL unless ids [n] are in the vocabulary. */
 int fm_session_check(const fm_session *session, const int32_t *ids, int n, fm_error *err);

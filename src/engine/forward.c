@@ -16,7 +16,9 @@ static void collect_uses(fm_engine *e, int layer, const fm_routing *r, int n) {
     fm_uses *u = &e->uses;
     int n_experts = e->model->description.n_experts, total = n * r->top_k, at = 0;
     memset(u->count, 0, (size_t)n_experts * sizeof *u->count);
-    for (int i = 0; i < total; i++) u->count[r->experts[i]]++;
+    for (int i = 0; i < total; i++) {
+        if (r->experts[i] != FM_NO_EXPERT) u->count[r->experts[i]]++;
+    }
     u->n = 0;
     for (int x = 0; x < n_experts; x++) {
         if (!u->count[x]) continue;
@@ -27,6 +29,7 @@ static void collect_uses(fm_engine *e, int layer, const fm_routing *r, int n) {
     }
     u->start[u->n] = at;
     for (int i = 0; i < total; i++) {
+        if (r->experts[i] == FM_NO_EXPERT) continue;
         int use = u->count[r->experts[i]], to = u->start[use]++;
         u->tokens[to] = i / r->top_k;
         u->choices[to] = i;
@@ -54,12 +57,13 @@ static int take_jobs(fm_engine *e, int done, fm_lease *leases, fm_expert_job *jo
         }
         if (rc == 0) break;
         int use = use_of(&e->uses, leases[n].key, e->model->description.n_experts), first = e->uses.start[use];
-        jobs[n] = (fm_expert_job){.key = leases[n].key,
+        jobs[n] = (fm_expert_job){.key = leases[n].key + (leases[n].narrow ? fm_model_narrow(e->model) : 0),
                                   .slot = leases[n].data,
                                   .parts = leases[n].fresh ? leases[n].parts : NULL,
                                   .tokens = e->uses.tokens + first,
                                   .choices = e->uses.choices + first,
                                   .n = e->uses.start[use + 1] - first};
+        e->n_narrow += leases[n].narrow ? (uint64_t)jobs[n].n : 0;
         n++;
     } while (n < FM_MAX_JOBS && (any ? fm_store_ready(e->store) : in_memory(e, done + n, &leases[n - 1])));
     return n;
@@ -104,14 +108,16 @@ static void look_ahead(fm_engine *e, int layer, int n) {
 }
 
 /* The routed experts of one layer: request what the router chose, compute the shared expert, take experts as they arrive, combine. */
-static int experts(fm_engine *e, int layer, const fm_routing *routing, int n, fm_error *err) {
+static int experts(fm_engine *e, int layer, fm_routing *routing, int n, fm_error *err) {
     fm_lease leases[FM_MAX_JOBS];
     fm_expert_job jobs[FM_MAX_JOBS];
     fm_uses *u = &e->uses;
     double t = fm_now();
+    int n_dropped = fm_approximate(e, layer, routing, n);
     collect_uses(e, layer, routing, n);
-    int asked = fm_store_request(e->store, u->keys, u->n, err), rc = asked, n_jobs, bad;
+    int asked = fm_store_request_cold(e->store, u->keys, fm_cold_keys(e, routing, n), u->n, err), rc = asked, n_jobs, bad;
     if (rc < 0) return rc;
+    if (n_dropped) fm_store_want(e->store, e->dropped, n_dropped);
     look_ahead(e, layer, n);
     clock_phase(e, FM_PHASE_ROUTER, &t);
     e->ops->shared(e->device, layer);

@@ -146,7 +146,7 @@ int fm_session_sync(fm_session *s, const int32_t *ids, int n, const int *borders
 void fm_engine_open_cache(fm_engine *e) {
     const fm_engine_options *o = &e->options;
     fm_error err = {0};
-    if (!o->session_cache) return;
+    if (!o->session_cache || fm_approximation_wanders(e)) return;
     fm_directory_config config = {.path = o->session_cache,
                                   .limit_bytes = o->session_cache_bytes ? o->session_cache_bytes : DEFAULT_CACHE_BYTES,
                                   .model = e->model,
@@ -163,7 +163,9 @@ void fm_engine_store(fm_engine *e) {
 int fm_engine_idle(fm_engine *e, double seconds, fm_error *err) {
     if (!(seconds >= 0)) return fm_fail(err, FM_EINVAL, "%g seconds are no time", seconds);
     fm_turn_take(&e->turn);
-    int left = e->directory ? fm_directory_store(e->directory, fm_now() + seconds) : 0;
+    double end = fm_now() + seconds;
+    int left = e->directory ? fm_directory_store(e->directory, end) : 0, missing = 0;
+    if (left >= 0 && e->store && fm_now() < end) missing = fm_store_fill_wait(e->store, end - fm_now());
     fm_turn_give(&e->turn);
-    return left;
+    return left < 0 ? left : left + missing;
 }

@@ -36,6 +36,8 @@ int fm_options_read(fm_engine_options *out, const fm_engine_options *in, fm_erro
     if (out->experts_per_token < 0) return fm_fail(err, FM_EINVAL, "%d experts a token is negative", out->experts_per_token);
     if (out->activations != FM_ACTIVATIONS_INT8 && out->activations != FM_ACTIVATIONS_F32)
         return fm_fail(err, FM_EINVAL, "there are no activations %d", out->activations);
+    int rc = fm_approximation_check(out, err);
+    if (rc < 0) return rc;
     if (out->kv < FM_KV_BF16 || out->kv > FM_KV_Q8) return fm_fail(err, FM_EINVAL, "there is no kind %d of KV cache", out->kv);
     return 0;
 }
@@ -67,6 +69,7 @@ fm_store_config fm_plan_store(const fm_plan *plan, const fm_model *model, const 
                              .n_extents = model->n_extents,
                              .extents = model->extents,
                              .files = model->tensors.files,
+                             .narrow = o->cold_bits && model->n_copies > 1 ? model->extents + (size_t)fm_model_narrow(model) * (size_t)model->n_extents : NULL,
                              .mirrors = model->mirrors,
                              .io_name = o->io,
                              .log = o->log,
@@ -86,13 +89,14 @@ size_t fm_plan_advice(const fm_model *model, int top_k) {
 size_t fm_plan_table_bytes(const fm_model *model, int batch, int top_k) {
     size_t n_experts = (size_t)model->description.n_experts, choices = (size_t)batch * (size_t)top_k;
     return fm_arena_bytes(n_experts * sizeof(int)) * 2 + fm_arena_bytes((n_experts + 1) * sizeof(int)) + fm_arena_bytes(choices * sizeof(int32_t)) * 2 +
-           fm_arena_bytes((size_t)batch * sizeof(int32_t)) + fm_arena_bytes(fm_plan_advice(model, top_k) * sizeof(int));
+           fm_arena_bytes((size_t)batch * sizeof(int32_t)) + fm_arena_bytes(n_experts) + fm_arena_bytes(FM_GUESS_TOKENS * (size_t)top_k * sizeof(int)) +
+           fm_arena_bytes(fm_plan_advice(model, top_k) * sizeof(int));
 }
 
 /* Heap of an opened model: tensor and extent tables. */
 static uint64_t model_bytes(const fm_model *m) {
     uint64_t bytes = sizeof *m + ((uint64_t)m->description.n_layers + 1) * sizeof *m->sources;
-    bytes += (uint64_t)m->description.n_layers * (uint64_t)m->description.n_experts * (uint64_t)m->n_extents * sizeof *m->extents;
+    bytes += (uint64_t)m->n_copies * (uint64_t)m->description.n_layers * (uint64_t)m->description.n_experts * (uint64_t)m->n_extents * sizeof *m->extents;
     return bytes + (uint64_t)m->tensors.n_tensors * (sizeof(fm_tensor) + 96);
 }
 

@@ -1,4 +1,5 @@
-/* engine/preload.c: what is in the cache before the first token, and the file that remembers which experts were used most.
+/* engine/preload.c: what is in the cache before the first token, and the file that remembers which experts were used most. A profile that the user gave goes before that
+ * file: its experts come first, and those that do not come in time are read when the disk has nothing else to do.
  *
  * The file: "FMHEAT01", then as u32 the layers and the experts a layer, as u64 a hash of the model's expert files (names of the checkpoint's directory do not matter,
  * sizes and places do), as u64 the device they lie on and as u64 how many experts it wants to be read at once (0: not measured), then a f32 of each expert's uses. Of this
@@ -13,10 +14,12 @@
 #include <unistd.h>
 
 #include "engine/engine.h"
+#include "formats/profile.h"
 
 #define WINDOW_BYTES ((uint64_t)8 << 20) /* being read at once, unless another size is faster by WINDOW_GAIN */
 #define WINDOW_GAIN 1.1
 #define TRIAL_BYTES ((uint64_t)48 << 20) /* read for each size, twice */
+#define HEAT_TOKENS 200.0                /* that counts of uses last for, about */
 #define FILL_SECONDS 2.0                 /* at most, for a model that does not fit: a prompt reads the rest */
 
 typedef struct heat_header {
@@ -130,6 +133,16 @@ static int find_window(fm_engine *e, const int *keys, int n, fm_error *err) {
     return 8 * chunk;
 }
 
+/* The most used n keys, in this order, are to be in memory, and the first of them for good. */
+static int follow_profile(fm_engine *e, const int *keys, int n, fm_error *err) {
+    int n_pinned = (int)(e->options.pin * (float)(fm_store_n_slots(e->store) - e->plan.n_guesses));
+    if (!(e->fill_keys = malloc((size_t)(n ? n : 1) * sizeof *keys))) return fm_fail(err, FM_ENOMEM, "no memory for a list of %d experts", n);
+    memcpy(e->fill_keys, keys, (size_t)n * sizeof *keys);
+    fm_store_pin(e->store, keys, n_pinned < n ? n_pinned : n, e->plan.min_slots + 2);
+    fm_store_fill(e->store, e->fill_keys, n);
+    return 0;
+}
+
 /* The cache of a model that does not fit. */
 static int fill_some(fm_engine *e, const float *heat, int *keys, fm_error *err) {
     int n = list_keys(e, heat, keys), done = 0;
@@ -143,7 +156,45 @@ static int fill_some(fm_engine *e, const float *heat, int *keys, fm_error *err) 
     }
     if (e->model->in_place && e->heat_path && !e->window && (done = find_window(e, keys, n, err)) < 0) return done;
     fm_store_set_window(e->store, e->window ? e->window : window_of(e, WINDOW_BYTES));
-    return heat ? read_keys(e, keys + done, n - done, deadline, err) : 0;
+    int rc = heat ? read_keys(e, keys + done, n - done, deadline, err) : 0;
+    return rc < 0 || !e->options.profile ? rc : follow_profile(e, keys, n, err);
+}
+
+static int check_profile(const fm_engine *e, const fm_profile *p, fm_error *err) {
+    const fm_description *d = &e->model->description;
+    const char *path = e->options.profile;
+    bool layers = p->older ? p->n_layers <= d->n_layers : p->n_layers == d->n_layers;
+    if (!layers || p->n_experts != d->n_experts) {
+        return fm_fail(err, FM_EFORMAT, "%s: it is of a model with %d layers of %d experts, and %s has %d of %d", path, p->n_layers, p->n_experts,
+                       e->model->path, d->n_layers, d->n_experts);
+    }
+    if (!p->older && strcmp(p->model_type, d->model_type))
+        return fm_fail(err, FM_EFORMAT, "%s: it is of a model of type %s, and %s is of type %s", path, p->model_type, e->model->path, d->model_type);
+    return 0;
+}
+
+/* The profile's uses as what heat would be had they gone on for long: the sum of a layer is that of HEAT_TOKENS tokens. malloc'd. */
+static int read_profile(fm_engine *e, float **heat, fm_error *err) {
+    const fm_description *d = &e->model->description;
+    size_t n_experts = (size_t)d->n_experts, n = (size_t)d->n_layers * n_experts;
+    fm_profile *p;
+    int rc = fm_profile_open(&p, e->options.profile, err);
+    if (rc < 0) return rc;
+    double *sum = calloc(n, sizeof *sum);
+    float *out = malloc(n * sizeof *out);
+    rc = sum && out ? check_profile(e, p, err) : fm_fail(err, FM_ENOMEM, "no memory for a list of %zu experts", n);
+    if (rc == 0) fm_profile_sum(p, sum);
+    for (size_t layer = 0; layer < (size_t)d->n_layers && rc == 0; layer++) {
+        double all = 0;
+        for (size_t i = 0; i < n_experts; i++) all += sum[layer * n_experts + i];
+        if (all > 0 && !d->layers[layer].moe) rc = fm_fail(err, FM_EFORMAT, "%s: layer %zu has no experts in %s", e->options.profile, layer, e->model->path);
+        for (size_t i = 0; i < n_experts; i++) out[layer * n_experts + i] = all > 0 ? (float)(sum[layer * n_experts + i] / all * e->top_k * HEAT_TOKENS) : 0;
+    }
+    fm_profile_close(&p);
+    free(sum);
+    if (rc < 0) free(out);
+    *heat = rc < 0 ? NULL : out;
+    return rc;
 }
 
 int fm_preload(fm_engine *e, fm_error *err) {
@@ -151,6 +202,15 @@ int fm_preload(fm_engine *e, fm_error *err) {
     size_t n_keys = (size_t)d->n_layers * (size_t)d->n_experts;
     float *heat = e->heat_path ? read_heat(e, n_keys) : NULL;
     int *keys = malloc(n_keys * sizeof *keys), rc = 0;
+    if (e->options.profile) {
+        free(heat);
+        heat = NULL;
+        rc = read_profile(e, &heat, err);
+    }
+    if (rc < 0) {
+        free(keys);
+        return rc;
+    }
     if (!keys) {
         rc = fm_fail(err, FM_ENOMEM, "no memory for a list of %zu experts", n_keys);
     } else if (e->plan.resident) {

@@ -11,6 +11,7 @@ static int save(const fm_session *s, const char *path, fm_error *err) {
     char part[1100];
     uint64_t bytes;
     fm_state_view view = {.snapshots = e->snapshots, .timeline = &s->line, .fixed = e->ops->fixed(s->line.state), .n = s->line.position};
+    if (fm_approximation_wanders(e)) return fm_fail(err, FM_EUNSUPPORTED, "%s: a state that depends on what was in memory is not saved", path);
     if (snprintf(part, sizeof part, "%s.%ld.part", path, (long)getpid()) >= (int)sizeof part) return fm_fail(err, FM_EINVAL, "%s: the path is too long", path);
     int rc = fm_identity_of(&identity, e->model, &e->snapshots->config.device, false, err);
     if (rc < 0) return rc;

@@ -31,6 +31,7 @@ static void unlink_slot(fm_store *s, int slot) {
     else
         list->last = x->prev;
     list->n--;
+    s->n_kept -= x->state == FM_SLOT_RESIDENT && x->key >= 0 && s->keep[x->key];
 }
 
 static void link_slot(fm_store *s, int slot, fm_slot_state state, bool first) {
@@ -48,7 +49,8 @@ static void link_slot(fm_store *s, int slot, fm_slot_state state, bool first) {
     else
         list->last = slot;
     list->n++;
-    s->pinned[slot] = state != FM_SLOT_RESIDENT;
+    s->pinned[slot] = state != FM_SLOT_RESIDENT || s->keep[x->key];
+    s->n_kept += state == FM_SLOT_RESIDENT && s->keep[x->key];
     if (x->key >= 0) fm_store_live_state(s, x->key, state);
 }
 
@@ -63,8 +65,10 @@ void fm_store_empty(fm_store *s, int slot) {
     s->policy->ops->empty(s->policy, slot);
     fm_store_live_state(s, x->key, FM_SLOT_FREE);
     s->slot_of[x->key] = -1;
+    unlink_slot(s, slot);
     x->key = -1;
-    fm_store_move(s, slot, FM_SLOT_FREE, true);
+    x->fresh = x->narrow = false;
+    link_slot(s, slot, FM_SLOT_FREE, true);
 }
 
 static int n_requested(const fm_store *s) {
@@ -93,7 +97,7 @@ static void *touch_loop(void *arg) {
     return NULL;
 }
 
-static void touch_ahead(fm_store *s, int slot) {
+void fm_store_touch_ahead(fm_store *s, int slot) {
     fm_toucher *t = &s->toucher;
     size_t target = ((size_t)slot + 1) * s->config.slot_bytes + TOUCH_AHEAD;
     if (!t->running) return;
@@ -148,6 +152,7 @@ static int check_config(const fm_store_config *c, fm_error *err) {
     if (c->in_place && (c->n_extents != 1 || c->slot_bytes % 4096)) {
         return fm_fail(err, FM_EINVAL, "%d extents a key cannot be read into slots of %zu bytes", c->n_extents, c->slot_bytes);
     }
+    if (c->narrow && (!c->in_place || c->mirrors)) return fm_fail(err, FM_EINVAL, "narrow copies are for experts that are read in place, without mirrors");
     if (c->mirrors && !c->in_place) return fm_fail(err, FM_EINVAL, "only experts that are read in place have mirrors");
     if (c->n_guesses < 0 || c->n_guesses >= c->n_slots) return fm_fail(err, FM_EINVAL, "%d guesses among %d slots", c->n_guesses, c->n_slots);
     return 0;
@@ -171,7 +176,7 @@ uint64_t fm_store_memory_bytes(const fm_store_config *c) {
     fm_store_staging_bytes(c, &staging_bytes, NULL); /* a file that is too short: open says so */
     uint64_t n_slots = (uint64_t)c->n_slots, n_staging = (uint64_t)c->n_staging, depth = (uint64_t)depth_of(c),
              keys = (uint64_t)c->n_layers * (uint64_t)c->n_experts;
-    uint64_t bytes = sizeof(fm_store) + n_slots * (sizeof(fm_slot) + 1) + keys * (sizeof(int) + sizeof *((fm_store *)0)->live.keys) +
+    uint64_t bytes = sizeof(fm_store) + n_slots * (sizeof(fm_slot) + 1) + keys * (sizeof(int) + 1 + sizeof *((fm_store *)0)->live.keys) +
                      n_staging * sizeof(fm_staging) + 2 * depth * sizeof(fm_read *);
     bytes += (uint64_t)c->n_guesses * sizeof(int) + region_bytes((size_t)n_slots * c->slot_bytes) + region_bytes((size_t)n_staging * staging_bytes);
     return bytes + policy->memory_bytes(c->n_slots, c->n_layers, c->n_experts) + BACK_END_BYTES + 256 * depth;
@@ -183,11 +188,12 @@ static int open_tables(fm_store *s, size_t staging_bytes, fm_error *err) {
     s->slots = calloc(n_slots, sizeof *s->slots);
     s->slot_of = malloc(keys * sizeof *s->slot_of);
     s->pinned = calloc(n_slots, sizeof *s->pinned);
+    s->keep = calloc(keys, sizeof *s->keep);
     s->staging = calloc(n_staging, sizeof *s->staging);
     s->batch = calloc(depth, sizeof(fm_read *));
     s->done = calloc(depth, sizeof(fm_read *));
     s->advice = calloc((size_t)c->n_guesses + 1, sizeof *s->advice);
-    if (!s->advice || !s->slots || !s->slot_of || !s->pinned || !s->staging || !s->batch || !s->done) {
+    if (!s->advice || !s->slots || !s->slot_of || !s->pinned || !s->keep || !s->staging || !s->batch || !s->done) {
         return fm_fail(err, FM_ENOMEM, "no memory for the tables of %d expert slots", c->n_slots);
     }
     int rc = fm_store_live_open(s, err);
@@ -264,6 +270,7 @@ void fm_store_close(fm_store **store) {
     free(s->slots);
     free(s->slot_of);
     free(s->pinned);
+    free(s->keep);
     free(s->staging);
     free(s->advice);
     free(s->batch);
@@ -321,7 +328,7 @@ static int fail_requested(fm_store *s, fm_error *err) {
 }
 
 /* Pins those of the keys that are resident, before any slot is chosen for the others. */
-static int pin_hits(fm_store *s, const int *keys, int n, fm_error *err) {
+static int pin_hits(fm_store *s, const int *keys, const uint8_t *cold, int n, fm_error *err) {
     int n_keys = s->config.n_layers * s->config.n_experts;
     for (int i = 0; i < n; i++) {
         if (keys[i] < 0 || keys[i] >= n_keys) return fm_fail(err, FM_EINVAL, "there is no expert %d among %d", keys[i], n_keys);
@@ -332,17 +339,21 @@ static int pin_hits(fm_store *s, const int *keys, int n, fm_error *err) {
         if (state == FM_SLOT_GUESSED || state == FM_SLOT_GUESSING) {
             s->policy->ops->fill(s->policy, slot, keys[i]);
             fm_store_move(s, slot, state == FM_SLOT_GUESSED ? FM_SLOT_READY : FM_SLOT_READING, false);
-            s->stats.n_guesses_used++;
+            s->stats.n_guesses_used += !s->slots[slot].filling;
+            s->slots[slot].filling = false;
             continue;
         }
         if (state != FM_SLOT_RESIDENT) return fm_fail(err, FM_EINVAL, "expert %d of layer %d is requested or leased already", expert, layer);
-        fm_store_move(s, slot, FM_SLOT_HIT, false);
+        if (s->slots[slot].narrow && !(cold && cold[i]))
+            fm_store_empty(s, slot);
+        else
+            fm_store_move(s, slot, FM_SLOT_HIT, false);
     }
     return 0;
 }
 
 /* A slot for a key that is not in memory: a free one as long as there are any. */
-static void queue_miss(fm_store *s, int key) {
+static void queue_miss(fm_store *s, int key, bool narrow) {
     int slot = s->lists[FM_SLOT_FREE].first;
     if (slot < 0) {
         slot = s->policy->ops->victim(s->policy, key, s->pinned);
@@ -350,21 +361,25 @@ static void queue_miss(fm_store *s, int key) {
         fm_store_empty(s, slot);
     }
     s->slots[slot].key = key;
+    s->slots[slot].narrow = narrow;
     s->slot_of[key] = slot;
     s->policy->ops->fill(s->policy, slot, key);
     fm_store_move(s, slot, FM_SLOT_QUEUED, false);
-    touch_ahead(s, slot);
+    fm_store_touch_ahead(s, slot);
 }
 
-int fm_store_request(fm_store *s, const int *keys, int n, fm_error *err) {
+int fm_store_request(fm_store *s, const int *keys, int n, fm_error *err) { return fm_store_request_cold(s, keys, NULL, n, err); }
+
+int fm_store_request_cold(fm_store *s, const int *keys, const uint8_t *cold, int n, fm_error *err) {
     int room, n_hits = 0;
     assert(n >= 0);
     if (fm_store_n_guesses(s)) fm_store_settle(s, false); /* guesses that have arrived meanwhile are hits */
-    room = fm_store_n_slots(s) - n_requested(s) - s->lists[FM_SLOT_LEASED].n - fm_store_n_guesses(s);
+    room = fm_store_n_slots(s) - n_requested(s) - s->lists[FM_SLOT_LEASED].n - fm_store_n_guesses(s) - s->n_kept;
     if (s->broken && !s->error.code) fm_fail(&s->error, FM_EIO, "reading experts failed before and cannot go on");
     if (s->error.code) return fail_requested(s, err);
-    if (n > room) n = room;
-    int rc = pin_hits(s, keys, n, err);
+    if (!s->config.narrow) cold = NULL;
+    if (n > room) n = room < 0 ? 0 : room;
+    int rc = pin_hits(s, keys, cold, n, err);
     for (int i = 0; i < n && rc >= 0; i++) {
         int slot = s->slot_of[keys[i]];
         if (slot >= 0 && s->slots[slot].state == FM_SLOT_QUEUED)
@@ -372,7 +387,7 @@ int fm_store_request(fm_store *s, const int *keys, int n, fm_error *err) {
         else if (slot >= 0)
             n_hits += s->slots[slot].state == FM_SLOT_HIT; /* what was read ahead is no hit of the cache */
         else
-            queue_miss(s, keys[i]);
+            queue_miss(s, keys[i], cold && cold[i]);
         if (rc < 0) break;
         s->policy->ops->use(s->policy, s->slot_of[keys[i]]);
         fm_store_live_used(s, keys[i]);
@@ -409,7 +424,8 @@ static void hurry(fm_store *s, int slot) {
 
 static void hand_out(fm_store *s, int slot, fm_lease *lease) {
     fm_slot *x = &s->slots[slot];
-    *lease = (fm_lease){.key = x->key, .slot = slot, .data = fm_store_slot_data(s, slot), .fresh = x->state == FM_SLOT_READY};
+    *lease = (fm_lease){.key = x->key, .slot = slot, .narrow = x->narrow, .data = fm_store_slot_data(s, slot), .fresh = x->state == FM_SLOT_READY || x->fresh};
+    x->fresh = false;
     if (lease->fresh && s->config.in_place) lease->parts[0] = lease->data;
     if (lease->fresh && !s->config.in_place) {
         const fm_extent *extents = s->config.extents + (size_t)x->key * (size_t)s->config.n_extents;
@@ -496,6 +512,11 @@ bool fm_store_holds(const fm_store *s, int key) {
     return slot >= 0 && s->slots[slot].state == FM_SLOT_RESIDENT;
 }
 
+bool fm_store_at_hand(const fm_store *s, int key) {
+    int slot = s->slot_of[key];
+    return slot >= 0 && !s->slots[slot].narrow && (s->slots[slot].state == FM_SLOT_RESIDENT || s->slots[slot].state == FM_SLOT_GUESSED);
+}
+
 /* Drops a slot's memory, and with it that of its neighbours which are gone too as far as they share a page. */
 static void drop_slot(fm_store *s, int slot) {
     size_t bytes = s->config.slot_bytes, from = (size_t)slot * bytes, to = from + bytes;
@@ -508,7 +529,8 @@ int fm_store_shrink(fm_store *s, int n, int min_left) {
     int given = 0;
     if (min_left < 1) min_left = 1;
     /* No more guesses. */
-    s->config.n_guesses = s->n_advice = 0;
+    s->config.n_guesses = s->n_advice = s->n_fill = 0;
+    fm_store_pin(s, NULL, 0, 0);
     while (s->lists[FM_SLOT_GUESSED].n) fm_store_drop_guess(s, s->lists[FM_SLOT_GUESSED].first);
     stop_touching(s); /* memory is short: what was not touched yet waits until it is used */
     for (; given < n && fm_store_n_slots(s) > min_left; given++) {

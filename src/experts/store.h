@@ -25,6 +25,7 @@ typedef struct fm_store_config {
     int n_staging;            /* experts being read or waiting to be taken at once, at least 1 */
     int n_extents;            /* extents a key, at most FM_MAX_EXTENTS */
     const fm_extent *extents; /* [n_layers * n_experts][n_extents], borrowed for the store's life */
+    const fm_extent *narrow;  /* in_place: [n_layers * n_experts] of narrow copies, which fit into slots too; NULL: none */
     const fm_file *files;     /* borrowed for the store's life */
     const fm_file *mirrors;   /* in_place: a second copy of each file, on another disk; half of each expert is read from it. NULL: none */
     bool in_place; /* a slot's bytes are those on disk: each key is one extent of whole 4 KiB pages, read into its slot; else through staging buffers */
@@ -41,6 +42,7 @@ typedef struct fm_store fm_store;
 typedef struct fm_lease {
     int key;
     int slot;
+    bool narrow;                          /* it is the narrow copy */
     uint8_t *data;                        /* the slot's slot_bytes */
     bool fresh;                           /* just read: parts are to be put into data before release, unless they lie there already (in_place) */
     const uint8_t *parts[FM_MAX_EXTENTS]; /* when fresh: the first byte of each extent, of any alignment */
@@ -70,6 +72,10 @@ const char *fm_store_io_name(const fm_store *store); /* "uring direct", "pread b
  * there are staging buffers when it calls next (ready says whether more can be had). */
 int fm_store_request(fm_store *store, const int *keys, int n, fm_error *err);
 
+/* The same, but that the keys for which cold (NULL: none) is not 0 come as their narrow copies, unless the others are there. A narrow copy that is there is no hit for a key
+ * that is not cold: it gives its slot up. */
+int fm_store_request_cold(fm_store *store, const int *keys, const uint8_t *cold, int n, fm_error *err);
+
 #define FM_ANY_KEY (-1)
 
 /* The next expert that is ready: hits first in the order of the request, then in the order of arrival; or the one of `key`, waiting for it (in any order, but
@@ -87,6 +93,16 @@ bool fm_store_ready_key(fm_store *store, int key);
  * flight, a few at a time, into slots of their own, so that no expert leaves for a guess but the n_guesses that such slots take. A read that fails is forgotten. */
 void fm_store_prefetch(fm_store *store, const int *keys, int n);
 
+/* What is to be in memory in the long run, most wanted first: each is read, one at a time, when nothing else is, into a free slot as long as there are any. Only in_place.
+ * keys is borrowed until the next call or close. fill_wait: reads on, several at a time, for so many seconds; returns how many keys are still to
+ * be looked at, 0 if none can be read. */
+void fm_store_fill(fm_store *store, const int *keys, int n);
+int fm_store_fill_wait(fm_store *store, double seconds);
+/* These keys are not evicted once they are there, but when memory gets short; replaces the last ones. At most as many as leave min_left slots to others. */
+void fm_store_pin(fm_store *store, const int *keys, int n, int min_left);
+/* Keys that were wanted and are done without: counted as asked for and not found, and read in the background into slots that the policy gives. Only in_place. */
+void fm_store_want(fm_store *store, const int *keys, int n);
+
 /* Exactly once for each lease. release: data is whole. discard: it is not (the consumer found a bad value); the slot is emptied. */
 void fm_store_release(fm_store *store, fm_lease *lease);
 void fm_store_discard(fm_store *store, fm_lease *lease);
@@ -96,8 +112,9 @@ void fm_store_cancel(fm_store *store);
 
 /* Forgets every expert in memory, so that each has to be read again; returns how many. FM_EINVAL: some are requested or handed out. */
 int fm_store_clear(fm_store *store, fm_error *err);
-/* Whether a request for key would be a hit. */
+/* Whether a request for key would be a hit; whether its bytes are there at all, as a guess too. */
 bool fm_store_holds(const fm_store *store, int key);
+bool fm_store_at_hand(const fm_store *store, int key);
 
 /* Gives n slots back to the system for good (fewer if pinned), keeping at least min_left; returns how many. */
 int fm_store_shrink(fm_store *store, int n, int min_left);

@@ -17,7 +17,7 @@ typedef enum fm_slot_state {
     FM_SLOT_HIT,      /* requested, and it already held its key */
     FM_SLOT_LEASED,   /* handed out */
     FM_SLOT_RESIDENT, /* holds its key; the only state from which a policy may evict it */
-    FM_SLOT_GUESSING, /* nobody asked for its key yet, reads in flight */
+    FM_SLOT_GUESSING, /* nobody asked for its key yet, reads in flight; filling: it becomes RESIDENT by itself */
     FM_SLOT_GUESSED,  /* nobody asked for its key yet, and it is there */
     FM_SLOT_GONE,     /* given back to the system */
     FM_N_SLOT_STATES
@@ -28,6 +28,10 @@ typedef struct fm_slot {
     int prev, next; /* in its state's list, -1: none */
     int staging;    /* -1: none */
     fm_slot_state state;
+    bool narrow;  /* the narrow copy of key */
+    bool filling; /* GUESSING for fill or want; wanted: it counts as used */
+    bool wanted;
+    bool fresh; /* RESIDENT and HIT: nobody has looked at its bytes yet */
 } fm_slot;
 
 typedef struct fm_slot_list {
@@ -77,7 +81,9 @@ struct fm_store {
     fm_region slot_region, staging_region;
     fm_slot *slots;  /* [n_slots] */
     int *slot_of;    /* [keys], -1: absent */
-    uint8_t *pinned; /* [n_slots] for the policy: everything that is not resident */
+    uint8_t *pinned; /* [n_slots] for the policy: everything that is not resident, and what keep says */
+    uint8_t *keep;   /* [keys] not to be evicted */
+    int n_kept;      /* of them resident */
     fm_slot_list lists[FM_N_SLOT_STATES];
     fm_staging *staging; /* [n_staging] */
     int free_staging;    /* first of a list, -1: none */
@@ -87,9 +93,12 @@ struct fm_store {
     fm_read **batch;                /* [depth] to be submitted together */
     fm_read **done;                 /* [depth] */
     int *advice, n_advice, advised; /* [n_guesses] keys, how many, and how many of them have been looked at */
-    fm_error error;                 /* code != 0: found while settling, to be reported by the next call that can */
-    bool cancelling;                /* reads that end short are not continued */
-    bool broken;                    /* the back end failed: nothing is read any more */
+    const int *fill;                /* [n_fill] keys, of which `filled` have been looked at */
+    int n_fill, filled;
+    bool waiting;    /* in fill_wait */
+    fm_error error;  /* code != 0: found while settling, to be reported by the next call that can */
+    bool cancelling; /* reads that end short are not continued */
+    bool broken;     /* the back end failed: nothing is read any more */
     double busy_since;
     fm_store_stats stats;
     fm_store_live live;
@@ -101,6 +110,8 @@ bool fm_store_reads_direct(const fm_file *file);
 /* Bytes of one staging buffer: the worst key's aligned ranges. FM_EFORMAT, naming the file: an extent past its end. */
 int fm_store_staging_bytes(const fm_store_config *config, size_t *bytes, fm_error *err);
 
+/* Faults the pages of slots up to this one in, and some more. */
+void fm_store_touch_ahead(fm_store *store, int slot);
 /* Moves a slot to the end of the list of state; first: to its beginning. */
 void fm_store_move(fm_store *store, int slot, fm_slot_state state, bool first);
 /* The key of a slot is absent from now on; the slot is free. */
@@ -126,6 +137,8 @@ void fm_store_live_sums(fm_store *store); /* after store->stats has changed */
 void fm_store_begin_read(fm_store *store, int slot);
 /* store_guess.c: begins reads of advice as far as nothing that was asked for waits. Whoever calls submits the batch. */
 void fm_store_begin_guesses(fm_store *store);
+/* The read of a slot that is filling is whole. */
+void fm_store_end_fill(fm_store *store, int slot);
 /* A guess is forgotten; no read of it is in flight. */
 void fm_store_drop_guess(fm_store *store, int slot);
 /* All of them, those in flight too (after a drain). */

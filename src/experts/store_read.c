@@ -18,7 +18,7 @@ static uint64_t round_up(uint64_t n, uint64_t alignment) { return (n + alignment
 
 static const fm_extent *extents_of(const fm_store_config *c, int key) { return c->extents + (size_t)key * (size_t)c->n_extents; }
 
-static int check_extent(const fm_store_config *c, int key, const fm_extent *x, fm_error *err) {
+static int check_bounds(const fm_store_config *c, int key, const fm_extent *x, fm_error *err) {
     const fm_file *file = &c->files[x->file];
     int layer = key / c->n_experts, expert = key % c->n_experts;
     if (x->bytes > MAX_EXTENT_BYTES) {
@@ -29,19 +29,24 @@ static int check_extent(const fm_store_config *c, int key, const fm_extent *x, f
                    layer, x->offset, x->bytes, file->size);
 }
 
+/* In place also that it is whole pages and fits into a slot. */
+static int check_extent(const fm_store_config *c, int key, const fm_extent *x, fm_error *err) {
+    int rc = check_bounds(c, key, x, err);
+    if (rc < 0 || !c->in_place || !(x->offset % STAGING_ALIGNMENT || x->bytes % STAGING_ALIGNMENT || x->bytes > c->slot_bytes)) return rc;
+    return fm_fail(err, FM_EINVAL, "%s: %" PRIu32 " bytes at %" PRIu64 " cannot be read into a slot of %zu", c->files[x->file].path, x->bytes, x->offset,
+                   c->slot_bytes);
+}
+
 int fm_store_staging_bytes(const fm_store_config *c, size_t *bytes, fm_error *err) {
     *bytes = c->in_place ? 0 : STAGING_ALIGNMENT;
     for (int key = 0; key < c->n_layers * c->n_experts; key++) {
         const fm_extent *x = extents_of(c, key);
         size_t sum = 0;
+        int rc = c->narrow && c->narrow[key].bytes ? check_extent(c, key, &c->narrow[key], err) : 0;
+        if (rc < 0) return rc;
         for (int i = 0; i < c->n_extents && x[i].bytes; i++) {
             uint64_t a = alignment_of(&c->files[x[i].file]);
-            int rc = check_extent(c, key, &x[i], err);
-            if (rc < 0) return rc;
-            if (c->in_place && (x[i].offset % STAGING_ALIGNMENT || x[i].bytes % STAGING_ALIGNMENT || x[i].bytes > c->slot_bytes)) {
-                return fm_fail(err, FM_EINVAL, "%s: %" PRIu32 " bytes at %" PRIu64 " cannot be read into a slot of %zu", c->files[x[i].file].path, x[i].bytes,
-                               x[i].offset, c->slot_bytes);
-            }
+            if ((rc = check_extent(c, key, &x[i], err)) < 0) return rc;
             if (c->in_place) continue;
             sum += round_up(round_up(x[i].offset + x[i].bytes, a) - x[i].offset / a * a, STAGING_ALIGNMENT);
         }
@@ -50,9 +55,15 @@ int fm_store_staging_bytes(const fm_store_config *c, size_t *bytes, fm_error *er
     return 0;
 }
 
-/* Lays the reads of a key out in its staging buffer, those that touch in one. Returns how many. */
-static int plan_reads(fm_store *s, int key, int staging) {
-    const fm_extent *x = extents_of(&s->config, key);
+/* Where the copy that a slot is to hold lies. */
+static const fm_extent *extents_for(const fm_store *s, int slot) {
+    int key = s->slots[slot].key;
+    return s->slots[slot].narrow ? &s->config.narrow[key] : extents_of(&s->config, key);
+}
+
+/* Lays the reads of a slot's key out in its staging buffer, those that touch in one. Returns how many. */
+static int plan_reads(fm_store *s, int slot, int staging) {
+    const fm_extent *x = extents_for(s, slot);
     fm_staging *t = &s->staging[staging];
     fm_reading *r = NULL;
     int n = 0;
@@ -113,7 +124,7 @@ void fm_store_begin_read(fm_store *s, int slot) {
     s->slots[slot].staging = staging;
     t->slot = slot;
     if (s->config.in_place) t->data = fm_store_slot_data(s, slot);
-    t->n_left = plan_reads(s, s->slots[slot].key, staging);
+    t->n_left = plan_reads(s, slot, staging);
     for (int i = 0; i < t->n_left; i++) add_read(s, &t->reads[i]);
 }
 
@@ -134,6 +145,10 @@ static void read_done(fm_store *s, int slot) {
     bool guess = s->slots[slot].state == FM_SLOT_GUESSING;
     fm_store_live_was_read(s, s->slots[slot].key);
     if (s->config.in_place) fm_store_free_staging(s, slot);
+    if (guess && s->slots[slot].filling) {
+        fm_store_end_fill(s, slot);
+        return;
+    }
     fm_store_move(s, slot, guess ? FM_SLOT_GUESSED : FM_SLOT_READY, false);
     if (guess && !s->config.n_guesses) fm_store_drop_guess(s, slot);
 }

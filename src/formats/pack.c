@@ -135,6 +135,21 @@ static int read_layer(const reader *r, int layer, const json_t *json, fm_error *
     return open_layer(r, layer, name, err);
 }
 
+/* The second copies: each of a layer's shape. */
+static int read_narrow(const reader *r, const json_t *narrow, fm_error *err) {
+    int n = r->pack->n_layers, rc = 0;
+    if (!json_is_array(narrow) || json_array_size(narrow) != (size_t)n)
+        return fm_fail(err, FM_EFORMAT, "%s: its narrow is not a list of %d layers", r->path, n);
+    for (int i = 0; i < n && rc >= 0; i++) {
+        const fm_pack_layer *wide = &r->pack->layers[i], *own = &r->pack->layers[n + i];
+        if ((rc = read_layer(r, n + i, json_array_get(narrow, (size_t)i), err)) < 0) return rc;
+        bool same = (wide->file < 0) == (own->file < 0);
+        for (int w = 0; w < 3 && same && own->file >= 0; w++) same = wide->types[w].rows == own->types[w].rows && wide->types[w].cols == own->types[w].cols;
+        if (!same) return fm_fail(err, FM_EFORMAT, "%s: narrow: layer %d is not of the shape of that layer", r->path, i);
+    }
+    return rc;
+}
+
 static int read_model(reader *r, fm_error *err) {
     const char *format = json_string_value(json_object_get(r->root, "format"));
     const json_t *layers = json_object_get(r->root, "layers");
@@ -154,12 +169,16 @@ static int read_model(reader *r, fm_error *err) {
     char path[PATH_BYTES];
     int rc = fm_path_join(path, sizeof path, r->directory, dense, err);
     if (rc < 0 || (rc = fm_safetensors_add(r->tensors, path, err)) < 0) return rc;
-    r->pack->layers = calloc(n, sizeof *r->pack->layers);
-    r->pack->verified = calloc(n * (size_t)r->n_experts, 1);
+    const json_t *narrow = json_object_get(r->root, "narrow");
+    size_t copies = narrow ? 2 : 1;
+    r->pack->layers = calloc(copies * n, sizeof *r->pack->layers);
+    r->pack->verified = calloc(copies * n * (size_t)r->n_experts, 1);
     if (!r->pack->layers || !r->pack->verified) return fm_fail(err, FM_ENOMEM, "%s: no memory for %zu layers", r->path, n);
     r->pack->n_layers = (int)n;
-    for (int i = 0; i < r->pack->n_layers; i++) r->pack->layers[i].file = -1;
+    r->pack->n_copies = (int)copies;
+    for (size_t i = 0; i < copies * n; i++) r->pack->layers[i].file = -1;
     for (int i = 0; i < r->pack->n_layers && rc >= 0; i++) rc = read_layer(r, i, json_array_get(layers, (size_t)i), err);
+    if (rc >= 0 && narrow) rc = read_narrow(r, narrow, err);
     return rc < 0 ? rc : 0;
 }
 
@@ -178,7 +197,7 @@ int fm_pack_open(fm_pack **pack, fm_tensors *tensors, const char *directory, int
 void fm_pack_close(fm_pack **pack) {
     fm_pack *p = *pack;
     if (!p) return;
-    for (int i = 0; i < p->n_layers; i++) free(p->layers[i].hashes);
+    for (int i = 0; i < p->n_copies * p->n_layers && p->layers; i++) free(p->layers[i].hashes);
     free(p->layers);
     free(p->verified);
     free(p);

@@ -9,6 +9,8 @@
  *   "layers": [null, or {"file": "experts/layer_00.bin", "expert_bytes": B, "gate": M, "up": M, "down": M}, one for each of the model's layers]}.
  *   M is {"rows": R, "cols": C, "format": "affine", "bits": 4, "group": 64, "scales": "BF16"} or {…, "format": "mxfp4" | "BF16" | "F16" | "F32" | "F8_E4M3"}. Two layers may name
  *   the same file. Experts with biases have "gate_bias", "up_bias" and "down_bias" too, of one column, and after the matrices.
+ *   "narrow": as layers, and null for the same of them: second copies of all experts, of fewer bits, in experts/narrow_NN.bin. It may be missing; whoever does not know it runs
+ *   the model all the same, so the version is that without it. (What older programs would read wrongly needs another version.)
  *
  * A layer file: expert E lies at E * B, B a multiple of 4096: gate, up, down, each from a multiple of 64 bytes on, zeros between and after. A quantised matrix is r16
  * (quant.h, mxfp4 too) at its native width: with 3, 5 and 6 bits a group has group * bits / 32 words a row, an LSB-first stream of its values, and is widened on
@@ -35,8 +37,9 @@ typedef struct fm_pack_layer {
 
 typedef struct fm_pack {
     int n_layers;
-    fm_pack_layer *layers;
-    uint8_t *verified; /* [n_layers * n_experts]: whoever reads an expert first checks its hash and sets this, atomically */
+    int n_copies;          /* of each expert: 1, or 2 */
+    fm_pack_layer *layers; /* [n_copies * n_layers]: the narrow copies of layer i are layer n_layers + i */
+    uint8_t *verified;     /* [n_copies * n_layers * n_experts]: whoever reads an expert first checks its hash and sets this, atomically */
 } fm_pack;
 
 #define FM_PACK_LAYERS 4096
@@ -80,6 +83,9 @@ int fm_packer_open(fm_packer **packer, const char *directory, int n_layers, int 
 /* The same of a DIR.part that may have been begun before: state (NULL: nothing is said of it) is what fm_packer_state gave last. What the state names is there already;
  * everything else in DIR.part is removed. Closing without finish leaves DIR.part. FM_EIO also if another program has it open. */
 int fm_packer_open_again(fm_packer **packer, const char *directory, int n_layers, int n_experts, const json_t *state, fm_error *err);
+/* The same for a model with n_copies of each expert: layers n_layers and on are the second ones. */
+int fm_packer_open_copies(fm_packer **packer, const char *directory, const int shape[3], const json_t *state,
+                          fm_error *err); /* shape: n_layers, n_experts, n_copies */
 /* What is written and on the disk, to be gone on with: {"dense_bytes": N, "tensors": {NAME: HASH}, "layers": […]}; NULL without memory. */
 json_t *fm_packer_state(const fm_packer *packer);
 bool fm_packer_has_dense(const fm_packer *packer);

@@ -28,7 +28,8 @@ typedef struct dense_tensor {
 
 struct fm_packer {
     char directory[PATH_BYTES - 8], part[PATH_BYTES];
-    int n_layers, n_experts;
+    int n_layers, n_experts; /* n_layers: of all copies, of which n_wide are of the first */
+    int n_wide;
     bool made; /* part is there, and is removed unless it is finished */
     int lock;  /* of part, when it stays; -1: none */
     json_t *hashes, *layers;
@@ -75,14 +76,16 @@ static bool has_bytes(const char *path, uint64_t bytes) {
 
 static uint64_t layer_bytes(const fm_packer *p, uint64_t expert_bytes) { return (uint64_t)p->n_experts * (expert_bytes + 8) + 8; }
 
-static void layer_name(char name[64], int layer) { snprintf(name, 64, "experts/layer_%02d.bin", layer); }
+static void layer_name(const fm_packer *p, char name[64], int layer) {
+    snprintf(name, 64, layer < p->n_wide ? "experts/layer_%02d.bin" : "experts/narrow_%02d.bin", layer % p->n_wide);
+}
 
 /* Whether an entry of the state, a layer's, is of a file that is there. */
 static bool is_written(const fm_packer *p, int layer, const json_t *entry) {
     char path[PATH_BYTES], name[64];
     uint64_t bytes;
     const char *file = json_string_value(json_object_get(entry, "file"));
-    layer_name(name, layer);
+    layer_name(p, name, layer);
     if (!file || strcmp(file, name) || !fm_json_whole(json_object_get(entry, "expert_bytes"), (uint64_t)1 << 40, &bytes)) return false;
     return inside(p, path, file, NULL) == 0 && has_bytes(path, layer_bytes(p, bytes));
 }
@@ -109,7 +112,7 @@ static bool keep_layer(const fm_packer *p, const char *path, const char *name) {
     (void)path;
     char own[64];
     for (int i = 0; i < p->n_layers; i++) {
-        layer_name(own, i);
+        layer_name(p, own, i);
         if (!strcmp(own + strlen("experts/"), name)) return fm_packer_has_layer(p, i);
     }
     return false;
@@ -138,7 +141,8 @@ static int make_part(fm_packer *p, bool again, const json_t *state, fm_error *er
     return 0;
 }
 
-static int open_packer(fm_packer **out, const char *directory, int n_layers, int n_experts, const json_t *const *state, fm_error *err) {
+static int open_packer(fm_packer **out, const char *directory, const int shape[3], const json_t *const *state, fm_error *err) {
+    int n_layers = shape[0] * shape[2], n_experts = shape[1];
     size_t n = strlen(directory);
     *out = NULL;
     while (n > 1 && directory[n - 1] == '/') n--;
@@ -146,6 +150,7 @@ static int open_packer(fm_packer **out, const char *directory, int n_layers, int
     fm_packer *p = calloc(1, sizeof *p);
     if (!p) return fm_fail(err, FM_ENOMEM, "%s: no memory to write it", directory);
     p->n_layers = n_layers;
+    p->n_wide = shape[0];
     p->n_experts = n_experts;
     p->layer = p->lock = -1;
     int rc = 0;
@@ -174,11 +179,15 @@ fail:
 }
 
 int fm_packer_open(fm_packer **out, const char *directory, int n_layers, int n_experts, fm_error *err) {
-    return open_packer(out, directory, n_layers, n_experts, NULL, err);
+    return open_packer(out, directory, (const int[3]){n_layers, n_experts, 1}, NULL, err);
 }
 
 int fm_packer_open_again(fm_packer **out, const char *directory, int n_layers, int n_experts, const json_t *state, fm_error *err) {
-    return open_packer(out, directory, n_layers, n_experts, &state, err);
+    return open_packer(out, directory, (const int[3]){n_layers, n_experts, 1}, &state, err);
+}
+
+int fm_packer_open_copies(fm_packer **out, const char *directory, const int shape[3], const json_t *state, fm_error *err) {
+    return open_packer(out, directory, shape, &state, err);
 }
 
 bool fm_packer_has_dense(const fm_packer *p) { return p->dense_state == DENSE_WRITTEN; }
@@ -391,7 +400,7 @@ int fm_packer_layer(fm_packer *p, int layer, const fm_matrix_type types[FM_EXPER
     char path[PATH_BYTES], name[64];
     int rc = check_layer(p, layer, err);
     if (rc < 0) return rc;
-    layer_name(name, layer);
+    layer_name(p, name, layer);
     if ((rc = inside(p, path, name, err)) < 0) return rc;
     uint64_t bytes = fm_pack_expert_bytes(types, NULL);
     json_t *json = json_pack("{s:s, s:I, s:o, s:o, s:o}", "file", name, "expert_bytes", (json_int_t)bytes, "gate", matrix_json(&types[0]), "up",
@@ -446,7 +455,7 @@ int fm_packer_layer_like(fm_packer *p, int layer, int earlier, fm_error *err) {
     json_t *json = json_deep_copy(like);
     if (!json || json_array_set_new(p->layers, (size_t)layer, json)) return fm_fail(err, FM_ENOMEM, "%s: no memory to describe layer %d", p->directory, layer);
     if ((rc = inside(p, from, json_string_value(json_object_get(like, "file")), err)) < 0) return rc;
-    layer_name(name, layer);
+    layer_name(p, name, layer);
     if ((rc = inside(p, to, name, err)) < 0) return rc;
     /* Where a file can have no second name, model.json names the one it has. */
     if (link(from, to) == 0) return json_object_set_new(json, "file", json_string(name)) ? fm_fail(err, FM_ENOMEM, "%s: no memory for its name", to) : 0;
@@ -457,8 +466,10 @@ int fm_packer_layer_like(fm_packer *p, int layer, int earlier, fm_error *err) {
 /* ---- the end ---- */
 
 static int write_description(fm_packer *p, const char *made_by, fm_error *err) {
-    json_t *json = json_pack("{s:s, s:i, s:s, s:{s:s, s:O}, s:O}", "format", "flash-moe", "version", FM_PACK_VERSION, "made_by", made_by, "dense", "file",
-                             "dense.safetensors", "tensors", p->hashes, "layers", p->layers);
+    json_t *wide = json_array(), *narrow = p->n_layers > p->n_wide ? json_array() : NULL;
+    for (int i = 0; i < p->n_layers; i++) json_array_append(i < p->n_wide ? wide : narrow, json_array_get(p->layers, (size_t)i));
+    json_t *json = json_pack("{s:s, s:i, s:s, s:{s:s, s:O}, s:o, s:o*}", "format", "flash-moe", "version", FM_PACK_VERSION, "made_by", made_by, "dense", "file",
+                             "dense.safetensors", "tensors", p->hashes, "layers", wide, "narrow", narrow);
     char *text = json ? json_dumps(json, JSON_INDENT(1)) : NULL;
     int rc = text ? fm_packer_file(p, "model.json", text, strlen(text), err) : fm_fail(err, FM_ENOMEM, "%s: no memory for model.json", p->directory);
     json_decref(json);

@@ -22,7 +22,8 @@ typedef struct quality {
     int n_rows;
     double *kl; /* [n] */
     int n_same;
-    fm_error error; /* of a callback */
+    bool one_by_one; /* as in decoding, because results depend on it */
+    fm_error error;  /* of a callback */
 
     int window, first; /* first token of the window; first that is counted */
     int from;          /* position of the first row */
@@ -131,7 +132,7 @@ static int feed(quality *q, int which, int from, int n, fm_logits_fn fn, fm_erro
 
 /* Tokens [0, length) of the window: the last is only predicted. */
 static int read_window(quality *q, int length, fm_error *err) {
-    int rc = 0, step = q->rows ? q->n_rows : length;
+    int rc = 0, step = q->one_by_one ? 1 : q->rows ? q->n_rows : length;
     for (int i = 0; i < 2 && q->sessions[i]; i++) fm_session_clear(q->sessions[i]);
     for (q->from = 0; q->from < length - 1 && rc == 0; q->from += step) {
         int n = length - 1 - q->from < step ? length - 1 - q->from : step;
@@ -162,6 +163,7 @@ static int read_windows(quality *q, fm_error *err) {
 static int open_side(quality *q, int which, fm_engine *engine, fm_error *err) {
     int context = fm_engine_plan(engine)->context;
     q->engines[which] = engine;
+    q->one_by_one |= fm_engine_cache_matters(engine);
     if (context < q->options.window) return fm_fail(err, FM_EINVAL, "a window of %d tokens does not fit a context of %d", q->options.window, context);
     return fm_session_open(&q->sessions[which], engine, err);
 }

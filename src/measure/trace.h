@@ -46,4 +46,13 @@ int fm_trace_writer_save(fm_trace_writer *writer, fm_error *err);
 /* Removes what was not saved. */
 void fm_trace_writer_close(fm_trace_writer **writer);
 
+/* What routers see, beside a trace: PATH.part, which becomes PATH, a NumPy array of float32 [n_tokens][n_moe][hidden], when it is saved. */
+typedef struct fm_states_writer fm_states_writer;
+int fm_states_writer_open(fm_states_writer **writer, const char *path, int n_moe, int hidden, fm_error *err);
+/* Rows [n] of tokens from `token` on, in the layer that is number `moe` of those with experts. */
+int fm_states_writer_add(fm_states_writer *writer, uint64_t token, int moe, const float *x, size_t ld, int n, fm_error *err);
+int fm_states_writer_save(fm_states_writer *writer, uint64_t n_tokens, fm_error *err);
+/* Removes what was not saved. */
+void fm_states_writer_close(fm_states_writer **writer);
+
 #endif

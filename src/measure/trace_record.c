@@ -11,6 +11,7 @@
 typedef struct recorder {
     fm_engine *engine;
     fm_trace_writer *writer;
+    fm_states_writer *states; /* NULL: none */
     fm_trace shape;
     int16_t *experts, *predicted; /* [batch][n_layers][top_k] */
     int n, layer;                 /* tokens of the batch being computed, and the last layer of it that was seen */
@@ -56,6 +57,17 @@ static void see_route(void *user, const fm_route_event *event) {
             if (event->predicted) r->predicted[to + (size_t)k] = (int16_t)event->predicted[from + (size_t)k];
         }
     }
+}
+
+/* A router's input comes before its choice, so a new batch may begin here. */
+static void see_input(void *user, int layer, int role, const float *x, size_t ld, int n, int cols) {
+    recorder *r = user;
+    int moe = 0;
+    (void)cols;
+    if (role != FM_NORM2 || layer < 0 || !r->shape.moe[layer]) return;
+    if (layer <= r->layer) flush_batch(r);
+    for (int i = 0; i < layer; i++) moe += r->shape.moe[i];
+    if (r->rc >= 0) r->rc = fm_states_writer_add(r->states, (uint64_t)r->out->n_prompt + (uint64_t)r->out->n_decoded, moe, x, ld, n, &r->err);
 }
 
 /* Stops when nothing can be written any more. */
@@ -136,12 +148,15 @@ static int open_recorder(recorder *r, const char *path, const fm_trace_options *
     r->experts = malloc(values * sizeof *r->experts);
     r->predicted = malloc(values * sizeof *r->predicted);
     if (!r->shape.moe || !r->shape.how || !r->experts || !r->predicted) return fm_fail(err, FM_ENOMEM, "%s: no memory for recording a trace", path);
-    for (int i = 0; i < d->n_layers; i++) r->shape.moe[i] = d->layers[i].moe;
+    int n_moe = 0, rc;
+    for (int i = 0; i < d->n_layers; i++) n_moe += r->shape.moe[i] = d->layers[i].moe;
+    if (o->states && (rc = fm_states_writer_open(&r->states, o->states, n_moe, d->hidden, err)) < 0) return rc;
     return fm_trace_writer_open(&r->writer, path, &r->shape, err);
 }
 
 static void close_recorder(recorder *r) {
     fm_trace_writer_close(&r->writer);
+    fm_states_writer_close(&r->states);
     free(r->shape.moe);
     free(r->shape.how);
     free(r->experts);
@@ -157,6 +172,7 @@ int fm_trace_record(fm_engine *e, const char *const *prompts, int n_prompts, con
     recorder r = {.engine = e, .out = out ? out : &ignored};
     *r.out = (fm_traced){0};
     if (!e->model->description.n_experts) return fm_fail(err, FM_EUNSUPPORTED, "%s: the model has no experts, so there is no routing", e->model->path);
+    if (o.states && !e->ops->observe) return fm_fail(err, FM_EUNSUPPORTED, "the device %s does not show what its routers see", e->ops->name);
     if (n_prompts < 1) return fm_fail(err, FM_EINVAL, "there is no prompt");
     if (o.max_tokens < -1) return fm_fail(err, FM_EINVAL, "%d tokens to decode is fewer than none", o.max_tokens);
     sampling = e->sampling;
@@ -169,11 +185,14 @@ int fm_trace_record(fm_engine *e, const char *const *prompts, int n_prompts, con
         e->route_hook = see_route;
         e->route_user = &r;
         e->predict_always = true;
+        if (r.states) e->ops->observe(e->device, see_input, &r);
         rc = record_prompts(&r, prompts, n_prompts, &o, err);
+        if (r.states) e->ops->observe(e->device, NULL, NULL);
         e->route_hook = hook;
         e->route_user = user;
         e->predict_always = predict_always;
     }
+    if (rc >= 0 && r.states) rc = fm_states_writer_save(r.states, (uint64_t)r.out->n_prompt + (uint64_t)r.out->n_decoded, err);
     if (rc >= 0) rc = fm_trace_writer_save(r.writer, err);
     if (rc >= 0 && stat(path, &st) == 0) r.out->file_bytes = (uint64_t)st.st_size;
     close_recorder(&r);

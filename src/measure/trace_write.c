@@ -1,5 +1,7 @@
 /* measure/trace_write.c: writing a trace token by token, so that its length costs no memory. What the header says of the whole, and the hash, come last. */
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -145,6 +147,78 @@ void fm_trace_writer_close(fm_trace_writer **writer) {
     free(w->shape.moe);
     free(w->shape.how);
     free(w->record);
+    free(w);
+    *writer = NULL;
+}
+
+/* ---- what routers see ---- */
+
+#define NPY_HEADER 128
+
+struct fm_states_writer {
+    char *path, *part;
+    int fd, n_moe, hidden; /* fd of part; -1: none */
+};
+
+static int fail_states(const fm_states_writer *w, fm_error *err) {
+    return fm_fail_errno(err, FM_EIO, errno ? errno : EIO, "%s: it cannot be written", w->path);
+}
+
+/* All of data at offset. */
+static bool put_all(int fd, const void *data, size_t bytes, uint64_t offset) {
+    const char *from = data;
+    for (ssize_t n; bytes > 0; from += n, offset += (uint64_t)n, bytes -= (size_t)n) {
+        errno = 0;
+        n = pwrite(fd, from, bytes, (off_t)offset);
+        if (n < 0 && errno == EINTR) n = 0;
+        if (n < 0) return false;
+    }
+    return true;
+}
+
+int fm_states_writer_open(fm_states_writer **writer, const char *path, int n_moe, int hidden, fm_error *err) {
+    fm_states_writer *w = *writer = calloc(1, sizeof *w);
+    if (!w) return fm_fail(err, FM_ENOMEM, "%s: no memory for writing states", path);
+    *w = (fm_states_writer){.path = strdup(path), .fd = -1, .n_moe = n_moe, .hidden = hidden};
+    int rc = asprintf(&w->part, "%s.part", path) < 0 || !w->path ? fm_fail(err, FM_ENOMEM, "%s: no memory for writing states", path) : 0;
+    if (rc == 0 && (w->fd = open(w->part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) < 0) rc = fail_states(w, err);
+    if (rc < 0) fm_states_writer_close(writer);
+    return rc;
+}
+
+int fm_states_writer_add(fm_states_writer *w, uint64_t token, int moe, const float *x, size_t ld, int n, fm_error *err) {
+    size_t row = (size_t)w->hidden * sizeof *x;
+    for (int i = 0; i < n; i++) {
+        uint64_t at = NPY_HEADER + ((token + (uint64_t)i) * (uint64_t)w->n_moe + (uint64_t)moe) * row;
+        if (!put_all(w->fd, x + (size_t)i * ld, row, at)) return fail_states(w, err);
+    }
+    return 0;
+}
+
+int fm_states_writer_save(fm_states_writer *w, uint64_t n_tokens, fm_error *err) {
+    char header[NPY_HEADER + 1], text[NPY_HEADER - 10];
+    snprintf(text, sizeof text, "{'descr': '<f4', 'fortran_order': False, 'shape': (%" PRIu64 ", %d, %d), }", n_tokens, w->n_moe, w->hidden);
+    snprintf(header, sizeof header, "xNUMPYxxxx%-*s\n", NPY_HEADER - 11, text);
+    memcpy(header, "\x93NUMPY\x01\x00\x76\x00", 10);
+    bool good = put_all(w->fd, header, NPY_HEADER, 0);
+    int failed = good ? 0 : errno;
+    if (close(w->fd) && !failed) failed = errno;
+    w->fd = -1;
+    if (!failed && rename(w->part, w->path)) failed = errno;
+    if (failed) unlink(w->part);
+    errno = failed;
+    return failed ? fail_states(w, err) : 0;
+}
+
+void fm_states_writer_close(fm_states_writer **writer) {
+    fm_states_writer *w = *writer;
+    if (!w) return;
+    if (w->fd >= 0) {
+        close(w->fd);
+        unlink(w->part);
+    }
+    free(w->path);
+    free(w->part);
     free(w);
     *writer = NULL;
 }

@@ -37,16 +37,18 @@ typedef struct fm_bytes {
     size_t bytes;
 } fm_bytes;
 
-/* What the router chose: by token, ascending in the expert's index. */
+/* What the router chose: by token, ascending in the expert's index. Of a batch whose experts may come in any order both may be changed, before the first expert. */
 typedef struct fm_routing {
     int top_k;
-    int *experts;         /* [n][top_k] */
-    const float *weights; /* [n][top_k] */
+    int *experts;   /* [n][top_k]; FM_NO_EXPERT: it is left out */
+    float *weights; /* [n][top_k] */
 } fm_routing;
+
+#define FM_NO_EXPERT (-1)
 
 /* One expert of a layer and the tokens that go through it. */
 typedef struct fm_expert_job {
-    int key;
+    int key; /* with fm_model_narrow added: its narrow copy */
     uint8_t *slot;
     const uint8_t *const *parts; /* when its bytes have just arrived: to be put into slot first; else NULL */
     const int32_t *tokens;       /* [n] rows of the batch, ascending */
@@ -69,6 +71,10 @@ typedef struct fm_device_config {
 } fm_device_config;
 
 typedef struct fm_device fm_device;
+
+/* Sees what matrices are multiplied with: x [n][ld] of cols columns, of one layer (-1: the model's). role: FM_NORM1, FM_NORM2 or FM_FINAL_NORM for what follows that norm,
+ * or that of a matrix which has an input of its own. The inner columns of experts are not shown. */
+typedef void (*fm_observe_fn)(void *user, int layer, int role, const float *x, size_t ld, int n, int cols);
 
 typedef struct fm_device_ops {
     const char *name;
@@ -120,6 +126,8 @@ typedef struct fm_device_ops {
     /* The residual stream [n][hidden], for traces. */
     const float *(*residual)(fm_device *device);
     const char *(*kernels)(const fm_device *device);
+    /* From now on fn sees each input once, in the order of computing; NULL: nothing does. NULL in ops: the device cannot. */
+    void (*observe)(fm_device *device, fm_observe_fn fn, void *user);
 } fm_device_ops;
 
 #define FM_STATE_TILE 16

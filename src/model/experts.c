@@ -270,7 +270,7 @@ static int list_layer(listing *l, fm_error *err) {
 
 /* Extents were listed FM_MAX_EXTENTS apart; closes the gaps. */
 static void compact(fm_model *model, int n_extents) {
-    size_t n_keys = (size_t)model->description.n_layers * (size_t)model->description.n_experts;
+    size_t n_keys = (size_t)model->n_copies * (size_t)model->description.n_layers * (size_t)model->description.n_experts;
     for (size_t k = 0; k < n_keys; k++) {
         memmove(model->extents + k * (size_t)n_extents, model->extents + k * FM_MAX_EXTENTS, (size_t)n_extents * sizeof *model->extents);
     }
@@ -282,24 +282,24 @@ static void compact(fm_model *model, int n_extents) {
 int fm_resolve_experts(fm_resolver *r, fm_error *err) {
     fm_model *model = r->model;
     const fm_description *d = &model->description;
-    size_t n_keys = (size_t)d->n_layers * (size_t)d->n_experts;
-    int n_extents = 1;
-    model->experts = calloc((size_t)d->n_layers, sizeof *model->experts);
+    int n_layers = d->n_layers * (model->n_copies = model->pack ? model->pack->n_copies : 1), n_extents = 1;
+    size_t n_keys = (size_t)n_layers * (size_t)d->n_experts;
+    model->experts = calloc((size_t)n_layers, sizeof *model->experts);
     model->extents = calloc(n_keys * FM_MAX_EXTENTS, sizeof *model->extents);
     if (!model->experts || !model->extents) return fm_fail(err, FM_ENOMEM, "%s: no memory for a table of %zu experts", model->path, n_keys);
     if (model->pack && model->pack->n_layers != d->n_layers) {
         return fm_fail(err, FM_EFORMAT, "%s: model.json has %d layers, config.json %d", model->path, model->pack->n_layers, d->n_layers);
     }
     model->in_place = model->pack;
-    for (int i = 0; i < d->n_layers; i++) {
-        if (!d->layers[i].moe) continue;
+    for (int i = 0; i < n_layers; i++) {
+        if (!d->layers[i % d->n_layers].moe) continue;
         listing l = {.r = r, .layer = i, .layout = &model->experts[i], .first = model->extents + (size_t)i * (size_t)d->n_experts * FM_MAX_EXTENTS};
         int rc = list_layer(&l, err);
         if (rc < 0) return rc;
         if (l.n > n_extents) n_extents = l.n;
         if (l.layout->slot_bytes > model->slot_bytes) model->slot_bytes = l.layout->slot_bytes;
     }
-    for (int i = 0; i < d->n_layers && model->in_place; i++) {
+    for (int i = 0; i < n_layers && model->in_place; i++) {
         if (model->experts[i].disk_bytes > model->slot_bytes) model->slot_bytes = model->experts[i].disk_bytes; /* the pages' ends too */
     }
     compact(model, n_extents);
@@ -445,8 +445,8 @@ int fm_expert_verify(const fm_model *model, int key, const uint8_t *data, fm_err
     uint64_t hash = fm_pack_hash(data, l->bytes);
     if (hash == l->hashes[expert]) return 0;
     return fm_fail(err, FM_EFORMAT, "%s: layer %d, expert %d, %llu bytes at %llu: the hash is %016llx and should be %016llx",
-                   model->tensors.files[l->file].path, layer, expert, (unsigned long long)l->bytes, (unsigned long long)expert * l->bytes,
-                   (unsigned long long)hash, (unsigned long long)l->hashes[expert]);
+                   model->tensors.files[l->file].path, layer % model->description.n_layers, expert, (unsigned long long)l->bytes,
+                   (unsigned long long)expert * l->bytes, (unsigned long long)hash, (unsigned long long)l->hashes[expert]);
 }
 
 /* Checks one packed expert's hash, the first time it is read. Values that are not finite are refused when a model is packed. */

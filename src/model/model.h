@@ -53,8 +53,9 @@ typedef struct fm_model {
     const char *prefix;
     fm_source (*sources)[FM_N_ROLES]; /* [1 + n_layers]: the model's, then each layer's */
     int32_t *row_maps;                /* memory of the sources' row maps */
-    fm_expert_layout *experts;        /* [n_layers] */
-    fm_extent *extents;               /* [n_layers * n_experts][n_extents] */
+    int n_copies; /* of each expert: 1; 2: a packed model has narrow ones too, as if they were layers n_layers and on: of key + n_layers * n_experts */
+    fm_expert_layout *experts; /* [n_copies * n_layers] */
+    fm_extent *extents;        /* [n_copies * n_layers * n_experts][n_extents] */
     int n_extents;
     size_t slot_bytes; /* the largest layer's */
     fm_pack *pack;     /* NULL: not a packed model */
@@ -104,6 +105,9 @@ void fm_expert_gather(const fm_expert_matrix *matrix, int part, const uint8_t *f
 int fm_expert_verify(const fm_model *model, int key, const uint8_t *data, fm_error *err);
 /* FM_ENAN: value, number `at` of part 0..2 (weight, scales, biases) of a matrix, counted by rows, is not finite. */
 int fm_expert_nonfinite(const fm_model *model, int key, int which, int part, uint64_t at, const void *value, fm_error *err);
+
+/* What to add to a key for its narrow copy. */
+static inline int fm_model_narrow(const fm_model *m) { return m->description.n_layers * m->description.n_experts; }
 
 /* The matrix as it lies in a slot, data NULL: it has none. */
 static inline fm_matrix fm_expert_matrix_in(const fm_expert_layout *layout, int which, const uint8_t *slot) {

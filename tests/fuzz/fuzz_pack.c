@@ -60,7 +60,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (rc < 0) {
         assert(!pack && err.code == rc && err.message[0]);
     } else {
-        for (int i = 0; i < pack->n_layers; i++) {
+        assert(pack->n_copies == 1 || pack->n_copies == 2);
+        for (int i = 0; i < pack->n_copies * pack->n_layers; i++) {
             const fm_pack_layer *l = &pack->layers[i];
             if (l->file < 0) continue;
             assert(l->bytes == EXPERT_BYTES && fm_pack_expert_bytes(l->types, NULL) == EXPERT_BYTES && tensors.files[l->file].size > N_EXPERTS * l->bytes);

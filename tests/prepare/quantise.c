@@ -1,5 +1,6 @@
 /* Affine quantisation: to the bit what MLX 0.32.4 makes of the same rows (the hashes are tools/reference/make_quantised.py's); the search never loses to the rule. */
 #include "prepare/pack/quantise.h"
+#include "prepare/search/search.h"
 
 #include <math.h>
 
@@ -51,8 +52,9 @@ static void quantise(result *r, const fm_quantiser *q, float w[ROWS][COLS]) {
     size_t bytes = (size_t)(COLS * q->type.bits / 8), groups = (size_t)(COLS / q->type.group);
     memset(r, 0, sizeof *r);
     r->bad = -1;
-    for (size_t row = 0; row < ROWS; row++) {
-        int bad = fm_quantise_row(q, w[row], r->values + row * bytes, r->scales + row * groups, r->biases + row * groups, &r->sum);
+    for (size_t row = 0; row < ROWS; row += 16) {
+        uint8_t *out[3] = {r->values + row * bytes, (uint8_t *)(r->scales + row * groups), (uint8_t *)(r->biases + row * groups)};
+        int bad = fm_quantise_rows(q, w[row], ROWS - row < 16 ? (int)(ROWS - row) : 16, out, &r->sum);
         if (bad >= 0) r->bad = bad;
     }
 }
@@ -127,7 +129,8 @@ static void test_every_group(void) {
             for (int search = 0; search < 2; search++) {
                 one.search = search;
                 sum[search] = (fm_deviation){0};
-                fm_quantise_row(&one, &rows[row][first], values, &scale, &bias, &sum[search]);
+                uint8_t *out[3] = {values, (uint8_t *)&scale, (uint8_t *)&bias};
+                fm_quantise_rows(&one, &rows[row][first], 1, out, &sum[search]);
             }
             CHECK(sum[1].error <= sum[0].error * (1 + 1e-5), "row %d, group at %d: %g, the rule's %g", row, first, sum[1].error, sum[0].error);
         }
@@ -154,7 +157,56 @@ static void test_too_large(void) {
     make_rows(rows, FM_BF16);
     rows[7][70] = 1e7f;
     quantise(&plain, &q, rows);
-    CHECK(plain.bad == 1, "group %d instead of 1", plain.bad);
+    CHECK(plain.bad == 7, "row %d instead of 7", plain.bad);
+}
+
+/* Every instruction set finds the same, a row is chosen for as if it were alone, and what is found is a number of the scales' type and has the error that is said. */
+static void test_search(void) {
+    static _Alignas(64) float w[128 * 16], alone[128 * 16];
+    float p[128];
+    uint64_t seed = 3;
+    for (int trial = 0; trial < 60; trial++) {
+        const int bits[] = {2, 3, 4, 5, 6, 8}, n = 32 << trial % 3;
+        fm_search_group g = {.n = n, .w = w, .p = p, .n_bins = (float)((1 << bits[trial % 6]) - 1), .f16 = trial & 1};
+        for (int i = 0; i < n; i++) p[i] = trial % 4 ? (float)(test_random(&seed) % 1000 + 1) * 1e-3F : 1;
+        for (int lane = 0; lane < 16; lane++) {
+            float size = ldexpf(1, g.f16 ? (int)(test_random(&seed) % 12) - 4 : (int)(test_random(&seed) % 30) - 20),
+                  centre = (float)(test_random(&seed) % 5) - 2;
+            g.least[lane] = INFINITY, g.most[lane] = -INFINITY, g.error[lane] = lane ? INFINITY : 0;
+            for (int i = 0; i < n; i++) {
+                float x = size * (lane == 1 ? centre : centre + (float)(test_random(&seed) % 20001) * 1e-4F - 1);
+                w[i * 16 + lane] = x;
+                g.least[lane] = x < g.least[lane] ? x : g.least[lane];
+                g.most[lane] = x > g.most[lane] ? x : g.most[lane];
+            }
+        }
+        fm_search_group first = g;
+        fm_search_at(0)(&first);
+        CHECK(!first.found[0] && !first.found[1] && first.found[2] && first.found[15], "an error of 0 or a row of one value is beaten, or others are not");
+        for (int i = 1; fm_search_at(i); i++) {
+            fm_search_group other = g;
+            fm_search_at(i)(&other);
+            CHECK(!memcmp(&other, &first, sizeof other), "trial %d: form %d of the search finds something else", trial, i);
+        }
+        int row = 2 + trial % 14;
+        fm_search_group single = g;
+        single.w = alone;
+        for (int i = 0; i < n * 16; i++) alone[i] = w[i / 16 * 16 + row];
+        for (int lane = 0; lane < 16; lane++) single.least[lane] = g.least[row], single.most[lane] = g.most[row], single.error[lane] = g.error[row];
+        fm_search_best()(&single);
+        CHECK(single.scale[7] == first.scale[row] && single.bias[7] == first.bias[row] && single.error[7] == first.error[row],
+              "a row's result depends on others");
+        float s = first.scale[row], b = first.bias[row], inverse = 1 / s;
+        float s2 = g.f16 ? fm_from_f16(fm_to_f16(s)) : fm_from_bf16(fm_to_bf16(s)), b2 = g.f16 ? fm_from_f16(fm_to_f16(b)) : fm_from_bf16(fm_to_bf16(b));
+        CHECK(s == s2 && b == b2, "scale %g or bias %g is no half", (double)s, (double)b);
+        double error = 0;
+        for (int i = 0; i < n; i++) {
+            double x = (double)w[i * 16 + row], q = rint((double)((w[i * 16 + row] - b) * inverse));
+            q = q < 0 ? 0 : q > (double)g.n_bins ? (double)g.n_bins : q;
+            error += (double)p[i] * pow(x - (q * (double)s + (double)b), 2);
+        }
+        CHECK(fabs(error - (double)first.error[row]) <= 1e-4 * error, "trial %d: error %g is said to be %g", trial, error, (double)first.error[row]);
+    }
 }
 
 int main(void) {
@@ -163,5 +215,6 @@ int main(void) {
     test_every_group();
     test_halves();
     test_too_large();
+    test_search();
     return TEST_END();
 }

@@ -98,6 +98,7 @@ static int print_json(const fm_bench *b, const fm_engine *engine) {
                                   fm_json_text(fm_engine_info(engine)->path, strlen(fm_engine_info(engine)->path)), "memory_bytes", (json_int_t)p->budget_bytes,
                                   "context", p->context, "n_slots", p->n_slots, "n_experts_total", p->n_experts_total, "expert_disk_bytes",
                                   (json_int_t)p->expert_disk_bytes, "resident", p->resident));
+    json_object_set_new(object, "approximation", fm_engine_approximation(engine) ? json_string(fm_engine_approximation(engine)) : json_null());
     json_object_set_new(object, "version", json_string(FM_VERSION));
     json_object_set_new(object, "warnings", warnings);
     return fm_json_print(object);
@@ -201,6 +202,7 @@ static int print_text(const fm_bench *b, const fm_engine *engine) {
     print_machine(b, engine);
     printf("\n%s in %s, %d of %d experts fit; routing: %s\n", fm_engine_info(engine)->path, fm_memory_text(size, p->budget_bytes), p->n_slots,
            p->n_experts_total, b->routing);
+    if (fm_engine_approximation(engine)) printf("An approximation: %s.\n", fm_engine_approximation(engine));
     for (int i = 0; i < 10; i++) fm_table_add(&t, "%s", heads[i]);
     for (int i = 0; i < 3; i++) add_case(&t, &b->decode[i]);
     for (int i = 0; i < b->n_prefill; i++) add_case(&t, &b->prefill[i]);

@@ -36,7 +36,9 @@ static struct engine_choices settings_of_a(const struct engine_choices *b) {
                                    .no_verify = b->no_verify};
 }
 
-static bool differ(const struct engine_choices *b) { return b->experts_per_token || b->activations || b->prefetch || b->kv || b->cpu || b->mirror; }
+static bool differ(const struct engine_choices *b) {
+    return b->experts_per_token || b->activations || b->prefetch || b->kv || b->cpu || b->mirror || b->missing || b->cold_bits;
+}
 
 /* Each gets half of what may be used. */
 static int open_both(fm_engine *engines[2], const char *const models[2], const struct compare_options *options, struct progress *progress, fm_error *err) {
@@ -60,25 +62,30 @@ static int open_both(fm_engine *engines[2], const char *const models[2], const s
     return 0;
 }
 
-static json_t *side_json(const char *model, const fm_perplexity_result *r, double decode) {
-    return json_pack("{s:o, s:f, s:f, s:f, s:f, s:f}", "model", fm_json_text(model, strlen(model)), "perplexity", r->perplexity, "mean_nll", r->mean_nll,
-                     "seconds", r->seconds, "tokens_per_second", r->n_tokens / r->seconds, "decoded_per_second", decode);
+static json_t *side_json(const char *model, const fm_engine *engine, const fm_perplexity_result *r, double decode) {
+    return json_pack("{s:o, s:s?, s:f, s:f, s:f, s:f, s:f}", "model", fm_json_text(model, strlen(model)), "approximation", fm_engine_approximation(engine),
+                     "perplexity", r->perplexity, "mean_nll", r->mean_nll, "seconds", r->seconds, "tokens_per_second", r->n_tokens / r->seconds,
+                     "decoded_per_second", decode);
 }
 
 static double ratio(double a, double b) { return a > 0 ? b / a : 0; }
 
-static int print_json(const char *const models[2], const fm_compare_result *r, const struct compare_options *options) {
-    return fm_json_print(json_pack("{s:o, s:o, s:i, s:i, s:{s:f, s:f, s:f, s:f, s:f}, s:f, s:f, s:f, s:f}", "a", side_json(models[0], &r->a, r->decode_a), "b",
-                                   side_json(models[1], &r->b, r->decode_b), "tokens", r->a.n_tokens, "window", options->window, "kl", "mean", r->kl_mean,
-                                   "median", r->kl_median, "p90", r->kl_p90, "p99", r->kl_p99, "most", r->kl_most, "same_top", r->same_top, "perplexity_ratio",
-                                   ratio(r->a.perplexity, r->b.perplexity), "speed_ratio", ratio(r->b.seconds, r->a.seconds), "decode_ratio",
-                                   ratio(r->decode_a, r->decode_b)));
+static int print_json(const char *const models[2], fm_engine *const engines[2], const fm_compare_result *r, const struct compare_options *options) {
+    return fm_json_print(json_pack("{s:o, s:o, s:i, s:i, s:{s:f, s:f, s:f, s:f, s:f}, s:f, s:f, s:f, s:f}", "a",
+                                   side_json(models[0], engines[0], &r->a, r->decode_a), "b", side_json(models[1], engines[1], &r->b, r->decode_b), "tokens",
+                                   r->a.n_tokens, "window", options->window, "kl", "mean", r->kl_mean, "median", r->kl_median, "p90", r->kl_p90, "p99",
+                                   r->kl_p99, "most", r->kl_most, "same_top", r->same_top, "perplexity_ratio", ratio(r->a.perplexity, r->b.perplexity),
+                                   "speed_ratio", ratio(r->b.seconds, r->a.seconds), "decode_ratio", ratio(r->decode_a, r->decode_b)));
 }
 
-static int print_result(const char *const models[2], const fm_compare_result *r, const struct compare_options *options) {
+static int print_result(const char *const models[2], fm_engine *const engines[2], const fm_compare_result *r, const struct compare_options *options) {
     struct table t = {.n_columns = 4, .n_left = 1};
 
-    printf("A  %s\nB  %s\n%d tokens in windows of %d\n\n", models[0], models[1], r->a.n_tokens, options->window);
+    for (int i = 0; i < 2; i++) {
+        const char *approximation = fm_engine_approximation(engines[i]);
+        printf("%c  %s%s%s\n", 'A' + i, models[i], approximation ? ": an approximation: " : "", approximation ? approximation : "");
+    }
+    printf("%d tokens in windows of %d%s\n\n", r->a.n_tokens, options->window, fm_engine_cache_matters(engines[1]) ? ", given one at a time" : "");
     fm_table_add(&t, "%s", ""), fm_table_add(&t, "A"), fm_table_add(&t, "B"), fm_table_add(&t, "B / A");
     fm_table_add(&t, "perplexity"), fm_table_add(&t, "%.4f", r->a.perplexity), fm_table_add(&t, "%.4f", r->b.perplexity);
     fm_table_add(&t, "%.4f", ratio(r->a.perplexity, r->b.perplexity));
@@ -113,7 +120,7 @@ static int compare(const char *const models[2], const struct compare_options *op
     if (open_both(engines, models, options, &progress, &err) == 0 && (n = fm_engine_encode(engines[0], text->bytes, text->n, true, &ids, &err)) >= 0)
         (void)fm_compare(engines[0], engines[1], ids, n < options->tokens ? n : options->tokens, &quality, &result, &err);
     fm_progress_clear(&progress);
-    status = err.code != 0 ? fm_report(&err) : options->json ? print_json(models, &result, options) : print_result(models, &result, options);
+    status = err.code != 0 ? fm_report(&err) : options->json ? print_json(models, engines, &result, options) : print_result(models, engines, &result, options);
     fm_free(ids);
     fm_close_engine(&engines[1]);
     fm_close_engine(&engines[0]);

@@ -57,15 +57,16 @@ static int show(void *user, const char *what, uint64_t done, uint64_t total) {
     return fm_progress_show(c->progress, what, done, total);
 }
 
-static int print_result(const fm_perplexity_result *r, const struct perplexity_options *options) {
+static int print_result(const fm_perplexity_result *r, const struct perplexity_options *options, const char *approximation) {
     double rate = r->n_tokens / r->seconds;
 
     if (options->json)
-        return fm_json_print(json_pack("{s:f, s:f, s:i, s:i, s:i, s:f, s:f}", "mean_nll", r->mean_nll, "perplexity", r->perplexity, "tokens", r->n_tokens,
-                                       "window", options->window, "stride", options->stride ? options->stride : options->window, "seconds", r->seconds,
-                                       "tokens_per_second", rate));
+        return fm_json_print(json_pack("{s:s?, s:f, s:f, s:i, s:i, s:i, s:f, s:f}", "approximation", approximation, "mean_nll", r->mean_nll, "perplexity",
+                                       r->perplexity, "tokens", r->n_tokens, "window", options->window, "stride",
+                                       options->stride ? options->stride : options->window, "seconds", r->seconds, "tokens_per_second", rate));
     printf("perplexity %.4f: mean negative log-likelihood %.6f over %d tokens in windows of %d (%.1f s, %.1f tokens/s)\n", r->perplexity, r->mean_nll,
            r->n_tokens, options->window, r->seconds, rate);
+    if (approximation) printf("an approximation: %s\n", approximation);
     return fm_finish_output();
 }
 
@@ -106,7 +107,7 @@ static int measure(const char *model, const struct perplexity_options *options, 
 end:
     fm_progress_clear(&progress);
     close_each(&c, options->each, &err);
-    status = err.code != 0 ? fm_report(&err) : print_result(&result, options);
+    status = err.code != 0 ? fm_report(&err) : print_result(&result, options, fm_engine_approximation(c.engine));
     fm_free(ids);
     fm_close_engine(&c.engine);
     return status;

@@ -4,12 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
+#include "cli/measure/prompts.h"
 #include "flash_moe_tools.h"
 
 struct trace_options {
     struct engine_choices engine;
-    const char *file, *output;
+    const char *file, *output, *states;
     uint64_t seed;
     float temp;
     int max_tokens;
@@ -22,6 +22,8 @@ static const struct cli_option table[] = {
     {"file", 'f', OPTION_TEXT, AT(file), "PROMPTS", "the prompts, each a sequence of its own, with lines that are just ---\nbetween them; - is standard input",
      0, 0},
     {"output", 'o', OPTION_TEXT, AT(output), "FILE", "the trace to write", 0, 0},
+    {"states", 0, OPTION_TEXT, AT(states), "FILE",
+     "also write what the routers see there: a NumPy array of float32,\n[tokens][layers with experts][hidden] (for tools/predict.py)", 0, 0},
     {"max-tokens", 'n', OPTION_INT, AT(max_tokens), "N",
      "tokens to make after each prompt; 0: none; -1: until the model ends or\nthe context is full (default: 128)", -1, 2147483647},
     {"ignore-eos", 0, OPTION_FLAG, AT(ignore_eos), NULL, "go on after the model's end-of-text token", 0, 0},
@@ -29,42 +31,6 @@ static const struct cli_option table[] = {
     {"seed", 0, OPTION_SEED, AT(seed), "N", "of the first prompt, and one more for each that follows (default: 0)", 0, 0},
     {"raw", 0, OPTION_FLAG, AT(raw), NULL, "prompts go to the model as they are; special tokens such as\n<|im_start|> in them are recognised", 0, 0},
 };
-
-struct prompts {
-    const char **items; /* malloc'd, of the text */
-    int n;
-};
-
-static bool is_blank(const char *text) { return text[strspn(text, " \t\r\n")] == 0; }
-
-/* Cuts the text at lines that are just ---. The line break before such a line, and the last one of the text, belong to no prompt. What follows the last such line
- * may be blank. */
-static int split_prompts(struct prompts *out, struct text *text, const char *path, fm_error *err) {
-    char *bytes = realloc(text->bytes, text->n + 1), *at, *line;
-    int line_number = 1, first = 1;
-
-    if (!bytes || !(out->items = calloc(text->n / 4 + 2, sizeof *out->items))) return fm_cli_fail(err, FM_ENOMEM, "%s does not fit in memory", path);
-    text->bytes = bytes;
-    bytes[text->n] = 0;
-    if ((line = memchr(bytes, 0, text->n))) return fm_cli_fail(err, FM_EFORMAT, "%s has a byte 0 at %td, and prompts are text", path, line - bytes);
-    for (at = line = bytes; line; line_number++) {
-        char *end = strchr(line, '\n');
-        bool cut = strncmp(line, "---", 3) == 0 && (line[3] == '\n' || line[3] == 0);
-        if (cut || !end) {
-            char *stop = cut ? line : end ? end : line + strlen(line);
-            if (stop > at && stop[-1] == '\n') stop--;
-            *stop = 0;
-            if (!is_blank(at))
-                out->items[out->n++] = at;
-            else if (cut)
-                return fm_cli_fail(err, FM_EFORMAT, "%s: the prompt of lines %d to %d is empty", path, first, line_number);
-            first = line_number + 1;
-            at = end ? end + 1 : NULL;
-        }
-        line = end ? end + 1 : NULL;
-    }
-    return out->n > 0 ? 0 : fm_cli_fail(err, FM_EFORMAT, "%s has no prompt", path);
-}
 
 static void print_result(const fm_traced *done, const char *output) {
     char size[SIZE_TEXT];
@@ -95,6 +61,7 @@ static int record(const char *model, const struct trace_options *options, const 
         sampling.seed = options->seed;
         trace_options.max_tokens = options->max_tokens;
         trace_options.ignore_eos = options->ignore_eos;
+        trace_options.states = options->states;
         trace_options.sampling = &sampling;
         trace_options.name = slash ? slash + 1 : options->file;
         rc = fm_trace_record(engine, prompts->items, prompts->n, options->output, &trace_options, &done, &err);
@@ -120,9 +87,9 @@ static int trace_main(const struct cli_command *command, int argc, char **argv) 
     if (!options.output) return fm_usage_error("trace needs -o FILE, the trace to write");
     if (!options.file) return fm_usage_error("trace needs -f PROMPTS, a file of prompts");
     rc = fm_read_text(&text, NULL, options.file, false, &err);
-    if (rc >= 0) rc = split_prompts(&prompts, &text, options.file, &err);
+    if (rc >= 0) rc = fm_prompts_split(&prompts, &text, options.file, NULL, &err);
     status = rc < 0 ? fm_report(&err) : record(words.words[0], &options, &prompts);
-    free(prompts.items);
+    fm_prompts_free(&prompts);
     free(text.bytes);
     return status;
 }

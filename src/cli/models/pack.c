@@ -1,12 +1,13 @@
 /* cli/models/pack.c: `flash-moe pack`: makes a packed model of any that can be run, smaller if asked, and says what that cost. */
 #include <stdio.h>
+#include <string.h>
 
 #include "cli/cli.h"
 #include "flash_moe_tools.h"
 
 struct pack_options {
-    const char *output, *rules, *config_from;
-    int experts, dense, group, threads;
+    const char *output, *rules, *config_from, *profile, *experts;
+    int dense, group, threads;
     uint64_t memory;
     bool search, delete_consumed, dry_run, json;
 };
@@ -15,10 +16,12 @@ struct pack_options {
 
 static const struct cli_option table[] = {
     {"output", 'o', OPTION_TEXT, AT(output), "DIR", "the directory to write, which must not be there yet", 0, 0},
-    {"experts", 0, OPTION_CHOICE, AT(experts), "keep|2|3|4|5|6|8|bf16", "\nbits of the experts' weights (default: keep, bit for bit)", 0, 0},
+    {"experts", 0, OPTION_TEXT, AT(experts), "keep|2|3|4|5|6|8|bf16[,2|4]",
+     "\nbits of the experts' weights (default: keep, bit for bit), and of a second\ncopy of each, for run --cold-bits", 0, 0},
     {"dense", 0, OPTION_CHOICE, AT(dense), "keep|2|3|4|5|6|8|bf16", "\nthe same of all other matrices; routers keep 8 at least (default: keep)", 0, 0},
     {"group", 0, OPTION_CHOICE, AT(group), "32|64|128", "weights that share a scale in what is quantised\n(default: as in the source, else 64)", 0, 0},
     {"search", 0, OPTION_FLAG, AT(search), NULL, "look for scales with less error than MLX's rule gives: slower", 0, 0},
+    {"profile", 0, OPTION_TEXT, AT(profile), "FILE", "weigh the search's errors by what flash-moe profile saw", 0, 0},
     {"rules", 0, OPTION_TEXT, AT(rules), "FILE",
      "other bits for some matrices, as JSON:\n[{\"tensors\": \"*.down_proj\", \"layers\": \"0-3\", \"bits\": 6}, …]", 0, 0},
     {"delete-consumed", 0, OPTION_FLAG, AT(delete_consumed), NULL,
@@ -31,6 +34,23 @@ static const struct cli_option table[] = {
 };
 
 static const int bits[] = {FM_BITS_KEEP, 2, 3, 4, 5, 6, 8, FM_BITS_BF16}, groups[] = {32, 64, 128};
+
+/* "4,2": bits of the experts and of their second copies. */
+static int parse_experts(const char *text, fm_pack_options *options) {
+    static const char *const names[] = {"keep", "2", "3", "4", "5", "6", "8", "bf16"};
+    const char *comma = text ? strchr(text, ',') : NULL;
+    size_t n = !text ? 0 : comma ? (size_t)(comma - text) : strlen(text);
+    int found = text ? -1 : 0;
+
+    for (int i = 0; i < 8 && text; i++) {
+        if (strlen(names[i]) == n && strncmp(names[i], text, n) == 0) found = i;
+    }
+    if (found < 0 || (comma && strcmp(comma, ",2") != 0 && strcmp(comma, ",4") != 0))
+        return fm_usage_error("--experts is one of keep, 2, 3, 4, 5, 6, 8 and bf16, and may end in ,2 or ,4, not '%s'", text);
+    options->experts = bits[found];
+    options->experts_too = comma ? comma[1] - '0' : 0;
+    return 0;
+}
 
 static void print_plan(const fm_pack_plan *p, const char *model, const char *output) {
     struct table t = {.n_columns = 3, .n_left = 1};
@@ -161,11 +181,12 @@ static int pack_main(const struct cli_command *command, int argc, char **argv) {
     if (fm_options_parse(command, group, 1, 1, &words, argv, &status) != 0) return status;
     if (!given.output) return fm_usage_error("pack needs -o DIR, the directory to write");
     options.config_from = given.config_from;
-    options.experts = bits[given.experts];
+    if ((status = parse_experts(given.experts, &options)) != 0) return status;
     options.dense = bits[given.dense];
     options.group = given.group < 0 ? 0 : groups[given.group];
     options.search = given.search;
     options.delete_consumed = given.delete_consumed;
+    options.profile = given.profile;
     options.rules = given.rules;
     options.memory_bytes = given.memory;
     options.n_threads = given.threads;
@@ -184,6 +205,7 @@ const struct cli_command fm_command_pack = {
             "Examples\n"
             "  flash-moe pack models/ember -o /tmp/ember\n"
             "  flash-moe pack my-model -o packed --experts 4 --dense 8 --search\n"
+            "  flash-moe pack my-model -o packed --experts 4,2 --search\n"
             "  flash-moe pack my-model -o packed --experts 3 --rules rules.json --delete-consumed\n",
     .main = pack_main,
 };

@@ -40,6 +40,14 @@ static void print_summary(const struct run *r) {
         fm_disk_text(size, x.read_bytes_per_token), x.disk_bytes_per_second / 1e9);
 }
 
+/* "; 120 left out" */
+static const char *left_out(const struct run *r, char text[SIZE_TEXT]) {
+    uint64_t n = r->last.n_left_out + r->last.n_narrow;
+
+    snprintf(text, SIZE_TEXT, "; %llu times", (unsigned long long)n);
+    return n ? text : "";
+}
+
 static void print_stats(const struct run *r) {
     const fm_plan *p = fm_engine_plan(r->engine);
     const fm_stats *s = &r->last;
@@ -58,6 +66,7 @@ static void print_stats(const struct run *r) {
         fprintf(stderr, "read ahead: %llu experts, %.1f %% of them were asked for\n", (unsigned long long)s->n_guessed,
                 100 * ratio((double)s->n_guesses_used, (double)s->n_guessed));
     }
+    if (fm_engine_approximation(r->engine)) fprintf(stderr, "approximation: %s%s\n", fm_engine_approximation(r->engine), left_out(r, a));
     fprintf(stderr, "cpu: %s, %d threads\n", fm_engine_cpu(r->engine), fm_engine_n_threads(r->engine));
     fprintf(stderr, "sampling: temperature %g, top-k %d, top-p %g, min-p %g, repeat penalty %g, seed %llu\n", (double)r->sampling.temperature,
             r->sampling.top_k, (double)r->sampling.top_p, (double)r->sampling.min_p, (double)r->sampling.repeat_penalty, (unsigned long long)r->sampling.seed);
@@ -119,6 +128,9 @@ static int print_json(const struct run *r) {
         json_object_set_new(object, "message", json_loads(r->answered.message ? r->answered.message : "", 0, NULL));
         json_object_set_new(object, "reasoning_tokens", json_integer(r->answered.n_reasoning));
     }
+    json_object_set_new(object, "approximation", fm_engine_approximation(r->engine) ? json_string(fm_engine_approximation(r->engine)) : json_null());
+    json_object_set_new(object, "n_left_out", json_integer((json_int_t)s->n_left_out));
+    json_object_set_new(object, "n_narrow", json_integer((json_int_t)s->n_narrow));
     json_object_set_new(object, "n_guessed", json_integer((json_int_t)s->n_guessed));
     json_object_set_new(object, "n_guesses_used", json_integer((json_int_t)s->n_guesses_used));
     return fm_json_print(object);

@@ -143,7 +143,10 @@ static int add_layer(chooser *c, int layer, fm_error *err) {
 
 static int add_experts(chooser *c, int layer, fm_error *err) {
     const fm_expert_layout *layout = &c->model->experts[layer];
-    for (int which = FM_GATE_BIAS; which < FM_EXPERT_MATRICES; which++) c->choice->experts[layer][which] = (fm_target){.type = layout->matrix[which].type};
+    for (int which = FM_GATE_BIAS; which < FM_EXPERT_MATRICES; which++) {
+        for (int copy = 0; copy < c->choice->n_copies; copy++)
+            c->choice->experts[copy * c->model->description.n_layers + layer][which] = (fm_target){.type = layout->matrix[which].type};
+    }
     for (int which = 0; which < 3; which++) {
         char name[NAME_BYTES];
         asked a = {c->options->experts, c->options->group, c->options->search, false};
@@ -151,6 +154,10 @@ static int add_experts(chooser *c, int layer, fm_error *err) {
         apply_rules(c, name, layer, &a);
         int rc = decide(c, &c->choice->experts[layer][which], name, &layout->matrix[which].type, &a, true, err);
         if (rc < 0) return rc;
+        if (c->choice->n_copies < 2) continue;
+        a = (asked){c->options->experts_too, c->options->group, c->options->search, false};
+        if ((rc = decide(c, &c->choice->experts[c->model->description.n_layers + layer][which], name, &layout->matrix[which].type, &a, true, err)) < 0)
+            return rc;
     }
     return 0;
 }
@@ -192,14 +199,53 @@ static int read_all_importance(chooser *c, fm_error *err) {
     return rc;
 }
 
-const float *fm_choice_importance(const fm_choice *choice, const fm_model *model, int layer, int role) {
-    int index = -1;
-    if (role == FM_HEAD) index = 0;
-    if ((role >= FM_Q && role <= FM_V) || (role >= FM_DELTA_QKV && role <= FM_DELTA_A) || role == FM_MIX_IN || role == FM_LIGHTNING_GATE) index = 1 + 2 * layer;
+/* Mean squares relative to their mean, none quite 0: what was not seen may come. */
+static void level(float *x, int n) {
+    double sum = 0;
+    for (int i = 0; i < n; i++) sum += (double)x[i];
+    for (int i = 0; i < n; i++) x[i] = sum > 0 ? (float)((double)x[i] / sum * n + 1e-3) : 1;
+}
+
+static int read_profile(chooser *c, fm_error *err) {
+    const char *path = c->options->profile;
+    const fm_description *d = &c->model->description;
+    int rc = path ? fm_profile_open(&c->choice->profile, path, err) : 0;
+    if (rc < 0 || !path) return rc;
+    fm_profile *p = c->choice->profile;
+    if (p->n_layers != d->n_layers || p->n_experts != d->n_experts || strcmp(p->model_type, d->model_type)) {
+        return fm_fail(err, FM_EFORMAT, "%s: it is of a model of type %s with %d layers of %d experts, and %s is of type %s with %d of %d", path, p->model_type,
+                       p->n_layers, p->n_experts, c->model->path, d->model_type, d->n_layers, d->n_experts);
+    }
+    if (!p->columns) return fm_fail(err, FM_EFORMAT, "%s: it has no columns, so nothing can be weighed by it", path);
+    level(p->columns->head, p->columns->n_head);
+    for (int i = 0; i < p->n_layers; i++) {
+        for (int k = 0; k < FM_N_COLUMNS; k++) level(p->columns->square[i][k], p->columns->n[i][k]);
+    }
+    return 0;
+}
+
+/* What a profile calls the inputs of a role's matrix; FM_N_COLUMNS: the head's; -1: nothing. */
+static int columns_of(int role) {
+    if (role == FM_HEAD) return FM_N_COLUMNS;
+    if ((role >= FM_Q && role <= FM_V) || role == FM_Q_A || role == FM_KV_A || (role >= FM_DELTA_QKV && role <= FM_DELTA_A) || role == FM_MIX_IN ||
+        role == FM_LIGHTNING_GATE)
+        return FM_COLUMNS_MIXER;
     if (role == FM_ROUTER || role == FM_SHARED_GATE || role == FM_SHARED_GATE_PROJ || role == FM_SHARED_UP_PROJ || role == FM_DENSE_GATE_PROJ ||
         role == FM_DENSE_UP_PROJ || role == FM_ROLE_EXPERT_IN)
-        index = 2 + 2 * layer;
-    return choice->importance && index >= 0 ? choice->importance + (size_t)index * (size_t)model->description.hidden : NULL;
+        return FM_COLUMNS_MLP;
+    if (role == FM_O || role == FM_DELTA_OUT) return FM_COLUMNS_MIXER_OUT;
+    if (role == FM_DENSE_DOWN_PROJ) return FM_COLUMNS_DENSE_DOWN;
+    if (role == FM_SHARED_DOWN_PROJ) return FM_COLUMNS_SHARED_DOWN;
+    return -1;
+}
+
+const float *fm_choice_importance(const fm_choice *choice, const fm_model *model, int layer, int role, int n) {
+    const struct fm_profile_columns *seen = choice->profile ? choice->profile->columns : NULL;
+    int columns = columns_of(role), hidden = model->description.hidden;
+    if (seen && columns == FM_N_COLUMNS && seen->n_head == n) return seen->head;
+    if (seen && columns >= 0 && columns < FM_N_COLUMNS && seen->n[layer][columns] == n) return seen->square[layer][columns];
+    int index = columns == FM_N_COLUMNS ? 0 : columns == FM_COLUMNS_MIXER ? 1 + 2 * layer : columns == FM_COLUMNS_MLP ? 2 + 2 * layer : -1;
+    return choice->importance && index >= 0 && n == hidden ? choice->importance + (size_t)index * (size_t)hidden : NULL;
 }
 
 /* ---- all ---- */
@@ -220,15 +266,19 @@ int fm_choice_make(fm_choice *choice, const fm_model *model, const fm_pack_optio
     int rc = fm_rules_open(&c.rules, options->rules, err);
     if (rc < 0) return rc;
     find_prefix(&c);
-    if (!(choice->experts = calloc((size_t)d->n_layers, sizeof *choice->experts))) rc = fm_fail(err, FM_ENOMEM, "%s: no memory for it", model->path);
+    choice->n_copies = options->experts_too ? 2 : 1;
+    if (!(choice->experts = calloc((size_t)(choice->n_copies * d->n_layers), sizeof *choice->experts)))
+        rc = fm_fail(err, FM_ENOMEM, "%s: no memory for it", model->path);
     for (int i = -1; i < d->n_layers && rc == 0; i++) {
         rc = add_layer(&c, i, err);
         if (rc == 0 && i >= 0 && d->layers[i].moe) rc = add_experts(&c, i, err);
-        for (int w = 0; w < 3 && i >= 0; w++) searched |= choice->experts[i][w].search;
+        for (int w = 0; w < 3 * choice->n_copies && i >= 0; w++) searched |= choice->experts[i + w / 3 * d->n_layers][w % 3].search;
     }
     for (int i = 0; i < choice->n_items; i++) searched |= choice->items[i].target.search;
     if (rc == 0) rc = check_rules(&c, err);
     if (rc == 0 && searched) rc = read_all_importance(&c, err);
+    if (rc == 0) rc = read_profile(&c, err);
+    if (rc == 0 && options->profile && !searched) rc = fm_fail(err, FM_EINVAL, "a profile weighs errors of the search, which is not asked for");
     fm_rules_close(&c.rules);
     if (rc < 0) fm_choice_close(choice);
     return rc;
@@ -243,5 +293,6 @@ void fm_choice_close(fm_choice *choice) {
     free(choice->items);
     free(choice->experts);
     free(choice->importance);
+    fm_profile_close(&choice->profile);
     *choice = (fm_choice){0};
 }

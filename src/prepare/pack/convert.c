@@ -33,7 +33,7 @@ static void gather_f8(const fm_rows *from, int first, int n, uint8_t *scratch) {
     }
 }
 
-size_t fm_convert_scratch(const fm_matrix_type *from) { return scratch_strip(from) + 2 * align((size_t)from->cols * sizeof(float)); }
+size_t fm_convert_scratch(const fm_matrix_type *from) { return scratch_strip(from) + align((FM_STRIP + 1) * (size_t)from->cols * sizeof(float)); }
 
 /* One strip in the engine's layout, for fm_matrix_row. */
 static fm_matrix strip_matrix(const fm_rows *from, int first, int n, uint8_t *scratch) {
@@ -73,21 +73,21 @@ static void round_row(const float *row, float *back, int cols, uint8_t *out) {
 int fm_convert(const fm_rows *from, const fm_target *to, const float *importance, const int rows[2], uint8_t *scratch, uint8_t *const out[3],
                fm_deviation *sum) {
     int n = rows[1] - rows[0], cols = from->type->cols, bad = -1;
-    float *row = (float *)(void *)(scratch + scratch_strip(from->type)), *back = (float *)(void *)((uint8_t *)row + align((size_t)cols * sizeof(float)));
+    float *values = (float *)(void *)(scratch + scratch_strip(from->type)), *back = values + (size_t)FM_STRIP * (size_t)cols; /* [n][cols], [cols] */
     fm_matrix m = strip_matrix(from, rows[0], n, scratch);
-    size_t values = fm_row_bytes(&to->type, 0), groups = fm_row_bytes(&to->type, 1) / 2;
     fm_quantiser q = {to->type, to->search, importance};
     assert(to->made && n <= FM_STRIP && rows[0] % FM_STRIP == 0);
+    for (int i = 0; i < n; i++) fm_matrix_row(&m, i, values + (size_t)i * (size_t)cols);
+    if (to->type.format == FM_FORMAT_R16) {
+        bad = fm_quantise_rows(&q, values, n, out, sum);
+        return bad < 0 ? -1 : rows[0] + bad;
+    }
     for (int i = 0; i < n; i++) {
-        fm_matrix_row(&m, i, row);
-        if (to->type.format == FM_FORMAT_R16) {
-            uint16_t *scales = (uint16_t *)(void *)out[1] + (size_t)i * groups, *biases = (uint16_t *)(void *)out[2] + (size_t)i * groups;
-            if (fm_quantise_row(&q, row, out[0] + (size_t)i * values, scales, biases, sum) >= 0 && bad < 0) bad = rows[0] + i;
-        } else {
-            round_row(row, back, cols, out[0] + (size_t)i * values);
-            fm_deviation_measure(sum, row, back, (size_t)cols);
-            if (bad < 0 && fm_find_nonfinite(out[0] + (size_t)i * values, FM_BF16, (uint64_t)cols) >= 0) bad = rows[0] + i;
-        }
+        const float *row = values + (size_t)i * (size_t)cols;
+        uint8_t *to_row = out[0] + (size_t)i * fm_row_bytes(&to->type, 0);
+        round_row(row, back, cols, to_row);
+        fm_deviation_measure(sum, row, back, (size_t)cols);
+        if (bad < 0 && fm_find_nonfinite(to_row, FM_BF16, (uint64_t)cols) >= 0) bad = rows[0] + i;
     }
     return bad;
 }

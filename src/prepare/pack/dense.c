@@ -260,7 +260,7 @@ static int make_piece(fm_pack_job *job, piece *p, uint8_t *out, uint8_t *buffer,
         if (rc < 0) return rc;
         rows.first_row = p->first;
     }
-    const float *importance = fm_choice_importance(&job->choice, job->model, item->layer, item->role);
+    const float *importance = fm_choice_importance(&job->choice, job->model, item->layer, item->role, from->cols);
     for (int first = p->first; first < p->last; first += FM_STRIP) {
         size_t done = (size_t)(first - p->first), halves = fm_row_bytes(to, 1);
         const int range[2] = {(int)done, p->last - first < FM_STRIP ? p->last - p->first : (int)done + FM_STRIP};

@@ -15,13 +15,19 @@ typedef struct area {
     size_t read, made, scratch, rows, plain; /* plain: a matrix whose rows do not follow each other in the source, brought into order */
 } area;
 
+int fm_experts_layer(const fm_pack_job *job, int i) {
+    int copies = job->choice.n_copies;
+    return i / copies + (copies - 1 - i % copies) * job->model->description.n_layers;
+}
+
 static area largest_area(const fm_pack_job *job) {
     const fm_model *model = job->model;
     area a = {0};
-    for (int i = 0; i < model->description.n_layers; i++) {
-        const fm_expert_layout *l = &model->experts[i];
+    for (int i = 0; i < job->choice.n_copies * model->description.n_layers; i++) {
+        int wide = i % model->description.n_layers;
+        const fm_expert_layout *l = &model->experts[wide];
         fm_matrix_type types[FM_EXPERT_MATRICES];
-        if (!model->description.layers[i].moe) continue;
+        if (!model->description.layers[wide].moe) continue;
         fm_target_types(job->choice.experts[i], types);
         size_t made = (size_t)fm_pack_expert_bytes(types, NULL), read = page_up(l->disk_bytes) + (size_t)model->n_extents * 4 * FM_FILE_PAGE;
         if (made > a.made) a.made = made;
@@ -45,7 +51,7 @@ size_t fm_experts_thread_bytes(const fm_pack_job *job) {
 
 typedef struct banks { /* one layer at work */
     fm_pack_job *job;
-    int layer;
+    int layer, target; /* target: layer, or n_layers + layer for its narrow copies */
     area area;
     uint64_t offsets[FM_EXPERT_MATRICES];
     fm_deviation (*sums)[FM_EXPERT_MATRICES]; /* [n_experts] */
@@ -108,8 +114,9 @@ static void keep_matrix(const fm_rows *rows, uint8_t *out) {
 
 /* Converts 16 rows at a time, by rows and then to r16. Returns the row whose scales are too large, or -1. */
 static int make_matrix(const banks *b, int which, const fm_rows *rows, uint8_t *out, uint8_t *scratch, fm_deviation *sum) {
-    const fm_target *to = &b->job->choice.experts[b->layer][which];
-    const float *importance = fm_choice_importance(&b->job->choice, b->job->model, b->layer, which == FM_DOWN ? FM_ROLE_EXPERT_DOWN : FM_ROLE_EXPERT_IN);
+    const fm_target *to = &b->job->choice.experts[b->target][which];
+    int role = which == FM_DOWN ? FM_ROLE_EXPERT_DOWN : FM_ROLE_EXPERT_IN;
+    const float *importance = fm_choice_importance(&b->job->choice, b->job->model, b->layer, role, rows->type->cols);
     uint8_t *at[3] = {scratch + b->area.scratch};
     for (int i = 1; i < 3; i++) at[i] = at[i - 1] + (FM_STRIP * fm_row_bytes(&to->type, i - 1) + 63) / 64 * 64;
     for (int first = 0; first < to->type.rows; first += FM_STRIP) {
@@ -150,7 +157,7 @@ static int pack_expert(const banks *b, int expert, uint8_t *buffer, fm_error *er
     for (int which = 0; which < FM_EXPERT_MATRICES; which++) {
         const fm_expert_matrix *m = &layout->matrix[which];
         if (!m->type.rows) continue;
-        const fm_target *to = &job->choice.experts[b->layer][which];
+        const fm_target *to = &job->choice.experts[b->target][which];
         fm_rows rows = {.type = &m->type, .packed = job->model->pack};
         size_t begin = (size_t)b->offsets[which], bytes = fm_pack_matrix_bytes(&to->type);
         find_parts(m, parts, plain, &rows);
@@ -183,14 +190,17 @@ static void expert_task(void *arg, int expert, int thread) {
 }
 
 static void add_figures(const banks *b) {
-    static const char *const kinds[] = {"experts gate", "experts up", "experts down"}, *const names[] = {"gate", "up", "down"};
+    static const char *const kinds[2][3] = {{"experts gate", "experts up", "experts down"},
+                                            {"narrow experts gate", "narrow experts up", "narrow experts down"}};
+    static const char *const names[] = {"gate", "up", "down"};
     fm_pack_job *job = b->job;
+    bool narrow = b->target != b->layer;
     for (int which = 0; which < 3; which++) {
-        const fm_target *to = &job->choice.experts[b->layer][which];
+        const fm_target *to = &job->choice.experts[b->target][which];
         for (int e = 0; e < job->model->description.n_experts && to->made; e++) {
             char name[96];
-            snprintf(name, sizeof name, "layer %d, expert %d, %s", b->layer, e, names[which]);
-            fm_figures_add(&job->figures, kinds[which], name, &job->model->experts[b->layer].matrix[which].type, &to->type, &b->sums[e][which]);
+            snprintf(name, sizeof name, "layer %d, %sexpert %d, %s", b->layer, narrow ? "narrow " : "", e, names[which]);
+            fm_figures_add(&job->figures, kinds[narrow][which], name, &job->model->experts[b->layer].matrix[which].type, &to->type, &b->sums[e][which]);
         }
     }
 }
@@ -199,13 +209,13 @@ static int write_layer(banks *b, fm_error *err) {
     fm_pack_job *job = b->job;
     int n = job->model->description.n_experts;
     fm_matrix_type types[FM_EXPERT_MATRICES];
-    fm_target_types(job->choice.experts[b->layer], types);
+    fm_target_types(job->choice.experts[b->target], types);
     uint64_t bytes = fm_pack_expert_bytes(types, b->offsets);
     b->area = largest_area(job);
     b->area.made = (size_t)bytes;
     atomic_store(&b->moved, 0);
     memset(b->sums, 0, (size_t)n * sizeof *b->sums);
-    int rc = fm_packer_layer(job->packer, b->layer, types, err);
+    int rc = fm_packer_layer(job->packer, b->target, types, err);
     if (rc < 0) return rc;
     fm_pool_run(job->pool, n, expert_task, b);
     if ((rc = fm_pack_first_error(job, err)) < 0 || (rc = fm_packer_layer_end(job->packer, err)) < 0) return rc;
@@ -219,18 +229,19 @@ int fm_experts_write(fm_pack_job *job, fm_error *err) {
     const fm_description *d = &job->model->description;
     banks b = {.job = job, .sums = calloc((size_t)d->n_experts + 1, sizeof *b.sums)};
     int rc = b.sums ? 0 : fm_fail(err, FM_ENOMEM, "no memory for %d experts", d->n_experts);
-    for (int i = 0; i < job->uses.n && rc == 0; i++) {
-        int layer = job->uses.order[i];
-        if (fm_packer_has_layer(job->packer, layer)) continue;
-        if ((rc = fm_feed_wait(job, layer, err)) < 0) break;
-        b.layer = layer;
+    for (int i = 0; i < job->choice.n_copies * job->uses.n && rc == 0; i++) {
+        int copies = job->choice.n_copies;
+        b.layer = job->uses.order[i / copies];
+        b.target = b.layer + (copies - 1 - i % copies) * d->n_layers;
+        if (fm_packer_has_layer(job->packer, b.target)) continue;
+        if ((rc = fm_feed_wait(job, b.layer, err)) < 0) break;
         json_t *state = NULL;
         if ((rc = write_layer(&b, err)) == 0 && (rc = fm_journal_check(&job->journal, job->model, err)) == 0) {
             rc = (state = fm_packer_state(job->packer)) ? fm_journal_save(&job->journal, state, &job->figures, err)
                                                         : fm_fail(err, FM_ENOMEM, "no memory for a journal");
         }
         json_decref(state);
-        if (rc == 0 && job->options.delete_consumed) rc = fm_consume_layer(job, layer, err);
+        if (rc == 0 && job->options.delete_consumed && b.target == b.layer) rc = fm_consume_layer(job, b.layer, err);
         if (rc == 0 && fm_pack_cancelled(job, "writing experts", job->done, job->total)) rc = fm_fail(err, FM_ECANCELLED, "packing was cancelled");
     }
     free(b.sums);

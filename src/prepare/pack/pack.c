@@ -54,6 +54,11 @@ static int complete(fm_pack_options *o, const fm_pack_options *given, fm_error *
     *o = (fm_pack_options)FM_PACK_OPTIONS_INIT;
     if (given) memcpy(o, given, given->size < sizeof *o ? given->size : sizeof *o);
     if (!is_bits(o->experts)) return fm_fail(err, FM_EINVAL, "%d bits of experts are none of 2, 3, 4, 5, 6 and 8", o->experts);
+    if (o->experts_too && o->experts_too != 2 && o->experts_too != 4)
+        return fm_fail(err, FM_EINVAL, "%d bits of the experts' second copies are none of 2 and 4, which are read into their slots as they are",
+                       o->experts_too);
+    if (o->experts_too && o->experts != FM_BITS_KEEP && o->experts_too >= o->experts)
+        return fm_fail(err, FM_EINVAL, "the experts' second copies have %d bits, not fewer than the %d of the first", o->experts_too, o->experts);
     if (!is_bits(o->dense)) return fm_fail(err, FM_EINVAL, "%d bits of the dense part are none of 2, 3, 4, 5, 6 and 8", o->dense);
     if (o->group && o->group != 32 && o->group != 64 && o->group != 128) return fm_fail(err, FM_EINVAL, "a group of %d is none of 32, 64 and 128", o->group);
     if (o->n_threads < 0) return fm_fail(err, FM_EINVAL, "%d threads are not at least 1", o->n_threads);
@@ -62,7 +67,7 @@ static int complete(fm_pack_options *o, const fm_pack_options *given, fm_error *
 
 static uint64_t layer_bytes(const fm_pack_job *job, int layer, uint64_t *expert) {
     fm_matrix_type types[FM_EXPERT_MATRICES];
-    if (!job->model->description.layers[layer].moe) return 0;
+    if (!job->model->description.layers[layer % job->model->description.n_layers].moe) return 0;
     fm_target_types(job->choice.experts[layer], types);
     uint64_t bytes = fm_pack_expert_bytes(types, NULL);
     if (expert && bytes > *expert) *expert = bytes;
@@ -83,7 +88,7 @@ static uint64_t fingerprint(const fm_pack_job *job) {
         int n = snprintf(line, sizeof line, "%016" PRIx64 " %s %s %d", hash, item->name, to, item->target.search);
         hash = fm_pack_hash(line, (size_t)n);
     }
-    for (int i = 0; i < job->model->description.n_layers * FM_EXPERT_MATRICES; i++) {
+    for (int i = 0; i < job->choice.n_copies * job->model->description.n_layers * FM_EXPERT_MATRICES; i++) {
         const fm_target *t = &job->choice.experts[i / FM_EXPERT_MATRICES][i % FM_EXPERT_MATRICES];
         char to[32] = "";
         if (t->type.rows) fm_type_text(to, &t->type);
@@ -93,9 +98,19 @@ static uint64_t fingerprint(const fm_pack_job *job) {
     return hash;
 }
 
+/* The same of what the search weighs by. */
+static uint64_t weights_fingerprint(const fm_pack_job *job, uint64_t hash) {
+    const struct fm_profile_columns *c = job->choice.profile ? job->choice.profile->columns : NULL;
+    for (int i = 0; c && i < job->choice.profile->n_layers * FM_N_COLUMNS; i++) {
+        int layer = i / FM_N_COLUMNS, k = i % FM_N_COLUMNS;
+        if (c->n[layer][k]) hash ^= fm_pack_hash(c->square[layer][k], (size_t)c->n[layer][k] * sizeof(float)) + hash * 31;
+    }
+    return c && c->n_head ? hash ^ (fm_pack_hash(c->head, (size_t)c->n_head * sizeof(float)) + hash * 31) : hash;
+}
+
 static json_t *describe_job(const fm_pack_job *job) {
     char hash[20];
-    snprintf(hash, sizeof hash, "%016" PRIx64, fingerprint(job));
+    snprintf(hash, sizeof hash, "%016" PRIx64, weights_fingerprint(job, fingerprint(job)));
     return json_pack("{s:s, s:i, s:s, s:o}", "by", "flash-moe " FM_VERSION, "version", FM_PACK_VERSION, "matrices", hash, "sources",
                      fm_journal_sources(job->model, job->feed));
 }
@@ -130,18 +145,19 @@ static int plan_bytes(const fm_pack_job *job, fm_pack_plan *p, const json_t *sta
         p->write_bytes = p->dense_bytes;
         most = now = (int64_t)p->dense_bytes;
     }
-    for (int i = 0; i < d->n_layers; i++) {
-        uint64_t bytes = layer_bytes(job, i, &p->expert_bytes);
-        bool done = json_is_object(json_array_get(json_object_get(state, "layers"), (size_t)i));
-        p->n_moe_layers += d->layers[i].moe;
-        p->n_layers_done += d->layers[i].moe && done;
+    for (int i = 0; i < d->n_layers * job->choice.n_copies; i++) {
+        int layer = fm_experts_layer(job, i), wide = layer % d->n_layers;
+        uint64_t bytes = layer_bytes(job, layer, &p->expert_bytes);
+        bool done = json_is_object(json_array_get(json_object_get(state, "layers"), (size_t)layer)), moe = d->layers[wide].moe;
+        p->n_moe_layers += moe && layer == wide;
+        p->n_layers_done += moe && done && layer == wide;
         p->model_bytes += bytes;
-        if (!d->layers[i].moe || done) continue;
-        p->source_bytes += (uint64_t)d->n_experts * job->model->experts[i].disk_bytes;
+        if (!moe || done) continue;
+        p->source_bytes += (uint64_t)d->n_experts * job->model->experts[wide].disk_bytes;
         p->write_bytes += bytes;
         now += (int64_t)bytes;
         if (now > most) most = now;
-        if (gives) now -= (int64_t)fm_consume_bytes(job, i);
+        if (gives && layer == wide) now -= (int64_t)fm_consume_bytes(job, wide);
     }
     p->disk_bytes = job->feed ? fm_uses_peak(job, state, p->dense_done ? 0 : p->dense_bytes, layer_bytes_only) : (uint64_t)most;
     return 0;
@@ -279,10 +295,11 @@ static int save_journal(fm_pack_job *job, fm_error *err) {
 /* After the journal is there, so that DIR.part without one is never ours. */
 static int open_output(fm_pack_job *job, const char *directory, fm_pack_result *r, fm_error *err) {
     const fm_description *d = &job->model->description;
+    const int shape[3] = {d->n_layers, d->n_experts, job->choice.n_copies};
     char parent[FM_PATH_BYTES];
     int rc;
     if (!job->journal.state && (rc = fm_journal_save(&job->journal, NULL, &job->figures, err)) < 0) return rc;
-    if ((rc = fm_packer_open_again(&job->packer, directory, d->n_layers, d->n_experts, job->journal.state, err)) < 0) return rc;
+    if ((rc = fm_packer_open_copies(&job->packer, directory, shape, job->journal.state, err)) < 0) return rc;
     if ((rc = parent_of(parent, directory, err)) < 0 || (rc = fm_disk_free(parent, &r->plan.free_bytes, err)) < 0) return rc;
     if (r->plan.disk_bytes <= r->plan.free_bytes) return 0;
     return fm_fail(err, FM_EIO, "%s: it needs %" PRIu64 " bytes, but only %" PRIu64 " are free there", directory, r->plan.disk_bytes, r->plan.free_bytes);

@@ -7,6 +7,7 @@
 
 #include "base/memory.h"
 #include "flash_moe_tools.h"
+#include "formats/profile.h"
 #include "model/model.h"
 #include "prepare/pack/convert.h"
 
@@ -28,16 +29,18 @@ typedef struct fm_dense_item {
 typedef struct fm_choice {
     fm_dense_item *items;
     int n_items, room;
-    fm_target (*experts)[FM_EXPERT_MATRICES]; /* [n_layers] */
-    float *importance;                        /* [1 + 2 * n_layers][hidden]: of the final norm, and of each layer's two; NULL: none */
+    int n_copies;            /* of each expert: 1 or 2 */
+    fm_target (*experts)[FM_EXPERT_MATRICES]; /* [n_copies * n_layers]: those of the narrow copies of layer i are at n_layers + i */
+    float *importance;       /* [1 + 2 * n_layers][hidden]: of the final norm, and of each layer's two; NULL: none */
+    fm_profile *profile;     /* whose columns' mean squares, about 1 on the average, go before that; NULL: none */
     int n_unfit;
     bool requantised; /* config.json has to say something new of the dense part */
 } fm_choice;
 
 int fm_choice_make(fm_choice *choice, const fm_model *model, const fm_pack_options *options, fm_error *err);
 void fm_choice_close(fm_choice *choice);
-/* The importance of a dense item's columns, or of an expert's matrix; NULL: all the same. */
-const float *fm_choice_importance(const fm_choice *choice, const fm_model *model, int layer, int role);
+/* The importance of the n columns of a dense item, or of an expert's matrix; NULL: all the same. */
+const float *fm_choice_importance(const fm_choice *choice, const fm_model *model, int layer, int role, int n);
 enum { FM_ROLE_EXPERT_IN = FM_N_ROLES, FM_ROLE_EXPERT_DOWN };
 
 /* rules.c */
@@ -166,7 +169,9 @@ size_t fm_dense_shared_bytes(const fm_choice *choice);
 size_t fm_dense_side_bytes(const fm_choice *choice);
 int fm_dense_write(fm_pack_job *job, fm_error *err);
 
-/* experts.c: what it takes in memory a thread, and writing all layers that are not written. */
+/* experts.c: the i-th layer to be written: of each its narrow copies, if there are such, and then itself; what it takes in memory a thread, and writing all layers that are not
+ * written. */
+int fm_experts_layer(const fm_pack_job *job, int i);
 size_t fm_experts_thread_bytes(const fm_pack_job *job);
 int fm_experts_write(fm_pack_job *job, fm_error *err);
 void fm_target_types(const fm_target targets[FM_EXPERT_MATRICES], fm_matrix_type types[FM_EXPERT_MATRICES]);

@@ -3,8 +3,11 @@
 
 #include <math.h>
 
+#include "prepare/search/search.h"
+
 #define MAX_GROUP 128
 #define LANES 16
+#define LESS 0.99999F /* of the rule's error, which is summed in another order than the search's */
 
 /* ---- halves ---- */
 
@@ -156,49 +159,6 @@ static inline void plain(const group *g, choice *c, float least, float most) {
     round_choice(g, c);
 }
 
-/* Scale and bias of the least error for the values as they are. False: they say nothing, as all are the same. */
-static inline bool fit(const group *g, choice *c) {
-    float p[LANES] = {0}, pq[LANES] = {0}, pqq[LANES] = {0}, pw[LANES] = {0}, pqw[LANES] = {0};
-    for (int i = 0; i < g->n; i += LANES) {
-        for (int l = 0; l < LANES; l++) {
-            float a = g->p[i + l], q = c->q[i + l], w = g->w[i + l];
-            p[l] += a;
-            pq[l] += a * q;
-            pqq[l] += a * q * q;
-            pw[l] += a * w;
-            pqw[l] += a * q * w;
-        }
-    }
-    double s = (double)sum_of(p), sq = (double)sum_of(pq), sqq = (double)sum_of(pqq), sw = (double)sum_of(pw), sqw = (double)sum_of(pqw);
-    double determinant = s * sqq - sq * sq;
-    if (!(determinant > 1e-6 * s * s)) return false;
-    c->scale = (float)((s * sqw - sq * sw) / determinant);
-    c->bias = (float)((sw - (double)c->scale * sq) / s);
-    return true;
-}
-
-/* Tries ranges that are narrower than the weights', each fitted twice; *best holds the rule's choice. */
-static inline void search(const group *g, choice *best, float least, float most) {
-    enum { STEPS = 6 };
-    float step = (most - least) * (g->n_bins < 4 ? 0.07f : g->n_bins < 16 ? 0.04f : 0.02f);
-    measure(g, best);
-    choice c = *best;
-    for (int i = 0; i < STEPS * STEPS && most > least; i++) {
-        float low = least + step * (float)(i / STEPS), high = most - step * (float)(i % STEPS);
-        c.scale = (high - low) / g->n_bins;
-        c.bias = low;
-        assign_quickly(g, &c);
-        for (int again = 0; again < 2 && fit(g, &c); again++) {
-            round_choice(g, &c);
-            if (!(fabsf(c.scale) > 0)) break;
-            assign_quickly(g, &c);
-            measure(g, &c);
-            if (c.error < best->error) *best = c;
-            if (c.error > 1.1f * best->error) break; /* a second fit gains little */
-        }
-    }
-}
-
 static bool is_finite(float x) { return x - x == 0; }
 
 /* ---- one row ---- */
@@ -212,26 +172,68 @@ static inline void pack_values(uint8_t *to, const float *q, int n, int bits) {
     }
 }
 
-int fm_quantise_row(const fm_quantiser *quantiser, const float *row, uint8_t *values, uint16_t *scales, uint16_t *biases, fm_deviation *sum) {
-    const fm_matrix_type *t = &quantiser->type;
-    float same[MAX_GROUP], v[MAX_GROUP];
+/* Replaces the rule's choices [n] of one group of n rows by ones of less error, where there are such. */
+static void search(fm_search_fn *fn, const group *groups, choice *choices, const float (*ranges)[2], int n) {
+    _Alignas(64) float w[MAX_GROUP * FM_SEARCH_ROWS];
+    fm_search_group s = {.n = groups->n, .w = w, .p = groups->p, .n_bins = groups->n_bins, .f16 = groups->dtype == FM_F16};
+    for (int lane = 0; lane < FM_SEARCH_ROWS; lane++) { /* lanes without a row do as the first */
+        int row = lane < n ? lane : 0;
+        for (int i = 0; i < s.n; i++) w[i * FM_SEARCH_ROWS + lane] = groups[row].w[i];
+        s.least[lane] = ranges[row][0];
+        s.most[lane] = ranges[row][1];
+        if (lane < n) measure(&groups[lane], &choices[lane]);
+        s.error[lane] = choices[row].error * LESS;
+    }
+    fn(&s);
+    for (int row = 0; row < n; row++) {
+        if (!s.found[row]) continue;
+        choices[row].scale = s.scale[row];
+        choices[row].bias = s.bias[row];
+        assign_quickly(&groups[row], &choices[row]);
+    }
+}
+
+/* One group of up to 16 rows. */
+static int quantise_group(const fm_quantiser *quantiser, fm_search_fn *fn, const group *groups, choice *choices, int n) {
+    float ranges[FM_SEARCH_ROWS][2];
     int bad = -1;
+    for (int r = 0; r < n; r++) {
+        find_range(&groups[r], &ranges[r][0], &ranges[r][1]);
+        plain(&groups[r], &choices[r], ranges[r][0], ranges[r][1]);
+    }
+    if (quantiser->search) search(fn, groups, choices, (const float(*)[2])ranges, n);
+    for (int r = n - 1; r >= 0; r--) {
+        if (!(is_finite(choices[r].scale) && is_finite(choices[r].bias))) bad = r;
+    }
+    return bad;
+}
+
+int fm_quantise_rows(const fm_quantiser *quantiser, const float *rows, int n, uint8_t *const out[3], fm_deviation *sum) {
+    const fm_matrix_type *t = &quantiser->type;
+    int n_groups = t->cols / t->group, bad = -1;
+    size_t value_bytes = (size_t)t->group * (size_t)t->bits / 8;
+    float same[MAX_GROUP], v[MAX_GROUP];
+    group groups[FM_SEARCH_ROWS];
+    choice choices[FM_SEARCH_ROWS];
+    fm_search_fn *fn = quantiser->search ? fm_search_best() : NULL;
     for (int i = 0; i < MAX_GROUP; i++) same[i] = 1;
-    for (int i = 0; i < t->cols / t->group; i++) {
-        group g = {t->group, row + (size_t)i * (size_t)t->group, same, (float)((1 << t->bits) - 1), t->scale_dtype};
-        float least, most;
-        choice c;
-        if (quantiser->importance) g.p = quantiser->importance + (size_t)i * (size_t)t->group;
-        find_range(&g, &least, &most);
-        plain(&g, &c, least, most);
-        if (quantiser->search) search(&g, &c, least, most);
-        if (bad < 0 && !(is_finite(c.scale) && is_finite(c.bias))) bad = i;
-        scales[i] = to_half(c.scale, g.dtype);
-        biases[i] = to_half(c.bias, g.dtype);
-        pack_values(values, c.q, g.n, t->bits);
-        values += (size_t)g.n * (size_t)t->bits / 8;
-        for (int k = 0; k < g.n; k++) v[k] = c.q[k] * c.scale + c.bias;
-        fm_deviation_measure(sum, g.w, v, (size_t)g.n);
+    for (int i = 0; i < n_groups; i++) {
+        const float *p = quantiser->importance ? quantiser->importance + (size_t)i * (size_t)t->group : same;
+        for (int r = 0; r < n; r++) {
+            const float *w = rows + (size_t)r * (size_t)t->cols + (size_t)i * (size_t)t->group;
+            groups[r] = (group){t->group, w, p, (float)((1 << t->bits) - 1), t->scale_dtype};
+        }
+        int row = quantise_group(quantiser, fn, groups, choices, n);
+        if (row >= 0 && (bad < 0 || row < bad)) bad = row;
+        for (int r = 0; r < n; r++) {
+            const choice *c = &choices[r];
+            size_t at = (size_t)r * (size_t)n_groups + (size_t)i;
+            ((uint16_t *)(void *)out[1])[at] = to_half(c->scale, t->scale_dtype);
+            ((uint16_t *)(void *)out[2])[at] = to_half(c->bias, t->scale_dtype);
+            pack_values(out[0] + at * value_bytes, c->q, t->group, t->bits);
+            for (int k = 0; k < t->group; k++) v[k] = c->q[k] * c->scale + c->bias;
+            fm_deviation_measure(sum, groups[r].w, v, (size_t)t->group);
+        }
     }
     return bad;
 }

@@ -19,11 +19,11 @@ typedef struct fm_quantiser {
     const float *importance; /* [cols] of each column's squared error in the search; NULL: all the same */
 } fm_quantiser;
 
-/* One row [cols] to type.cols * bits / 8 bytes of values, least significant first, and cols / group scales and biases. Without search it is the rule of MLX's quantize, to
- * the bit: for each group the scale and the bias in float32, the values from these, and then both rounded to scale_dtype. With search, those of a few dozen scales and
- * biases, as rounded, that have the least squared error; never more than the rule's. Adds to *sum. Returns the first group whose scale or bias is too large for
- * scale_dtype, or -1. */
-int fm_quantise_row(const fm_quantiser *q, const float *row, uint8_t *values, uint16_t *scales, uint16_t *biases, fm_deviation *sum);
+/* n rows [n][cols], at most 16, to type.cols * bits / 8 bytes of values each, least significant first (out[0]), and cols / group scales (out[1]) and biases (out[2]), of two
+ * bytes. Without search it is the rule of MLX's quantize, to the bit: for each group the scale and the bias in float32, the values from these, and then both rounded to
+ * scale_dtype. With search, those of a few dozen scales and biases, as rounded, that have the least squared error; never more than the rule's, and the same whatever the other
+ * rows and the CPU. Adds to *sum. Returns the first row with a scale or bias that is too large for scale_dtype, or -1. */
+int fm_quantise_rows(const fm_quantiser *q, const float *rows, int n, uint8_t *const out[3], fm_deviation *sum);
 
 /* Rounded to nearest even. */
 uint16_t fm_to_bf16(float x);

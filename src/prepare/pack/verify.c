@@ -118,7 +118,7 @@ static int verify_dense(verifier *v, const int *tensors, int n, const watch *w, 
 static int verify_experts(verifier *v, const watch *w, fm_verify_result *out, fm_error *err) {
     const fm_description *d = &v->model->description;
     int rc = 0;
-    for (int layer = 0; layer < d->n_layers && rc == 0; layer++) {
+    for (int layer = 0; layer < v->model->n_copies * d->n_layers && rc == 0; layer++) {
         const fm_pack_layer *l = &v->model->pack->layers[layer];
         bool again = l->file < 0;
         for (int before = 0; before < layer; before++) again |= v->model->pack->layers[before].file == l->file;
@@ -145,7 +145,7 @@ static int open_verifier(verifier *v, const char *directory, int n_threads, fm_e
     if (n_threads < 0) return fm_fail(err, FM_EINVAL, "%d threads are not at least 1", n_threads);
     if ((rc = fm_pool_open(&v->pool, n_threads ? n_threads : fm_cpu_count() + WAITING_THREADS, err)) < 0) return rc;
     v->thread_bytes = FM_DISK_PIECE;
-    for (int i = 0; i < v->model->pack->n_layers; i++) {
+    for (int i = 0; i < v->model->n_copies * v->model->pack->n_layers; i++) {
         if (v->model->pack->layers[i].bytes > v->thread_bytes) v->thread_bytes = (size_t)v->model->pack->layers[i].bytes;
     }
     v->thread_bytes += 2 * FM_FILE_PAGE;
