@@ -97,7 +97,7 @@ static void check_case(int i) {
     double error = error_of(&q, &plain, rows, NULL);
     CHECK(fabs(plain.sum.error - error) <= 1e-4 * error + 1e-12, "case %d: error %g, by the engine %g", i, plain.sum.error, error);
     CHECK(plain.sum.n == ROWS * COLS && plain.bad < 0, "case %d: %g weights", i, plain.sum.n);
-    q.search = true;
+    q.search = fm_search_best();
     quantise(&searched, &q, rows);
     CHECK(error_of(&q, &searched, rows, NULL) <= error * 0.98, "case %d: the search's error %g, the rule's %g", i, searched.sum.error, error);
 }
@@ -107,7 +107,7 @@ static void test_importance(void) {
     float importance[COLS];
     make_rows(rows, FM_BF16);
     for (int c = 0; c < COLS; c++) importance[c] = c % 5 ? 0.01f : 4.0f;
-    q.search = true;
+    q.search = fm_search_best();
     quantise(&plain, &q, rows);
     q.importance = importance;
     quantise(&searched, &q, rows);
@@ -127,7 +127,7 @@ static void test_every_group(void) {
             fm_quantiser one = q;
             one.type.cols = 32;
             for (int search = 0; search < 2; search++) {
-                one.search = search;
+                one.search = search ? fm_search_best() : NULL;
                 sum[search] = (fm_deviation){0};
                 uint8_t *out[3] = {values, (uint8_t *)&scale, (uint8_t *)&bias};
                 fm_quantise_rows(&one, &rows[row][first], 1, out, &sum[search]);

@@ -54,7 +54,7 @@ static int decide(chooser *c, fm_target *t, const char *name, const fm_matrix_ty
     }
     fm_dtype scales = affine && !fm_is_mx(from) ? from->scale_dtype : from->format == FM_FORMAT_F16 ? FM_F16 : FM_BF16;
     const fm_affine_shape shape = {(uint64_t)from->rows, (uint64_t)from->cols * (uint64_t)a->bits / 32, (uint64_t)(from->cols / group), scales, a->bits, group};
-    *t = (fm_target){.made = true, .search = a->search};
+    *t = (fm_target){.made = true, .search = a->search, .fn = a->search ? fm_search_best() : NULL};
     return fm_matrix_type_affine(&t->type, name, &shape, err);
 }
 

@@ -75,7 +75,7 @@ int fm_convert(const fm_rows *from, const fm_target *to, const float *importance
     int n = rows[1] - rows[0], cols = from->type->cols, bad = -1;
     float *values = (float *)(void *)(scratch + scratch_strip(from->type)), *back = values + (size_t)FM_STRIP * (size_t)cols; /* [n][cols], [cols] */
     fm_matrix m = strip_matrix(from, rows[0], n, scratch);
-    fm_quantiser q = {to->type, to->search, importance};
+    fm_quantiser q = {to->type, to->fn, importance};
     assert(to->made && n <= FM_STRIP && rows[0] % FM_STRIP == 0);
     for (int i = 0; i < n; i++) fm_matrix_row(&m, i, values + (size_t)i * (size_t)cols);
     if (to->type.format == FM_FORMAT_R16) {

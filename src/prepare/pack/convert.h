@@ -7,8 +7,9 @@
 /* What becomes of a matrix. */
 typedef struct fm_target {
     fm_matrix_type type;
-    bool made;   /* quantised or rounded; else its bytes are kept */
-    bool search; /* R16 */
+    bool made;        /* quantised or rounded; else its bytes are kept */
+    bool search;      /* R16 */
+    fm_search_fn *fn; /* that does it on this CPU, found out once: asking the CPU takes long */
 } fm_target;
 
 /* Bytes of a matrix as a source has them: weight, scales and biases by rows, or packed, as pack.h says. */

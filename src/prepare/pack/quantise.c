@@ -3,8 +3,6 @@
 
 #include <math.h>
 
-#include "prepare/search/search.h"
-
 #define MAX_GROUP 128
 #define LANES 16
 #define LESS 0.99999F /* of the rule's error, which is summed in another order than the search's */
@@ -194,14 +192,14 @@ static void search(fm_search_fn *fn, const group *groups, choice *choices, const
 }
 
 /* One group of up to 16 rows. */
-static int quantise_group(const fm_quantiser *quantiser, fm_search_fn *fn, const group *groups, choice *choices, int n) {
+static int quantise_group(const fm_quantiser *quantiser, const group *groups, choice *choices, int n) {
     float ranges[FM_SEARCH_ROWS][2];
     int bad = -1;
     for (int r = 0; r < n; r++) {
         find_range(&groups[r], &ranges[r][0], &ranges[r][1]);
         plain(&groups[r], &choices[r], ranges[r][0], ranges[r][1]);
     }
-    if (quantiser->search) search(fn, groups, choices, (const float(*)[2])ranges, n);
+    if (quantiser->search) search(quantiser->search, groups, choices, (const float(*)[2])ranges, n);
     for (int r = n - 1; r >= 0; r--) {
         if (!(is_finite(choices[r].scale) && is_finite(choices[r].bias))) bad = r;
     }
@@ -215,7 +213,6 @@ int fm_quantise_rows(const fm_quantiser *quantiser, const float *rows, int n, ui
     float same[MAX_GROUP], v[MAX_GROUP];
     group groups[FM_SEARCH_ROWS];
     choice choices[FM_SEARCH_ROWS];
-    fm_search_fn *fn = quantiser->search ? fm_search_best() : NULL;
     for (int i = 0; i < MAX_GROUP; i++) same[i] = 1;
     for (int i = 0; i < n_groups; i++) {
         const float *p = quantiser->importance ? quantiser->importance + (size_t)i * (size_t)t->group : same;
@@ -223,7 +220,7 @@ int fm_quantise_rows(const fm_quantiser *quantiser, const float *rows, int n, ui
             const float *w = rows + (size_t)r * (size_t)t->cols + (size_t)i * (size_t)t->group;
             groups[r] = (group){t->group, w, p, (float)((1 << t->bits) - 1), t->scale_dtype};
         }
-        int row = quantise_group(quantiser, fn, groups, choices, n);
+        int row = quantise_group(quantiser, groups, choices, n);
         if (row >= 0 && (bad < 0 || row < bad)) bad = row;
         for (int r = 0; r < n; r++) {
             const choice *c = &choices[r];

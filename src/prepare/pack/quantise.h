@@ -3,6 +3,7 @@
 #define FM_PREPARE_PACK_QUANTISE_H
 
 #include "formats/quant.h"
+#include "prepare/search/search.h"
 
 /* What became of n weights: sums over them, of w as it was and v as it is read back. */
 typedef struct fm_deviation {
@@ -14,8 +15,8 @@ void fm_deviation_add(fm_deviation *to, const fm_deviation *more);
 void fm_deviation_measure(fm_deviation *to, const float *w, const float *v, size_t n);
 
 typedef struct fm_quantiser {
-    fm_matrix_type type; /* R16: bits, group and scale_dtype are used, and cols */
-    bool search;
+    fm_matrix_type type;     /* R16: bits, group and scale_dtype are used, and cols */
+    fm_search_fn *search;    /* NULL: MLX's rule */
     const float *importance; /* [cols] of each column's squared error in the search; NULL: all the same */
 } fm_quantiser;
 
