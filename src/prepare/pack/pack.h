@@ -29,10 +29,10 @@ typedef struct fm_dense_item {
 typedef struct fm_choice {
     fm_dense_item *items;
     int n_items, room;
-    int n_copies;            /* of each expert: 1 or 2 */
+    int n_copies;                             /* of each expert: 1 or 2 */
     fm_target (*experts)[FM_EXPERT_MATRICES]; /* [n_copies * n_layers]: those of the narrow copies of layer i are at n_layers + i */
-    float *importance;       /* [1 + 2 * n_layers][hidden]: of the final norm, and of each layer's two; NULL: none */
-    fm_profile *profile;     /* whose columns' mean squares, about 1 on the average, go before that; NULL: none */
+    float *importance;                        /* [1 + 2 * n_layers][hidden]: of the final norm, and of each layer's two; NULL: none */
+    fm_profile *profile;                      /* whose columns' mean squares, about 1 on the average, go before that; NULL: none */
     int n_unfit;
     bool requantised; /* config.json has to say something new of the dense part */
 } fm_choice;
