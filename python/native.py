@@ -16,6 +16,7 @@ static void fmpy_chat_options(fm_chat_options *o) { *o = (fm_chat_options)FM_CHA
 static void fmpy_pack_options(fm_pack_options *o) { *o = (fm_pack_options)FM_PACK_OPTIONS_INIT; }
 static void fmpy_quality_options(fm_quality_options *o) { *o = (fm_quality_options)FM_QUALITY_OPTIONS_INIT; }
 static void fmpy_trace_options(fm_trace_options *o) { *o = (fm_trace_options)FM_TRACE_OPTIONS_INIT; }
+static void fmpy_pull_options(fm_pull_options *o) { *o = (fm_pull_options)FM_PULL_OPTIONS_INIT; }
 static const char *fmpy_version(void) { return FM_VERSION; }
 """
 CALLBACKS = """

@@ -31,7 +31,7 @@ def main():
     members = [(n, m) for n, m in vars(flash_moe.Session).items() if not n.startswith("_")]
     made += [entry("Session." + n, m, 3) for n, m in members]
     made.append("## Functions\n")
-    made += [entry(n, getattr(flash_moe, n), 3) for n in ("generate", "stream_generate", "plan", "pack", "perplexity", "trace")]
+    made += [entry(n, getattr(flash_moe, n), 3) for n in ("generate", "stream_generate", "pull", "plan", "pack", "perplexity", "trace")]
     made.append("## Results\n")
     for n in ("Token", "Event", "Statistics", "Plan", "Packed", "Perplexity", "Trace"):
         c = getattr(flash_moe, n)

@@ -21,7 +21,7 @@ build() {
     $tools/bin/python -m wheel tags --remove --python-tag cp39 build/wheels-raw/*.whl >/dev/null
     if [ "$(uname)" = Linux ]; then
         PATH=$PWD/$tools/bin:$PATH $tools/bin/auditwheel repair -w build/wheels build/wheels-raw/*.whl 2>>build/wheel.log
-        $tools/bin/auditwheel show build/wheels/*.whl | grep -q manylinux
+        $tools/bin/auditwheel show build/wheels/*.whl | grep manylinux >/dev/null
     else
         mv build/wheels-raw build/wheels
     fi

@@ -20,12 +20,13 @@ from typing import Any, Iterator, Sequence, Union
 from .errors import (CancelledError, ClosedError, ContextFullError, FlashMoeError, ForkedError, FormatError, InvalidArgumentError, NotFiniteError, OutOfMemoryError, ReadError,
                      UnsupportedError)
 from .handle import version as _version
+from .hub import pull
 from .session import Event, Prompt, Session, Statistics, Token
 from .tools import Packed, Path, Perplexity, Plan, Trace, pack, perplexity, plan, trace
 
 __version__ = _version()
 
-_OPTIONS = ("memory", "experts_per_token", "context", "threads", "session_cache", "progress", "log", "kv", "activations", "prefetch", "verify", "heat", "mirror", "policy", "io",
+_OPTIONS = ("memory", "experts_per_token", "context", "threads", "session_cache", "progress", "profile", "pin", "missing", "cold_bits", "cold_below", "log", "kv", "activations", "prefetch", "verify", "heat", "mirror", "policy", "io",
             "cpu", "config_from", "session_cache_size")
 
 
@@ -54,6 +55,6 @@ flash_generate = generate
 flash_stream_generate = stream_generate
 FlashSession = Session
 
-__all__ = ["Session", "generate", "stream_generate", "plan", "pack", "perplexity", "trace", "Token", "Event", "Statistics", "Plan", "Packed", "Perplexity", "Trace", "FlashMoeError",
+__all__ = ["Session", "generate", "stream_generate", "pull", "plan", "pack", "perplexity", "trace", "Token", "Event", "Statistics", "Plan", "Packed", "Perplexity", "Trace", "FlashMoeError",
            "InvalidArgumentError", "FormatError", "ReadError", "OutOfMemoryError", "UnsupportedError", "NotFiniteError", "CancelledError", "ContextFullError", "ClosedError",
            "ForkedError", "flash_generate", "flash_stream_generate", "FlashSession"]

@@ -119,6 +119,23 @@ class Options:
     def _config_from(self, value: Any) -> None:
         self._text("config_from", to_path(value))
 
+    def _profile(self, value: Any) -> None:
+        self._text("profile", to_path(value))
+
+    def _pin(self, value: float) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"pin is a share of the cache such as 0.2, not {type(value).__name__}")
+        self.c.pin = value
+
+    def _missing(self, value: Any) -> None:
+        self._choice("missing", value, {"read": lib.FM_MISSING_READ, "drop": lib.FM_MISSING_DROP})
+
+    def _cold_bits(self, value: Any) -> None:
+        self._number("cold_bits", value)
+
+    def _cold_below(self, value: float) -> None:
+        self.c.cold_below = value
+
     def _session_cache(self, value: Any) -> None:
         self._text("session_cache", to_path(value))
 

@@ -16,6 +16,7 @@ import numpy
 from ._native import ffi, lib
 from .errors import CancelledError, FlashMoeError, check, new_error
 from .handle import Handle, bar, to_path
+from .hub import find
 
 Prompt = Union[str, Sequence[int]]
 
@@ -130,24 +131,24 @@ class Session:
     ...     print(session.generate("The capital of Norway is", max_tokens=8, temperature=0))
      Oslo.
 
-    `model` is a directory: a Hugging Face or MLX snapshot, or a packed model. `memory` is all the process may use ("12G", or bytes; None: what is
+    `model` is a directory: a Hugging Face or MLX snapshot, or a packed model; or ORG/NAME, which `pull` has fetched. `memory` is all the process may use ("12G", or bytes; None: what is
     free, less a reserve): what does not fit stays on the disk and is read when it is needed. `experts_per_token` below what the model was trained with is
-    an approximation. `session_cache` is a directory where texts that were read before are found again by a later process.
+    an approximation. `profile` is a file of `flash-moe profile`: the experts it found most used fill the cache first. `session_cache` is a directory where texts that were read before are found again by a later process.
 
     `progress(what, done, total)` is called while loading ("load", "experts": bytes) and while a prompt is read ("prompt": tokens); True draws a bar
     with tqdm, if that is installed. `log(level, line)` gets what a person should know. Other options, all None for the library's choice: `context`
-    (tokens), `threads`, `kv` ("bf16", "f32", "q8"), `activations` ("int8", "f32"), `prefetch`, `verify`, `heat` (a file), `mirror` (a directory), `policy`, `io`, `cpu`,
-    `config_from`, `session_cache_size`.
+    (tokens), `threads`, `pin` (a share of the cache that the profile's first keep), `kv` ("bf16", "f32", "q8"), `activations` ("int8", "f32"), `prefetch`, `verify`, `heat` (a file), `mirror` (a directory), `policy`, `io`, `cpu`,
+    `config_from`, `session_cache_size`; and the approximations `missing` ("read", "drop"), `cold_bits` and `cold_below`.
 
     One thread at a time works with a session; others wait for it. Ctrl-C stops a generation and leaves the session usable. After a fork the child
     cannot use it.
     """
 
-    def __init__(self, model: Union[str, "os.PathLike[str]"], memory: Union[str, int, None] = None, *, experts_per_token: Optional[int] = None,
+    def __init__(self, model: Union[str, "os.PathLike[str]"], memory: Union[str, int, None] = None, *, profile: Union[str, "os.PathLike[str]", None] = None, experts_per_token: Optional[int] = None,
                  context: Optional[int] = None, threads: Optional[int] = None, session_cache: Union[str, "os.PathLike[str]", None] = None,
                  progress: Union[Callable[[str, int, int], Any], bool, None] = None, log: Optional[Callable[[str, str], Any]] = None, **options: Any) -> None:
         shown = bar() if progress is True else progress or None
-        self._handle = Handle(model, shown, log, memory=memory, experts_per_token=experts_per_token, context=context, threads=threads,
+        self._handle = Handle(find(model), shown, log, memory=memory, profile=profile, experts_per_token=experts_per_token, context=context, threads=threads,
                               session_cache=session_cache, **options)
         self._turn = 0  # who uses the timeline: a stream that finds another number has lost it
         self._ids: list[int] = []

@@ -9,6 +9,7 @@ from typing import Any, Callable, Optional, Sequence, Union
 from ._native import ffi, lib
 from .errors import check, new_error
 from .handle import Options, Watcher, bar, to_bytes, to_path
+from .hub import find
 from .session import Session
 
 Path = Union[str, "os.PathLike[str]"]
@@ -57,7 +58,7 @@ def plan(model: Path, memory: Union[str, int, None] = None, **options: Any) -> P
     True
     """
     out, error = ffi.new("fm_plan *"), new_error()
-    code = lib.fm_plan_make(out, to_path(model), Options(memory=memory, **options).c, error)
+    code = lib.fm_plan_make(out, to_path(find(model)), Options(memory=memory, **options).c, error)
     if code != lib.FM_ENOMEM or not out.floor_bytes:
         check(code, error)
     return Plan(out.budget_bytes, out.available_bytes, out.dense_bytes, out.session_bytes, out.buffer_bytes + out.text_bytes + out.overhead_bytes + out.snapshot_bytes,
@@ -96,7 +97,7 @@ def pack(model: Path, directory: Path, experts: Union[int, str, None] = None, de
     options.experts, options.dense, options.group, options.search = _bits(experts, "experts"), _bits(dense, "dense"), group, bool(search)
     options.memory_bytes, options.n_threads, options.rules = to_bytes(memory), threads, kept
     options.progress, options.user = lib.fmpy_progress, user
-    code = lib.fm_pack_model(to_path(model), to_path(directory), options, result, error)
+    code = lib.fm_pack_model(to_path(find(model)), to_path(directory), options, result, error)
     watcher.raise_if_any()
     check(code, error)
     kinds = {ffi.string(k.what).decode(): (k.rmse, k.cosine) for k in result.kinds[0:result.n_kinds]}

@@ -80,6 +80,24 @@ def test_trace(session, tmp_path):
     assert session.position == 0 and session.generate("The capital of Norway is", max_tokens=8, temperature=0) == " Oslo."
 
 
+def test_models_by_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(flash_moe.ReadError, match="org/name"):
+        flash_moe.Session("org/name")
+    snapshot = tmp_path / "models--org--name" / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    for path in EMBER.iterdir():
+        (snapshot / path.name).symlink_to(path)
+    (tmp_path / "models--org--name" / "refs").mkdir()
+    (tmp_path / "models--org--name" / "refs" / "main").write_text("0" * 40)
+    assert flash_moe.generate("org/name", PROMPTS[1], max_tokens=8, temperature=0) == " Oslo."
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(flash_moe.ReadError):
+        flash_moe.pull("org/other", retries=1)
+    with pytest.raises(flash_moe.InvalidArgumentError):
+        flash_moe.pull("no name")
+
+
 # ---- streams ----
 
 def test_a_stream_says_what_it_does(session):
