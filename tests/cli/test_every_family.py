@@ -1,11 +1,13 @@
-"""Every family through everything that does not know which it is: run, a session's snapshot after a restart, pack, verify, perplexity, a chat's turn."""
+"""Every family through everything that does not know which it is: run, a session's snapshot after a restart, pack, verify, perplexity, a chat's turn, a request to the server."""
 import json
 import re
+import subprocess
+import urllib.request
 
 import pytest
 
 import small_talker
-from conftest import ROOT, flash_moe
+from conftest import PROGRAM, ROOT, flash_moe
 
 GOLDEN = ROOT / "tests" / "golden"
 FAMILIES = re.findall(r"\n    X\((\w+)\)", (ROOT / "src" / "families" / "families.c").read_text())
@@ -32,6 +34,19 @@ def perplexity(model):
     return json.loads(result.stdout)["perplexity"]
 
 
+def served(model, question, n):
+    """The answer of a server to one question, and how it ended."""
+    command = [PROGRAM, "serve", str(model), "--port", "0", "--context", "512", "--memory", "64M", "--session-cache", "off"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            url = next(found[1] for line in server.stderr if (found := re.search(r"ready at (\S+)", line)))
+            body = json.dumps({"messages": [{"role": "user", "content": question}], "max_tokens": n, "temperature": 0}).encode()
+            with urllib.request.urlopen(urllib.request.Request(url + "/v1/chat/completions", body), timeout=60) as answer:
+                return json.load(answer)["choices"][0]["message"]
+        finally:
+            server.terminate()
+
+
 def test_there_is_a_list():
     assert len(FAMILIES) >= 17 and len(set(FAMILIES)) == len(FAMILIES)
 
@@ -55,3 +70,5 @@ def test_a_family_through_everything(case, tmp_path):
 
     answer = flash_moe("run", model, "-p", "Who are you?", "-n", 8, "--temp", 0, "--context", 512, "--memory", "64M", "--session-cache", "off")
     assert answer.returncode == 0 and answer.stdout, answer.stderr
+    message = served(model, "Who are you?", 8)
+    assert (message["content"] or message["reasoning_content"]).strip() in answer.stdout
