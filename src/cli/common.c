@@ -28,7 +28,7 @@ const struct cli_option fm_engine_table[] = {
     {"missing", 0, OPTION_CHOICE, AT(missing), "read|drop",
      "experts that are not in memory while decoding: read them, or leave them\nout: faster, not exact (packed models only)", 0, 0},
     {"cold-bits", 0, OPTION_INT, AT(cold_bits), "N",
-     "while decoding, experts that are not in memory come as their copies of so\nmany bits if their weight is below --cold-below: not exact (pack --experts 4,2)",
+     "while decoding, experts that are not in memory come as their copies of so\nmany bits if their weight is below --cold-below: not exact\n(pack --experts 4,2)",
      2, 8},
     {"cold-below", 0, OPTION_FLOAT, AT(cold_below), "W", "router weight below which --cold-bits is enough (0.05)", 0, 1000},
     {"mirror", 0, OPTION_TEXT, AT(mirror), "DIR", "a copy of the packed model on another disk: half of each expert\nis read from it", 0, 0},

@@ -278,10 +278,14 @@ def test_tools_are_asked_about(start, home, tmp_path):
 
 
 def test_a_tool_has_no_terminal_and_cannot_write_control_sequences(start, home, tmp_path):
-    script = "(: </dev/tty) 2>/dev/null && echo terminal; printf '\\033[2J\\033]0;title\\007gone\\n'; sleep 60"
+    script = "(: </dev/tty) 2>/dev/null && echo terminal; printf '\\033[2J\\033]0;title\\007gone\\n'; touch '%s'; sleep 60" % (tmp_path / "printed")
     t = start("--tools", tools_file(tmp_path, ask=False, command=script))
     t.type("What is the weather in Brelka?", "Enter")
     t.wait("calls get_weather")
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "printed").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.2)  # for the program to read it
     t.keys("C-c")
     screen = t.wait(r"^  \\x1b\[2J\\x1b\]0;title\\x07gone\n  \[stopped by the user\]")
     assert "What is the weather" in screen

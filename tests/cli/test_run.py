@@ -15,7 +15,7 @@ from conftest import EMBER, PROGRAM, flash_moe
 KEYS = {
     "text", "tokens", "prompt_tokens", "stop", "seed", "total_seconds", "prompt_seconds", "first_token_seconds", "decode_seconds", "tokens_per_second",
     "prompt_tokens_per_second", "hit_rate", "read_bytes_per_token", "disk_bytes_per_second", "disk_bytes", "disk_seconds", "stall_seconds", "memory_peak_bytes",
-    "memory_budget_bytes", "session_bytes", "kv", "n_slots", "n_experts_total", "n_guessed", "prompt_kept", "n_guesses_used", "cpu", "io", "n_threads", "phase_seconds",
+    "approximation", "n_left_out", "n_narrow", "memory_budget_bytes", "session_bytes", "kv", "n_slots", "n_experts_total", "n_guessed", "prompt_kept", "n_guesses_used", "cpu", "io", "n_threads", "phase_seconds",
 }
 SUMMARY = re.compile(r"^(\d+) tokens in [\d.]+ s, [\d.]+ tokens/s, first token after [\d.]+ s \(prompt (\d+) tokens, [\d.]+ tokens/s\), "
                      r"hit rate [\d.]+ %, [\d.]+ (?:bytes|kB|MB) read per token, [\d.]+ GB/s from disk$", re.M)

@@ -22,8 +22,8 @@ struct profile_options {
 
 static const struct cli_option table[] = {
     {"file", 'f', OPTION_LIST, AT(files), "PROMPTS",
-     "the prompts: text with lines that are just --- between prompts, and\n\"--- kind: NAME\" before those of a kind (else the file's name); or NAME.jsonl with\n"
-     "objects on lines: {\"prompt\" or \"messages\", \"kind\"}. May be given more than once",
+     "the prompts: text with lines that are just --- between prompts, and\n\"--- kind: NAME\" before those of a kind (else the file's name); or\n"
+     "NAME.jsonl with objects on lines: {\"prompt\" or \"messages\", \"kind\"}.\nMay be given more than once",
      0, 0},
     {"output", 'o', OPTION_TEXT, AT(output), "FILE", "the profile to write", 0, 0},
     {"max-tokens", 'n', OPTION_INT, AT(max_tokens), "N",
