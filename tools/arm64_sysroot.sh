@@ -8,6 +8,7 @@ folder=$(pwd)
 [ ! -e paths.ini ] || exit 0
 packages="libxxhash-dev libxxhash0 libjansson-dev libjansson4 libpcre2-dev libpcre2-8-0 libutf8proc-dev libutf8proc2 liburing-dev liburing2"
 packages="$packages libedit-dev libedit2 libbsd0 libmd0 libtinfo6"
+packages="$packages libmicrohttpd-dev libmicrohttpd12 libgnutls30 libp11-kit0 libidn2-0 libunistring2 libtasn1-6 libnettle8 libhogweed6 libgmp10 libffi8"
 echo "fetching arm64 libraries into $1: $packages"
 mkdir -p state/lists/partial cache/archives/partial packages
 apt() {
@@ -24,6 +25,8 @@ apt update
 (cd packages && apt download $packages)
 for file in packages/*.deb; do dpkg-deb -x "$file" files; done
 [ ! -d files/lib ] || cp -a files/lib/. files/usr/lib/ # one folder of libraries, as where /lib is a link
+# What a library needs for itself is linked to it already, and pkg-config would ask for its headers.
+sed -i '/^Requires.private:/d' files/usr/lib/aarch64-linux-gnu/pkgconfig/libmicrohttpd.pc
 cat >paths.ini <<END
 [constants]
 sysroot = '$folder/files'
