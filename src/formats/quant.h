@@ -127,6 +127,32 @@ static inline float fm_from_f16(uint16_t x) {
     return f;
 }
 
+/* Rounded to nearest, halves to even. */
+static inline uint16_t fm_to_bf16(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+static inline uint16_t fm_to_f16(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
+    bits &= 0x7fffffff;
+    if (bits > 0x7f800000) return sign | 0x7e00;
+    if (bits >= 0x477ff000) return sign | 0x7c00; /* from half way past the largest on */
+    if (bits < 0x38800000) {                      /* a denormal: its last place is 2^-24, which is 0.5's */
+        float magnitude;
+        memcpy(&magnitude, &bits, sizeof magnitude);
+        magnitude += 0.5F;
+        memcpy(&bits, &magnitude, sizeof bits);
+        return sign | (uint16_t)(bits - 0x3f000000);
+    }
+    bits += 0xfff + (bits >> 13 & 1);
+    return sign | (uint16_t)((bits >> 13) - (112u << 10));
+}
+
 /* e4m3 as f16: the same bits at other places, which makes it 2^-8 times the value. Not of 0x7f and 0xff, which are NaN: these do not get into memory. */
 static inline uint16_t fm_f8_half(uint8_t x) { return (uint16_t)((x & 0x80) << 8 | (x & 0x7f) << 7); }
 

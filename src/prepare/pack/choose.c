@@ -13,6 +13,7 @@ typedef struct chooser {
     const fm_model *model;
     const fm_pack_options *options;
     fm_rules rules;
+    fm_strip_fn *fn;
     char prefix[64]; /* of the packed model's names */
 } chooser;
 
@@ -54,7 +55,7 @@ static int decide(chooser *c, fm_target *t, const char *name, const fm_matrix_ty
     }
     fm_dtype scales = affine && !fm_is_mx(from) ? from->scale_dtype : from->format == FM_FORMAT_F16 ? FM_F16 : FM_BF16;
     const fm_affine_shape shape = {(uint64_t)from->rows, (uint64_t)from->cols * (uint64_t)a->bits / 32, (uint64_t)(from->cols / group), scales, a->bits, group};
-    *t = (fm_target){.made = true, .search = a->search, .fn = a->search ? fm_search_best() : NULL};
+    *t = (fm_target){.made = true, .search = a->search, .fn = c->fn};
     return fm_matrix_type_affine(&t->type, name, &shape, err);
 }
 
@@ -260,7 +261,7 @@ static int check_rules(const chooser *c, fm_error *err) {
 
 int fm_choice_make(fm_choice *choice, const fm_model *model, const fm_pack_options *options, fm_error *err) {
     const fm_description *d = &model->description;
-    chooser c = {.choice = choice, .model = model, .options = options};
+    chooser c = {.choice = choice, .model = model, .options = options, .fn = fm_strip_best()};
     bool searched = false;
     *choice = (fm_choice){0};
     int rc = fm_rules_open(&c.rules, options->rules, err);

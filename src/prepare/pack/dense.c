@@ -266,7 +266,7 @@ static int make_piece(fm_pack_job *job, piece *p, uint8_t *out, uint8_t *buffer,
         const int range[2] = {(int)done, p->last - first < FM_STRIP ? p->last - p->first : (int)done + FM_STRIP};
         uint8_t *outs[3] = {out + done * fm_row_bytes(to, 0)};
         for (int i = 0; i < 2 && item->side[i]; i++) outs[i + 1] = item->side[i] + (size_t)first * halves;
-        int bad = fm_convert(&rows, &item->target, importance, range, scratch, outs, &p->sum);
+        int bad = fm_convert_rows(&rows, &item->target, importance, range, scratch, outs, &p->sum);
         if (bad >= 0)
             return fm_fail(err, FM_ENAN, "%s: tensor %s: row %d has weights that are too large for its scales", job->model->path, item->source.weight->name,
                            p->first + bad);

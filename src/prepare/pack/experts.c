@@ -10,9 +10,9 @@ void fm_target_types(const fm_target targets[FM_EXPERT_MATRICES], fm_matrix_type
 
 static size_t page_up(size_t n) { return (n + FM_FILE_PAGE - 1) / FM_FILE_PAGE * FM_FILE_PAGE; }
 
-/* What one thread needs for experts: what is read (each extent may be read by itself), what is written, and 16 rows of it. */
+/* What one thread needs for experts: what is read (each extent may be read by itself), what is written, and what converting takes. */
 typedef struct area {
-    size_t read, made, scratch, rows, plain; /* plain: a matrix whose rows do not follow each other in the source, brought into order */
+    size_t read, made, scratch, plain; /* plain: a matrix whose rows do not follow each other in the source, brought into order */
 } area;
 
 int fm_experts_layer(const fm_pack_job *job, int i) {
@@ -33,12 +33,10 @@ static area largest_area(const fm_pack_job *job) {
         if (made > a.made) a.made = made;
         if (read > a.read) a.read = read;
         for (int w = 0; w < FM_EXPERT_MATRICES; w++) {
-            size_t scratch = fm_convert_scratch(&l->matrix[w].type), rows = 0, plain = 3 * 64;
+            size_t scratch = fm_convert_scratch(&l->matrix[w].type), plain = 3 * 64;
             for (int part = 0; part < 3; part++) plain += (size_t)l->matrix[w].type.rows * fm_row_bytes(&l->matrix[w].type, part);
             if ((l->matrix[w].step > 1 || l->matrix[w].transposed) && plain > a.plain) a.plain = plain;
-            for (int part = 0; part < 3; part++) rows += (FM_STRIP * fm_row_bytes(&types[w], part) + 63) / 64 * 64;
             if (scratch > a.scratch) a.scratch = scratch;
-            if (rows > a.rows) a.rows = rows;
         }
     }
     return a;
@@ -46,7 +44,7 @@ static area largest_area(const fm_pack_job *job) {
 
 size_t fm_experts_thread_bytes(const fm_pack_job *job) {
     area a = largest_area(job);
-    return page_up(a.read) + page_up(a.made) + page_up((a.scratch + a.rows + 63) / 64 * 64 + a.plain);
+    return page_up(a.read) + page_up(a.made) + page_up((a.scratch + 63) / 64 * 64 + a.plain);
 }
 
 typedef struct banks { /* one layer at work */
@@ -112,25 +110,18 @@ static void keep_matrix(const fm_rows *rows, uint8_t *out) {
         fm_r16_pack(out, t, &(fm_affine_rows){rows->parts[0], rows->parts[1], rows->parts[2], NULL, 0}, 0, fm_matrix_n_strips(t));
 }
 
-/* Converts 16 rows at a time, by rows and then to r16. Returns the row whose scales are too large, or -1. */
+/* Converts 16 rows at a time. Returns the row whose scales are too large, or -1. */
 static int make_matrix(const banks *b, int which, const fm_rows *rows, uint8_t *out, uint8_t *scratch, fm_deviation *sum) {
     const fm_target *to = &b->job->choice.experts[b->target][which];
     int role = which == FM_DOWN ? FM_ROLE_EXPERT_DOWN : FM_ROLE_EXPERT_IN;
     const float *importance = fm_choice_importance(&b->job->choice, b->job->model, b->layer, role, rows->type->cols);
-    uint8_t *at[3] = {scratch + b->area.scratch};
-    for (int i = 1; i < 3; i++) at[i] = at[i - 1] + (FM_STRIP * fm_row_bytes(&to->type, i - 1) + 63) / 64 * 64;
     for (int first = 0; first < to->type.rows; first += FM_STRIP) {
         fm_matrix_type strip = to->type;
         const int range[2] = {first, first + FM_STRIP < to->type.rows ? first + FM_STRIP : to->type.rows};
         strip.rows = range[1] - range[0];
-        size_t bytes = fm_pack_matrix_bytes(&strip);
-        int bad = fm_convert(rows, to, importance, range, scratch, at, sum);
+        int bad = fm_convert(rows, to, importance, range, scratch, out, sum);
         if (bad >= 0) return bad;
-        if (strip.format == FM_FORMAT_R16)
-            fm_r16_pack(out, &strip, &(fm_affine_rows){at[0], at[1], at[2], NULL, 0}, 0, 1);
-        else
-            memcpy(out, at[0], bytes);
-        out += bytes;
+        out += fm_pack_matrix_bytes(&strip);
     }
     return -1;
 }
@@ -150,7 +141,7 @@ static int pack_expert(const banks *b, int expert, uint8_t *buffer, fm_error *er
     fm_pack_job *job = b->job;
     const fm_expert_layout *layout = &job->model->experts[b->layer];
     const uint8_t *parts[FM_MAX_EXTENTS] = {0};
-    uint8_t *out = buffer + page_up(b->area.read), *scratch = out + page_up(b->area.made), *plain = scratch + (b->area.scratch + b->area.rows + 63) / 64 * 64;
+    uint8_t *out = buffer + page_up(b->area.read), *scratch = out + page_up(b->area.made), *plain = scratch + (b->area.scratch + 63) / 64 * 64;
     int rc = read_expert(b, expert, buffer, parts, err);
     if (rc < 0) return rc;
     size_t end = 0;

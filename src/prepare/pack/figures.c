@@ -4,6 +4,48 @@
 
 #include "prepare/pack/pack.h"
 
+#define LANES 16
+#define FEW 128 /* numbers whose sums are exact enough in float */
+
+void fm_deviation_add(fm_deviation *to, const fm_deviation *more) {
+    to->n += more->n;
+    to->error += more->error;
+    to->before += more->before;
+    to->after += more->after;
+    to->product += more->product;
+}
+
+static inline float sum_of(const float lanes[LANES]) {
+    float sum = 0;
+    for (int l = 0; l < LANES; l++) sum += lanes[l];
+    return sum;
+}
+
+void fm_deviation_measure(fm_deviation *to, const float *w, const float *v, size_t n) {
+    for (size_t first = 0; first < n; first += FEW) {
+        size_t end = n - first < FEW ? n : first + FEW, i = first;
+        float error[LANES] = {0}, before[LANES] = {0}, after[LANES] = {0}, product[LANES] = {0};
+        for (; i + LANES <= end; i += LANES) {
+            for (size_t l = 0; l < LANES; l++) {
+                float d = w[i + l] - v[i + l];
+                error[l] += d * d;
+                before[l] += w[i + l] * w[i + l];
+                after[l] += v[i + l] * v[i + l];
+                product[l] += w[i + l] * v[i + l];
+            }
+        }
+        for (size_t l = 0; i < end; i++, l++) {
+            float d = w[i] - v[i];
+            error[l] += d * d;
+            before[l] += w[i] * w[i];
+            after[l] += v[i] * v[i];
+            product[l] += w[i] * v[i];
+        }
+        fm_deviation_add(to,
+                         &(fm_deviation){(double)(end - first), (double)sum_of(error), (double)sum_of(before), (double)sum_of(after), (double)sum_of(product)});
+    }
+}
+
 static double relative(const fm_deviation *d) { return d->before > 0 ? sqrt(d->error / d->before) : 0; }
 
 static void fill(fm_figure *f, const char *what, const fm_matrix_type *from, const fm_matrix_type *to, const fm_deviation *sum) {

@@ -1,0 +1,3 @@
+/* prepare/quantise/avx2.c: strips with AVX2. */
+#define FM_STRIP_NAME fm_strip_avx2
+#include "prepare/quantise/body.h"

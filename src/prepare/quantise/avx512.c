@@ -1,0 +1,3 @@
+/* prepare/quantise/avx512.c: strips with AVX512. */
+#define FM_STRIP_NAME fm_strip_avx512
+#include "prepare/quantise/body.h"

@@ -1,0 +1,186 @@
+/* prepare/quantise/body.h: a strip, for whoever includes it with FM_STRIP_NAME: its weights in lanes, then group by group a scale and a bias, values, what is lost. */
+#include "prepare/quantise/search.h"
+#include "prepare/quantise/strip.h"
+
+#define MAX_GROUP 128 /* and what is looked at at once: whole groups of the source and of what is made */
+
+/* ---- weights ---- */
+
+typedef uint16_t halves __attribute__((vector_size(32)));
+
+INLINE void load_halves(const uint8_t *at, bool f16, lanes *x) {
+    halves h;
+    memcpy(&h, at, sizeof h);
+    *x = (lanes)(__builtin_convertvector(h, words) << 16);
+    for (int l = 0; l < 16 && f16; l++) (*x)[l] = fm_from_f16(h[l]);
+}
+
+/* Columns [first, first + n) of a strip of blocks, as the engine would compute with them. */
+INLINE void load_blocks(const fm_strip *s, int first, int n, int width, lanes *w) {
+    const int per_word = 32 / width, columns = s->from_group, n_words = columns / per_word;
+    const size_t block_bytes = (size_t)n_words * 64 + 64;
+    const words mask = (words){0} + ((1u << width) - 1);
+    const uint8_t *block = s->blocks + (size_t)(first / columns) * block_bytes;
+    for (int c = 0; c < n; c += columns, block += block_bytes) {
+        const uint8_t *tail = block + n_words * 64;
+        lanes scale, bias;
+        load_halves(tail, s->from_f16, &scale);
+        load_halves(tail + 32, s->from_f16, &bias);
+        for (int i = 0; i < n_words; i++, w += per_word) {
+            words x;
+            memcpy(&x, block + i * 64, sizeof x);
+            for (int k = 0; k < per_word; k++) w[k] = __builtin_convertvector((masks)(x >> (k * width) & mask), lanes) * scale + bias;
+        }
+    }
+}
+
+/* One step of a transposition of 16 x 16: halves of size `step` change places. */
+#define UPPER(l, step) ((l) & (step) ? 16 + (l) - (step) : (l))
+#define LOWER(l, step) ((l) & (step) ? 16 + (l) : (l) + (step))
+#define SHUFFLE(a, b, F, s) \
+    __builtin_shufflevector(a, b, F(0, s), F(1, s), F(2, s), F(3, s), F(4, s), F(5, s), F(6, s), F(7, s), F(8, s), F(9, s), F(10, s), F(11, s), F(12, s), \
+                            F(13, s), F(14, s), F(15, s))
+#define TRANSPOSE(x, s) \
+    for (int i = 0; i < 16; i++) { \
+        if (i & (s)) continue; \
+        lanes a = (x)[i], b = (x)[i + (s)]; \
+        (x)[i] = SHUFFLE(a, b, UPPER, s); \
+        (x)[i + (s)] = SHUFFLE(a, b, LOWER, s); \
+    }
+
+/* The same of rows; those that there are not are 0. */
+INLINE void load_rows(const fm_strip *s, int first, int n, lanes *w) {
+    for (int c = 0; c < n; c += 16, w += 16) {
+        for (int r = 0; r < 16; r++) {
+            if (r < s->n_rows)
+                memcpy(&w[r], s->rows + (size_t)r * (size_t)s->cols + first + c, sizeof w[r]);
+            else
+                w[r] = (lanes){0};
+        }
+        TRANSPOSE(w, 8)
+        TRANSPOSE(w, 4)
+        TRANSPOSE(w, 2)
+        TRANSPOSE(w, 1)
+    }
+}
+
+INLINE void load(const fm_strip *s, int first, int n, lanes *w) {
+    if (s->rows)
+        load_rows(s, first, n, w);
+    else if (s->from_width == 2)
+        load_blocks(s, first, n, 2, w);
+    else if (s->from_width == 4)
+        load_blocks(s, first, n, 4, w);
+    else
+        load_blocks(s, first, n, 8, w);
+}
+
+/* ---- what becomes of them ---- */
+
+typedef struct made { /* of a group */
+    lanes scale, bias; /* the values are made from these where the search found nothing better */
+    best b;            /* what is stored, and what the values are made from where it did */
+} made;
+
+/* The values of column i. searched is a constant wherever this is put in. */
+INLINE void make_values(const group *g, const made *m, int i, bool searched, const lanes *inverse, lanes *q) {
+    *q = (g->w[i] - m->bias) / m->scale;
+    if (searched) *q = PICK(m->b.found, (g->w[i] - m->b.bias) * *inverse, *q);
+    round_whole(q, g->n_bins);
+}
+
+INLINE void make(const group *g, made *m, bool searched) {
+    const lanes infinite = (lanes)((masks){0} + 0x7f800000), none = {0};
+    lanes error = {0};
+    rule(g, &m->scale, &m->bias);
+    m->b = (best){.scale = m->scale, .bias = m->bias};
+    round_half(&m->b.scale, g->f16);
+    round_half(&m->b.bias, g->f16);
+    if (!searched) return;
+    for (int i = 0; i < g->n; i++) {
+        lanes q, d;
+        make_values(g, m, i, false, &none, &q);
+        d = g->w[i] - (q * m->b.scale + m->b.bias);
+        error += d * d * g->p[i];
+    }
+    m->b.error = PICK(error < infinite, error, none); /* what has no error that is a number, has no better one */
+    search(g, &m->b);
+}
+
+INLINE void store_halves(const lanes *x, bool f16, const masks *rows, uint8_t *out) {
+    halves h = __builtin_convertvector((words)*x >> 16, halves);
+    for (int l = 0; l < 16 && f16; l++) h[l] = fm_to_f16((*x)[l]);
+    h &= __builtin_convertvector(*rows, halves);
+    memcpy(out, &h, sizeof h);
+}
+
+/* One group as pack.h has it, of the rows that there are, and what was lost: the sums of a group in float, those of a strip in double. */
+INLINE void store(const group *g, const made *m, int bits, bool searched, const masks *rows, uint8_t *out, doubles lost[FM_STRIP_SUMS]) {
+    const lanes scale = m->b.scale, bias = m->b.bias, inverse = 1.0F / scale;
+    lanes error = {0}, before = {0}, after = {0}, product = {0};
+    words word = {0};
+    int at = 0;
+    for (int i = 0; i < g->n; i++) {
+        lanes q, w = g->w[i], v, d;
+        make_values(g, m, i, searched, &inverse, &q);
+        v = q * scale + bias;
+        d = w - v;
+        words x = (words)__builtin_convertvector(q, masks) & (words)*rows;
+        error += d * d;
+        before += w * w;
+        after += v * v;
+        product += w * v;
+        word |= x << at;
+        at += bits;
+        if (at < 32) continue;
+        memcpy(out, &word, sizeof word);
+        out += sizeof word;
+        at -= 32;
+        word = at ? x >> (bits - at) : (words){0};
+    }
+    store_halves(&scale, g->f16, rows, out);
+    store_halves(&bias, g->f16, rows, out + 32);
+    lost[0] += __builtin_convertvector(error, doubles);
+    lost[1] += __builtin_convertvector(before, doubles);
+    lost[2] += __builtin_convertvector(after, doubles);
+    lost[3] += __builtin_convertvector(product, doubles);
+}
+
+INLINE void one_group(const fm_strip *s, group *g, const masks *rows, uint8_t *out, doubles lost[FM_STRIP_SUMS], masks *good) {
+    made m;
+    find_range(g);
+    if (s->search) {
+        make(g, &m, true);
+        store(g, &m, s->bits, true, rows, out, lost);
+    } else {
+        make(g, &m, false);
+        store(g, &m, s->bits, false, rows, out, lost);
+    }
+    *good &= (m.scale - m.scale == 0) & (m.bias - m.bias == 0) & (m.b.scale - m.b.scale == 0) & (m.b.bias - m.b.bias == 0);
+}
+
+void FM_STRIP_NAME(fm_strip *s);
+void FM_STRIP_NAME(fm_strip *s) {
+    lanes w[MAX_GROUP];
+    float same[MAX_GROUP];
+    doubles lost[FM_STRIP_SUMS] = {0};
+    const masks index = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    masks rows = index < s->n_rows, good = (masks){0} - 1;
+    const size_t block_bytes = (size_t)(s->group * s->bits / 32) * 64 + 64;
+    uint8_t *out = s->out;
+    for (int i = 0; i < MAX_GROUP; i++) same[i] = 1;
+    for (int first = 0; first < s->cols; first += MAX_GROUP) {
+        int n = s->cols - first < MAX_GROUP ? s->cols - first : MAX_GROUP;
+        load(s, first, n, w);
+        for (int i = 0; i < n; i += s->group, out += block_bytes) {
+            group g = {.n = s->group, .w = w + i, .p = s->importance ? s->importance + first + i : same, .n_bins = (float)((1 << s->bits) - 1), .f16 = s->f16};
+            one_group(s, &g, &rows, out, lost, &good);
+        }
+    }
+    s->bad = -1;
+    memset(s->sums, 0, sizeof s->sums);
+    for (int r = s->n_rows - 1; r >= 0; r--) {
+        for (int i = 0; i < FM_STRIP_SUMS; i++) s->sums[i] += lost[i][r];
+        if (!good[r]) s->bad = r;
+    }
+}
