@@ -1,6 +1,5 @@
 /* Affine quantisation: to the bit what MLX 0.32.4 makes of the same rows (the hashes are tools/reference/make_quantised.py's); the search never loses to the rule. */
-#include "prepare/pack/quantise.h"
-#include "prepare/search/search.h"
+#include "prepare/pack/convert.h"
 
 #include <math.h>
 
@@ -48,26 +47,46 @@ typedef struct result {
     int bad;
 } result;
 
-static void quantise(result *r, const fm_quantiser *q, float w[ROWS][COLS]) {
-    size_t bytes = (size_t)(COLS * q->type.bits / 8), groups = (size_t)(COLS / q->type.group);
-    memset(r, 0, sizeof *r);
-    r->bad = -1;
-    for (size_t row = 0; row < ROWS; row += 16) {
-        uint8_t *out[3] = {r->values + row * bytes, (uint8_t *)(r->scales + row * groups), (uint8_t *)(r->biases + row * groups)};
-        int bad = fm_quantise_rows(q, w[row], ROWS - row < 16 ? (int)(ROWS - row) : 16, out, &r->sum);
-        if (bad >= 0) r->bad = bad;
+/* What is asked of a row of numbers. */
+typedef struct quantiser {
+    fm_matrix_type type;
+    bool search;
+    const float *importance;
+} quantiser;
+
+static void quantise_rows(const quantiser *q, const float *w, int n_rows, int cols, uint8_t *const out[3], fm_deviation *sum, int *bad) {
+    const fm_matrix_type from = {.format = FM_FORMAT_F32, .rows = n_rows, .cols = cols};
+    const fm_rows in = {.type = &from, .parts = {(const uint8_t *)w}};
+    fm_target to = {q->type, true, q->search, fm_strip_best()};
+    uint8_t *scratch = aligned_alloc(64, fm_convert_scratch(&from));
+    to.type.rows = n_rows;
+    to.type.cols = cols;
+    for (int first = 0; first < n_rows; first += FM_STRIP) {
+        const int range[2] = {first, n_rows - first < FM_STRIP ? n_rows : first + FM_STRIP};
+        uint8_t *at[3];
+        for (int i = 0; i < 3; i++) at[i] = out[i] + (size_t)first * fm_row_bytes(&to.type, i);
+        int row = fm_convert_rows(&in, &to, q->importance, range, scratch, at, sum);
+        if (row >= 0 && *bad < 0) *bad = row;
     }
+    free(scratch);
 }
 
-static fm_quantiser quantiser(fm_dtype dtype, int bits, int group) {
-    fm_quantiser q = {0};
+static void quantise(result *r, const quantiser *q, float w[ROWS][COLS]) {
+    uint8_t *out[3] = {r->values, (uint8_t *)r->scales, (uint8_t *)r->biases};
+    memset(r, 0, sizeof *r);
+    r->bad = -1;
+    quantise_rows(q, w[0], ROWS, COLS, out, &r->sum, &r->bad);
+}
+
+static quantiser quantiser_of(fm_dtype dtype, int bits, int group) {
+    quantiser q = {0};
     const fm_affine_shape shape = {ROWS, (uint64_t)(COLS * bits / 32), (uint64_t)(COLS / group), dtype, bits, group};
     MUST(fm_matrix_type_affine(&q.type, "x", &shape, err));
     return q;
 }
 
 /* Squared error of what is read back by the engine's own way, weighted. */
-static double error_of(const fm_quantiser *q, const result *r, float w[ROWS][COLS], const float *importance) {
+static double error_of(const quantiser *q, const result *r, float w[ROWS][COLS], const float *importance) {
     uint8_t *memory = aligned_alloc(64, (fm_matrix_bytes(&q->type) + 63) / 64 * 64);
     float row[COLS];
     double sum = 0;
@@ -84,7 +103,7 @@ static float rows[ROWS][COLS];
 static result plain, searched;
 
 static void check_case(int i) {
-    fm_quantiser q = quantiser(mlx[i].dtype, mlx[i].bits, mlx[i].group);
+    quantiser q = quantiser_of(mlx[i].dtype, mlx[i].bits, mlx[i].group);
     size_t bytes = (size_t)(ROWS * COLS * q.type.bits / 8), halves = (size_t)(ROWS * COLS / q.type.group);
     uint8_t all[ROWS * COLS + 4 * ROWS * COLS / 32];
     make_rows(rows, mlx[i].dtype);
@@ -97,17 +116,17 @@ static void check_case(int i) {
     double error = error_of(&q, &plain, rows, NULL);
     CHECK(fabs(plain.sum.error - error) <= 1e-4 * error + 1e-12, "case %d: error %g, by the engine %g", i, plain.sum.error, error);
     CHECK(plain.sum.n == ROWS * COLS && plain.bad < 0, "case %d: %g weights", i, plain.sum.n);
-    q.search = fm_search_best();
+    q.search = true;
     quantise(&searched, &q, rows);
     CHECK(error_of(&q, &searched, rows, NULL) <= error * 0.98, "case %d: the search's error %g, the rule's %g", i, searched.sum.error, error);
 }
 
 static void test_importance(void) {
-    fm_quantiser q = quantiser(FM_BF16, 3, 64);
+    quantiser q = quantiser_of(FM_BF16, 3, 64);
     float importance[COLS];
     make_rows(rows, FM_BF16);
     for (int c = 0; c < COLS; c++) importance[c] = c % 5 ? 0.01f : 4.0f;
-    q.search = fm_search_best();
+    q.search = true;
     quantise(&plain, &q, rows);
     q.importance = importance;
     quantise(&searched, &q, rows);
@@ -117,20 +136,20 @@ static void test_importance(void) {
 
 /* The worst group of each row is looked at, not their sum: no group may lose by the search. */
 static void test_every_group(void) {
-    fm_quantiser q = quantiser(FM_F16, 2, 32);
+    quantiser q = quantiser_of(FM_F16, 2, 32);
     make_rows(rows, FM_F16);
     for (int row = 0; row < ROWS; row++) {
         fm_deviation sum[2] = {0};
         for (int first = 0; first < COLS; first += 32) {
             uint8_t values[8];
             uint16_t scale, bias;
-            fm_quantiser one = q;
-            one.type.cols = 32;
+            quantiser one = q;
             for (int search = 0; search < 2; search++) {
-                one.search = search ? fm_search_best() : NULL;
+                one.search = search;
                 sum[search] = (fm_deviation){0};
                 uint8_t *out[3] = {values, (uint8_t *)&scale, (uint8_t *)&bias};
-                fm_quantise_rows(&one, &rows[row][first], 1, out, &sum[search]);
+                int bad = -1;
+                quantise_rows(&one, &rows[row][first], 1, 32, out, &sum[search], &bad);
             }
             CHECK(sum[1].error <= sum[0].error * (1 + 1e-5), "row %d, group at %d: %g, the rule's %g", row, first, sum[1].error, sum[0].error);
         }
@@ -153,59 +172,86 @@ static void test_halves(void) {
 }
 
 static void test_too_large(void) {
-    fm_quantiser q = quantiser(FM_F16, 4, 64);
+    quantiser q = quantiser_of(FM_F16, 4, 64);
     make_rows(rows, FM_BF16);
     rows[7][70] = 1e7f;
     quantise(&plain, &q, rows);
     CHECK(plain.bad == 7, "row %d instead of 7", plain.bad);
 }
 
-/* Every instruction set finds the same, a row is chosen for as if it were alone, and what is found is a number of the scales' type and has the error that is said. */
-static void test_search(void) {
-    static _Alignas(64) float w[128 * 16], alone[128 * 16];
-    float p[128];
+/* Every instruction set makes the same, of numbers and of blocks, and a row is quantised as if it were alone. */
+static void test_forms(void) {
+    enum { MOST = 160 };
+    static float w[16 * MOST], alone[MOST];
+    static _Alignas(64) uint8_t blocks[MOST * 24], out[2][MOST * 24];
+    float p[MOST];
     uint64_t seed = 3;
-    for (int trial = 0; trial < 60; trial++) {
-        const int bits[] = {2, 3, 4, 5, 6, 8}, n = 32 << trial % 3;
-        fm_search_group g = {.n = n, .w = w, .p = p, .n_bins = (float)((1 << bits[trial % 6]) - 1), .f16 = trial & 1};
-        for (int i = 0; i < n; i++) p[i] = trial % 4 ? (float)(test_random(&seed) % 1000 + 1) * 1e-3F : 1;
-        for (int lane = 0; lane < 16; lane++) {
-            float size = ldexpf(1, g.f16 ? (int)(test_random(&seed) % 12) - 4 : (int)(test_random(&seed) % 30) - 20),
-                  centre = (float)(test_random(&seed) % 5) - 2;
-            g.least[lane] = INFINITY, g.most[lane] = -INFINITY, g.error[lane] = lane ? INFINITY : 0;
-            for (int i = 0; i < n; i++) {
-                float x = size * (lane == 1 ? centre : centre + (float)(test_random(&seed) % 20001) * 1e-4F - 1);
-                w[i * 16 + lane] = x;
-                g.least[lane] = x < g.least[lane] ? x : g.least[lane];
-                g.most[lane] = x > g.most[lane] ? x : g.most[lane];
-            }
+    for (int trial = 0; trial < 240; trial++) {
+        const int bits[] = {2, 3, 4, 5, 6, 8}, cols = 32 << trial % 3, n = 1 + (int)(test_random(&seed) % 16);
+        const bool of_blocks = trial % 4 == 1;
+        fm_strip s = {.n_rows = n, .cols = trial % 3 == 0 ? 5 * cols : cols, .bits = bits[trial % 6], .group = cols, .f16 = trial & 1, .search = trial & 2};
+        for (int i = 0; i < MOST; i++) p[i] = (float)(test_random(&seed) % 1000 + 1) * 1e-3F;
+        for (int i = 0; i < n * s.cols; i++) w[i] = (float)(test_random(&seed) % 20001) * 1e-4F - (float)(i / s.cols % 5) * 0.5F;
+        for (int i = 0; i < s.cols; i++) w[i] = 0.75F; /* a row of one value, which nothing beats */
+        s.importance = trial % 8 < 4 ? p : NULL;
+        s.rows = of_blocks ? NULL : w;
+        s.blocks = blocks;
+        s.from_width = 2 << trial % 3;
+        s.from_group = cols;
+        s.from_f16 = trial % 8 > 4;
+        for (size_t i = 0; i < sizeof blocks; i++) blocks[i] = (uint8_t)test_random(&seed);
+        for (size_t i = 1; i < sizeof blocks; i += 2) blocks[i] &= 0xbf; /* no scale is beyond numbers, whatever its type */
+        size_t bytes = fm_pack_matrix_bytes(&(fm_matrix_type){.format = FM_FORMAT_R16, .rows = 16, .cols = s.cols, .bits = s.bits, .group = s.group});
+        fm_strip first = s;
+        first.out = out[0];
+        fm_strip_at(0)(&first);
+        for (int i = 1; fm_strip_at(i); i++) {
+            fm_strip other = s;
+            other.out = out[1];
+            fm_strip_at(i)(&other);
+            CHECK(!memcmp(out[0], out[1], bytes), "trial %d: form %d makes something else", trial, i);
+            CHECK(!memcmp(first.sums, other.sums, sizeof first.sums) && first.bad == other.bad, "trial %d: form %d finds that something else is lost", trial,
+                  i);
         }
-        fm_search_group first = g;
-        fm_search_at(0)(&first);
-        CHECK(!first.found[0] && !first.found[1] && first.found[2] && first.found[15], "an error of 0 or a row of one value is beaten, or others are not");
-        for (int i = 1; fm_search_at(i); i++) {
-            fm_search_group other = g;
-            fm_search_at(i)(&other);
-            CHECK(!memcmp(&other, &first, sizeof other), "trial %d: form %d of the search finds something else", trial, i);
+        if (of_blocks) continue;
+        CHECK(first.bad < 0, "trial %d: row %d is bad", trial, first.bad);
+        fm_strip single = s;
+        int row = n - 1;
+        memcpy(alone, w + row * s.cols, sizeof(float) * (size_t)s.cols);
+        single.rows = alone;
+        single.n_rows = 1;
+        single.out = out[1];
+        fm_strip_best()(&single);
+        for (size_t i = 0; i < bytes - 64; i += 4) { /* words: of the only row, and of others, which are 0 */
+            size_t in_block = i % ((size_t)s.group * (size_t)s.bits * 2 + 64), lane = i / 4 % 16;
+            if (in_block >= (size_t)s.group * (size_t)s.bits * 2) continue;
+            CHECK(lane ? !memcmp(out[1] + i, &(uint32_t){0}, 4) : !memcmp(out[1] + i, out[0] + i + 4 * (size_t)row, 4), "trial %d: byte %zu of a row alone",
+                  trial, i);
         }
-        int row = 2 + trial % 14;
-        fm_search_group single = g;
-        single.w = alone;
-        for (int i = 0; i < n * 16; i++) alone[i] = w[i / 16 * 16 + row];
-        for (int lane = 0; lane < 16; lane++) single.least[lane] = g.least[row], single.most[lane] = g.most[row], single.error[lane] = g.error[row];
-        fm_search_best()(&single);
-        CHECK(single.scale[7] == first.scale[row] && single.bias[7] == first.bias[row] && single.error[7] == first.error[row],
-              "a row's result depends on others");
-        float s = first.scale[row], b = first.bias[row], inverse = 1 / s;
-        float s2 = g.f16 ? fm_from_f16(fm_to_f16(s)) : fm_from_bf16(fm_to_bf16(s)), b2 = g.f16 ? fm_from_f16(fm_to_f16(b)) : fm_from_bf16(fm_to_bf16(b));
-        CHECK(s == s2 && b == b2, "scale %g or bias %g is no half", (double)s, (double)b);
-        double error = 0;
-        for (int i = 0; i < n; i++) {
-            double x = (double)w[i * 16 + row], q = rint((double)((w[i * 16 + row] - b) * inverse));
-            q = q < 0 ? 0 : q > (double)g.n_bins ? (double)g.n_bins : q;
-            error += (double)p[i] * pow(x - (q * (double)s + (double)b), 2);
+    }
+}
+
+/* A strip of any width read from blocks is the same as one read from the numbers that the engine makes of them. */
+static void test_blocks(void) {
+    static _Alignas(64) uint8_t blocks[256 * 24], out[2][256 * 24];
+    static float w[16 * 256];
+    uint64_t seed = 9;
+    for (int width = 2; width <= 8; width *= 2) {
+        fm_matrix m = {.type = {.format = FM_FORMAT_R16, .rows = 16, .cols = 256, .bits = width, .width = width, .group = 64, .scale_dtype = FM_F16},
+                       .data = blocks};
+        for (size_t i = 0; i < sizeof blocks; i++) blocks[i] = (uint8_t)test_random(&seed);
+        for (size_t i = 1; i < sizeof blocks; i += 2) blocks[i] &= 0xbf;
+        for (int r = 0; r < 16; r++) fm_matrix_row(&m, r, w + r * 256);
+        for (int search = 0; search < 2; search++) {
+            fm_strip s = {.n_rows = 16, .cols = 256, .bits = 3, .group = 128, .search = search, .from_width = width, .from_group = 64, .from_f16 = true};
+            fm_strip a = s, b = s;
+            a.rows = w, a.out = out[0];
+            b.blocks = blocks, b.out = out[1];
+            fm_strip_best()(&a);
+            fm_strip_best()(&b);
+            CHECK(!memcmp(out[0], out[1], 256 * 2 * 3 + 128) && !memcmp(a.sums, b.sums, sizeof a.sums), "%d bits, search %d", width, search);
+            CHECK(a.sums[0] > 0 && a.sums[0] < a.sums[1], "an error of %g in %g", a.sums[0], a.sums[1]);
         }
-        CHECK(fabs(error - (double)first.error[row]) <= 1e-4 * error, "trial %d: error %g is said to be %g", trial, error, (double)first.error[row]);
     }
 }
 
@@ -215,6 +261,7 @@ int main(void) {
     test_every_group();
     test_halves();
     test_too_large();
-    test_search();
+    test_forms();
+    test_blocks();
     return TEST_END();
 }

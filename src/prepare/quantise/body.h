@@ -37,15 +37,15 @@ INLINE void load_blocks(const fm_strip *s, int first, int n, int width, lanes *w
 /* One step of a transposition of 16 x 16: halves of size `step` change places. */
 #define UPPER(l, step) ((l) & (step) ? 16 + (l) - (step) : (l))
 #define LOWER(l, step) ((l) & (step) ? 16 + (l) : (l) + (step))
-#define SHUFFLE(a, b, F, s) \
-    __builtin_shufflevector(a, b, F(0, s), F(1, s), F(2, s), F(3, s), F(4, s), F(5, s), F(6, s), F(7, s), F(8, s), F(9, s), F(10, s), F(11, s), F(12, s), \
+#define SHUFFLE(a, b, F, s)                                                                                                                                    \
+    __builtin_shufflevector(a, b, F(0, s), F(1, s), F(2, s), F(3, s), F(4, s), F(5, s), F(6, s), F(7, s), F(8, s), F(9, s), F(10, s), F(11, s), F(12, s),      \
                             F(13, s), F(14, s), F(15, s))
-#define TRANSPOSE(x, s) \
-    for (int i = 0; i < 16; i++) { \
-        if (i & (s)) continue; \
-        lanes a = (x)[i], b = (x)[i + (s)]; \
-        (x)[i] = SHUFFLE(a, b, UPPER, s); \
-        (x)[i + (s)] = SHUFFLE(a, b, LOWER, s); \
+#define TRANSPOSE(x, s)                                                                                                                                        \
+    for (int i = 0; i < 16; i++) {                                                                                                                             \
+        if (i & (s)) continue;                                                                                                                                 \
+        lanes a = (x)[i], b = (x)[i + (s)];                                                                                                                    \
+        (x)[i] = SHUFFLE(a, b, UPPER, s);                                                                                                                      \
+        (x)[i + (s)] = SHUFFLE(a, b, LOWER, s);                                                                                                                \
     }
 
 /* The same of rows; those that there are not are 0. */
@@ -77,7 +77,7 @@ INLINE void load(const fm_strip *s, int first, int n, lanes *w) {
 
 /* ---- what becomes of them ---- */
 
-typedef struct made { /* of a group */
+typedef struct made {  /* of a group */
     lanes scale, bias; /* the values are made from these where the search found nothing better */
     best b;            /* what is stored, and what the values are made from where it did */
 } made;
@@ -125,7 +125,7 @@ INLINE void store(const group *g, const made *m, int bits, bool searched, const 
         make_values(g, m, i, searched, &inverse, &q);
         v = q * scale + bias;
         d = w - v;
-        words x = (words)__builtin_convertvector(q, masks) & (words)*rows;
+        words x = (words) __builtin_convertvector(q, masks) & (words)*rows;
         error += d * d;
         before += w * w;
         after += v * v;

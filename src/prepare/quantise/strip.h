@@ -12,17 +12,18 @@
  * for each group the scale and the bias in float32, the values from these, and then both rounded. With search, those of a few dozen scales and biases, as rounded, that have
  * the least squared error; never more than the rule's, and the same whatever the other rows. */
 typedef struct fm_strip {
-    const float *rows;                          /* [n_rows][cols]; or NULL, and */
-    const uint8_t *blocks;                      /* a strip in the engine's layout, of this width and group */
-    int from_width, from_group; bool from_f16;
-    int n_rows, cols;                           /* cols: whole groups of both */
-    int bits, group;                            /* 2, 3, 4, 5, 6, 8; 32, 64, 128 */
-    bool f16;                                   /* scales and biases are of f16, else of bf16 */
+    const float *rows;     /* [n_rows][cols]; or NULL, and */
+    const uint8_t *blocks; /* a strip in the engine's layout, of this width and group */
+    int from_width, from_group;
+    bool from_f16;
+    int n_rows, cols; /* cols: whole groups of both */
+    int bits, group;  /* 2, 3, 4, 5, 6, 8; 32, 64, 128 */
+    bool f16;         /* scales and biases are of f16, else of bf16 */
     bool search;
-    const float *importance;                    /* [cols] of each column's squared error in the search; NULL: all the same */
-    uint8_t *out;                               /* [cols / group][group * bits * 2 + 64] */
-    double sums[FM_STRIP_SUMS];                 /* out: over all weights, w as it was and v as it is read back */
-    int bad;                                    /* out: the first row with a scale or bias that is too large for its type, or -1 */
+    const float *importance;    /* [cols] of each column's squared error in the search; NULL: all the same */
+    uint8_t *out;               /* [cols / group][group * bits * 2 + 64] */
+    double sums[FM_STRIP_SUMS]; /* out: over all weights, w as it was and v as it is read back */
+    int bad;                    /* out: the first row with a scale or bias that is too large for its type, or -1 */
 } fm_strip;
 
 typedef void fm_strip_fn(fm_strip *s);
