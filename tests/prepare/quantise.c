@@ -1,8 +1,10 @@
-/* Affine quantisation: to the bit what MLX 0.32.4 makes of the same rows (the hashes are tools/reference/make_quantised.py's); the search never loses to the rule. */
+/* Affine quantisation: to the bit what MLX 0.32.4 makes of the same rows (the hashes are tools/reference/make_quantised.py's); the search never loses to the rule. With --bench it
+ * is timed instead. */
 #include "prepare/pack/convert.h"
 
 #include <math.h>
 
+#include "base/system.h"
 #include "formats/pack.h"
 #include "test.h"
 
@@ -255,7 +257,56 @@ static void test_blocks(void) {
     }
 }
 
-int main(void) {
+/* Nanoseconds a weight of one thread, the best of nine times 16 rows of 2,048, from each format that a source may have. */
+static int bench(void) {
+    enum { BENCH_COLS = 2048, TIMES = 9 };
+    static const fm_matrix_type from[] = {
+        {.format = FM_FORMAT_F32},
+        {.format = FM_FORMAT_F16},
+        {.format = FM_FORMAT_BF16},
+        {.format = FM_FORMAT_F8},
+        {.format = FM_FORMAT_R16, .bits = 4, .width = 4, .group = 32, .scale_dtype = FM_U8},
+        {.format = FM_FORMAT_R16, .bits = 4, .width = 4, .group = 64, .scale_dtype = FM_BF16},
+        {.format = FM_FORMAT_R16, .bits = 6, .width = 8, .group = 64, .scale_dtype = FM_BF16},
+        {.format = FM_FORMAT_R16, .bits = 8, .width = 8, .group = 64, .scale_dtype = FM_BF16},
+    };
+    static uint8_t source[3][16 * BENCH_COLS * 4], out[16 * BENCH_COLS * 2];
+    printf("%-16s %-16s", "from", "to");
+    for (int i = 0; fm_strip_at(i); i++) printf("  %8s", i == 0 ? "plain" : i == 1 ? "avx2" : "avx512");
+    printf("  ns a weight\n");
+    for (size_t f = 0; f < sizeof from / sizeof *from; f++) {
+        fm_matrix_type type = from[f];
+        type.rows = 16;
+        type.cols = BENCH_COLS;
+        uint8_t *scratch = aligned_alloc(64, fm_convert_scratch(&type));
+        for (int to_bits = 2; to_bits <= 5; to_bits++) { /* 5: 3 bits with the search */
+            char names[2][32];
+            quantiser q = quantiser_of(FM_BF16, to_bits == 5 ? 3 : to_bits, 64);
+            fm_target to = {q.type, true, to_bits == 5, NULL};
+            to.type.cols = BENCH_COLS;
+            fm_type_text(names[0], &type);
+            fm_type_text(names[1], &to.type);
+            printf("%-16s %-16s", names[0], to.search ? "3-bit, search" : names[1]);
+            for (int i = 0; (to.fn = fm_strip_at(i)); i++) {
+                double best = 1;
+                for (int t = 0; t < TIMES; t++) {
+                    const fm_rows in = {.type = &type, .parts = {source[0], source[1], source[2]}};
+                    fm_deviation sum = {0};
+                    double start = fm_now();
+                    fm_convert(&in, &to, NULL, (const int[2]){0, 16}, scratch, out, &sum);
+                    best = fmin(best, fm_now() - start);
+                }
+                printf("  %8.2f", best * 1e9 / (16 * BENCH_COLS));
+            }
+            printf("\n");
+        }
+        free(scratch);
+    }
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && !strcmp(argv[1], "--bench")) return bench();
     for (int i = 0; i < (int)(sizeof mlx / sizeof *mlx); i++) check_case(i);
     test_importance();
     test_every_group();

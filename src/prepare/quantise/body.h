@@ -1,4 +1,5 @@
-/* prepare/quantise/body.h: a strip, for whoever includes it with FM_STRIP_NAME: its weights in lanes, then group by group a scale and a bias, values, what is lost. */
+/* prepare/quantise/body.h: a strip, for whoever includes it with FM_STRIP_NAME and FM_LANES: FM_LANES rows after the other, their weights in lanes, then group by group a scale
+ * and a bias, values, what is lost. */
 #include "prepare/quantise/search.h"
 #include "prepare/quantise/strip.h"
 
@@ -6,73 +7,78 @@
 
 /* ---- weights ---- */
 
-typedef uint16_t halves __attribute__((vector_size(32)));
-
 INLINE void load_halves(const uint8_t *at, bool f16, lanes *x) {
     halves h;
     memcpy(&h, at, sizeof h);
     *x = (lanes)(__builtin_convertvector(h, words) << 16);
-    for (int l = 0; l < 16 && f16; l++) (*x)[l] = fm_from_f16(h[l]);
+    for (int l = 0; l < FM_LANES && f16; l++) (*x)[l] = fm_from_f16(h[l]);
 }
 
-/* Columns [first, first + n) of a strip of blocks, as the engine would compute with them. */
-INLINE void load_blocks(const fm_strip *s, int first, int n, int width, lanes *w) {
+/* Columns [first, first + n) of rows row, row + 1… of a strip of blocks, as the engine would compute with them. */
+INLINE void load_blocks(const fm_strip *s, int row, int first, int n, int width, lanes *w) {
     const int per_word = 32 / width, columns = s->from_group, n_words = columns / per_word;
     const size_t block_bytes = (size_t)n_words * 64 + 64;
     const words mask = (words){0} + ((1u << width) - 1);
     const uint8_t *block = s->blocks + (size_t)(first / columns) * block_bytes;
     for (int c = 0; c < n; c += columns, block += block_bytes) {
-        const uint8_t *tail = block + n_words * 64;
+        const uint8_t *from = block + row * 4, *tail = block + n_words * 64 + row * 2;
         lanes scale, bias;
         load_halves(tail, s->from_f16, &scale);
         load_halves(tail + 32, s->from_f16, &bias);
         for (int i = 0; i < n_words; i++, w += per_word) {
             words x;
-            memcpy(&x, block + i * 64, sizeof x);
+            memcpy(&x, from + i * 64, sizeof x);
             for (int k = 0; k < per_word; k++) w[k] = __builtin_convertvector((masks)(x >> (k * width) & mask), lanes) * scale + bias;
         }
     }
 }
 
-/* One step of a transposition of 16 x 16: halves of size `step` change places. */
-#define UPPER(l, step) ((l) & (step) ? 16 + (l) - (step) : (l))
-#define LOWER(l, step) ((l) & (step) ? 16 + (l) : (l) + (step))
-#define SHUFFLE(a, b, F, s)                                                                                                                                    \
-    __builtin_shufflevector(a, b, F(0, s), F(1, s), F(2, s), F(3, s), F(4, s), F(5, s), F(6, s), F(7, s), F(8, s), F(9, s), F(10, s), F(11, s), F(12, s),      \
-                            F(13, s), F(14, s), F(15, s))
+/* One step of a transposition of FM_LANES rows: blocks of `step` columns change places. */
+#define UPPER(l, step) ((l) & (step) ? FM_LANES + (l) - (step) : (l))
+#define LOWER(l, step) ((l) & (step) ? FM_LANES + (l) : (l) + (step))
+#define INDEX4(F, l, s) F(l, s), F((l) + 1, s), F((l) + 2, s), F((l) + 3, s)
+#if FM_LANES == 4
+#define INDEX(F, s) INDEX4(F, 0, s)
+#elif FM_LANES == 8
+#define INDEX(F, s) INDEX4(F, 0, s), INDEX4(F, 4, s)
+#else
+#define INDEX(F, s) INDEX4(F, 0, s), INDEX4(F, 4, s), INDEX4(F, 8, s), INDEX4(F, 12, s)
+#endif
 #define TRANSPOSE(x, s)                                                                                                                                        \
-    for (int i = 0; i < 16; i++) {                                                                                                                             \
+    for (int i = 0; i < FM_LANES; i++) {                                                                                                                       \
         if (i & (s)) continue;                                                                                                                                 \
         lanes a = (x)[i], b = (x)[i + (s)];                                                                                                                    \
-        (x)[i] = SHUFFLE(a, b, UPPER, s);                                                                                                                      \
-        (x)[i + (s)] = SHUFFLE(a, b, LOWER, s);                                                                                                                \
+        (x)[i] = __builtin_shufflevector(a, b, INDEX(UPPER, s));                                                                                               \
+        (x)[i + (s)] = __builtin_shufflevector(a, b, INDEX(LOWER, s));                                                                                         \
     }
 
 /* The same of rows; those that there are not are 0. */
-INLINE void load_rows(const fm_strip *s, int first, int n, lanes *w) {
-    for (int c = 0; c < n; c += 16, w += 16) {
-        for (int r = 0; r < 16; r++) {
-            if (r < s->n_rows)
-                memcpy(&w[r], s->rows + (size_t)r * (size_t)s->cols + first + c, sizeof w[r]);
-            else
-                w[r] = (lanes){0};
+INLINE void load_rows(const fm_strip *s, int row, int first, int n, lanes *w) {
+    for (int c = 0; c < n; c += FM_LANES, w += FM_LANES) {
+        for (int r = 0; r < FM_LANES; r++) {
+            w[r] = (lanes){0};
+            if (row + r < s->n_rows) memcpy(&w[r], s->rows + (size_t)(row + r) * (size_t)s->cols + first + c, sizeof w[r]);
         }
+#if FM_LANES > 8
         TRANSPOSE(w, 8)
+#endif
+#if FM_LANES > 4
         TRANSPOSE(w, 4)
+#endif
         TRANSPOSE(w, 2)
         TRANSPOSE(w, 1)
     }
 }
 
-INLINE void load(const fm_strip *s, int first, int n, lanes *w) {
+INLINE void load(const fm_strip *s, int row, int first, int n, lanes *w) {
     if (s->rows)
-        load_rows(s, first, n, w);
+        load_rows(s, row, first, n, w);
     else if (s->from_width == 2)
-        load_blocks(s, first, n, 2, w);
+        load_blocks(s, row, first, n, 2, w);
     else if (s->from_width == 4)
-        load_blocks(s, first, n, 4, w);
+        load_blocks(s, row, first, n, 4, w);
     else
-        load_blocks(s, first, n, 8, w);
+        load_blocks(s, row, first, n, 8, w);
 }
 
 /* ---- what becomes of them ---- */
@@ -109,13 +115,13 @@ INLINE void make(const group *g, made *m, bool searched) {
 
 INLINE void store_halves(const lanes *x, bool f16, const masks *rows, uint8_t *out) {
     halves h = __builtin_convertvector((words)*x >> 16, halves);
-    for (int l = 0; l < 16 && f16; l++) h[l] = fm_to_f16((*x)[l]);
+    for (int l = 0; l < FM_LANES && f16; l++) h[l] = fm_to_f16((*x)[l]);
     h &= __builtin_convertvector(*rows, halves);
     memcpy(out, &h, sizeof h);
 }
 
 /* One group as pack.h has it, of the rows that there are, and what was lost: the sums of a group in float, those of a strip in double. */
-INLINE void store(const group *g, const made *m, int bits, bool searched, const masks *rows, uint8_t *out, doubles lost[FM_STRIP_SUMS]) {
+INLINE void store(const group *g, const made *m, int bits, bool searched, const masks *rows, uint8_t *out, uint8_t *tail, doubles lost[FM_STRIP_SUMS]) {
     const lanes scale = m->b.scale, bias = m->b.bias, inverse = 1.0F / scale;
     lanes error = {0}, before = {0}, after = {0}, product = {0};
     words word = {0};
@@ -134,53 +140,59 @@ INLINE void store(const group *g, const made *m, int bits, bool searched, const 
         at += bits;
         if (at < 32) continue;
         memcpy(out, &word, sizeof word);
-        out += sizeof word;
+        out += 64;
         at -= 32;
         word = at ? x >> (bits - at) : (words){0};
     }
-    store_halves(&scale, g->f16, rows, out);
-    store_halves(&bias, g->f16, rows, out + 32);
+    store_halves(&scale, g->f16, rows, tail);
+    store_halves(&bias, g->f16, rows, tail + 32);
     lost[0] += __builtin_convertvector(error, doubles);
     lost[1] += __builtin_convertvector(before, doubles);
     lost[2] += __builtin_convertvector(after, doubles);
     lost[3] += __builtin_convertvector(product, doubles);
 }
 
-INLINE void one_group(const fm_strip *s, group *g, const masks *rows, uint8_t *out, doubles lost[FM_STRIP_SUMS], masks *good) {
+/* A group's words lie at out, its scales at tail. */
+INLINE void one_group(const fm_strip *s, group *g, const masks *rows, uint8_t *out, uint8_t *tail, doubles lost[FM_STRIP_SUMS], masks *good) {
     made m;
     find_range(g);
     if (s->search) {
         make(g, &m, true);
-        store(g, &m, s->bits, true, rows, out, lost);
+        store(g, &m, s->bits, true, rows, out, tail, lost);
     } else {
         make(g, &m, false);
-        store(g, &m, s->bits, false, rows, out, lost);
+        store(g, &m, s->bits, false, rows, out, tail, lost);
     }
     *good &= (m.scale - m.scale == 0) & (m.bias - m.bias == 0) & (m.b.scale - m.b.scale == 0) & (m.b.bias - m.b.bias == 0);
 }
 
-void FM_STRIP_NAME(fm_strip *s);
-void FM_STRIP_NAME(fm_strip *s) {
+/* FM_LANES rows from `row` on. */
+static void do_rows(fm_strip *s, int row) {
     lanes w[MAX_GROUP];
     float same[MAX_GROUP];
     doubles lost[FM_STRIP_SUMS] = {0};
-    const masks index = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    masks rows = index < s->n_rows, good = (masks){0} - 1;
-    const size_t block_bytes = (size_t)(s->group * s->bits / 32) * 64 + 64;
-    uint8_t *out = s->out;
+    masks rows, good = (masks){0} - 1;
+    const size_t words_bytes = (size_t)(s->group * s->bits / 32) * 64;
+    uint8_t *block = s->out;
+    for (int l = 0; l < FM_LANES; l++) rows[l] = row + l < s->n_rows ? -1 : 0;
     for (int i = 0; i < MAX_GROUP; i++) same[i] = 1;
     for (int first = 0; first < s->cols; first += MAX_GROUP) {
         int n = s->cols - first < MAX_GROUP ? s->cols - first : MAX_GROUP;
-        load(s, first, n, w);
-        for (int i = 0; i < n; i += s->group, out += block_bytes) {
+        load(s, row, first, n, w);
+        for (int i = 0; i < n; i += s->group, block += words_bytes + 64) {
             group g = {.n = s->group, .w = w + i, .p = s->importance ? s->importance + first + i : same, .n_bins = (float)((1 << s->bits) - 1), .f16 = s->f16};
-            one_group(s, &g, &rows, out, lost, &good);
+            one_group(s, &g, &rows, block + row * 4, block + words_bytes + row * 2, lost, &good);
         }
     }
+    for (int l = 0; l < FM_LANES && row + l < s->n_rows; l++) {
+        for (int i = 0; i < FM_STRIP_SUMS; i++) s->sums[i] += lost[i][l];
+        if (!good[l] && s->bad < 0) s->bad = row + l;
+    }
+}
+
+void FM_STRIP_NAME(fm_strip *s);
+void FM_STRIP_NAME(fm_strip *s) {
     s->bad = -1;
     memset(s->sums, 0, sizeof s->sums);
-    for (int r = s->n_rows - 1; r >= 0; r--) {
-        for (int i = 0; i < FM_STRIP_SUMS; i++) s->sums[i] += lost[i][r];
-        if (!good[r]) s->bad = r;
-    }
+    for (int row = 0; row < FM_STRIP; row += FM_LANES) do_rows(s, row);
 }

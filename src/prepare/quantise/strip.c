@@ -4,6 +4,7 @@
 #include "base/system.h"
 
 #define FM_STRIP_NAME fm_strip_plain
+#define FM_LANES 4
 #include "prepare/quantise/body.h"
 
 #if defined(__x86_64__)
