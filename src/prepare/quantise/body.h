@@ -121,7 +121,7 @@ INLINE void store_halves(const lanes *x, bool f16, const masks *rows, uint8_t *o
 }
 
 /* One group as pack.h has it, of the rows that there are, and what was lost: the sums of a group in float, those of a strip in double. */
-INLINE void store(const group *g, const made *m, int bits, bool searched, const masks *rows, uint8_t *out, uint8_t *tail, doubles lost[FM_STRIP_SUMS]) {
+INLINE void store(const group *g, const made *m, bool searched, const masks *rows, uint8_t *out, uint8_t *tail, doubles lost[FM_STRIP_SUMS]) {
     const lanes scale = m->b.scale, bias = m->b.bias, inverse = 1.0F / scale;
     lanes error = {0}, before = {0}, after = {0}, product = {0};
     words word = {0};
@@ -137,12 +137,12 @@ INLINE void store(const group *g, const made *m, int bits, bool searched, const 
         after += v * v;
         product += w * v;
         word |= x << at;
-        at += bits;
+        at += g->bits;
         if (at < 32) continue;
         memcpy(out, &word, sizeof word);
         out += 64;
         at -= 32;
-        word = at ? x >> (bits - at) : (words){0};
+        word = at ? x >> (g->bits - at) : (words){0};
     }
     store_halves(&scale, g->f16, rows, tail);
     store_halves(&bias, g->f16, rows, tail + 32);
@@ -158,10 +158,10 @@ INLINE void one_group(const fm_strip *s, group *g, const masks *rows, uint8_t *o
     find_range(g);
     if (s->search) {
         make(g, &m, true);
-        store(g, &m, s->bits, true, rows, out, tail, lost);
+        store(g, &m, true, rows, out, tail, lost);
     } else {
         make(g, &m, false);
-        store(g, &m, s->bits, false, rows, out, tail, lost);
+        store(g, &m, false, rows, out, tail, lost);
     }
     *good &= (m.scale - m.scale == 0) & (m.bias - m.bias == 0) & (m.b.scale - m.b.scale == 0) & (m.b.bias - m.b.bias == 0);
 }
@@ -180,7 +180,12 @@ static void do_rows(fm_strip *s, int row) {
         int n = s->cols - first < MAX_GROUP ? s->cols - first : MAX_GROUP;
         load(s, row, first, n, w);
         for (int i = 0; i < n; i += s->group, block += words_bytes + 64) {
-            group g = {.n = s->group, .w = w + i, .p = s->importance ? s->importance + first + i : same, .n_bins = (float)((1 << s->bits) - 1), .f16 = s->f16};
+            group g = {.n = s->group,
+                       .bits = s->bits,
+                       .w = w + i,
+                       .p = s->importance ? s->importance + first + i : same,
+                       .n_bins = (float)((1 << s->bits) - 1),
+                       .f16 = s->f16};
             one_group(s, &g, &rows, block + row * 4, block + words_bytes + row * 2, lost, &good);
         }
     }

@@ -6,6 +6,7 @@
 
 typedef struct group {
     int n;          /* columns */
+    int bits;       /* of a value */
     const lanes *w; /* [n] */
     const float *p; /* [n] importance of each column's squared error */
     float n_bins;   /* 2^bits - 1 */
