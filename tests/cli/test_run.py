@@ -36,6 +36,15 @@ def needs_ember(ember):
     pass
 
 
+def test_text_and_summary_in_one_file():
+    command = [PROGRAM, "run", str(EMBER), "--raw", "--temp", "0", "-n", "4", "-p", "Once upon a time"]
+    apart = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    together = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+    assert apart.returncode == together.returncode == 0
+    assert apart.stdout and not apart.stdout.endswith("\n")
+    assert together.stdout.startswith(apart.stdout + "\n") and SUMMARY.search(together.stdout), together.stdout
+
+
 def references():
     path = EMBER / "reference.json"
     return json.loads(path.read_text())["prompts"] if path.exists() else []

@@ -1,6 +1,7 @@
 /* cli/talk/report.c: what `flash-moe run` says after the text: the summary, --stats, --timing, --json. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli/talk/run.h"
@@ -136,6 +137,19 @@ static int print_json(const struct run *r) {
     return fm_json_print(object);
 }
 
+/* The text ends its line where people read it: on a terminal, and where the summary follows it in one file. */
+static int end_line(const struct run *r) {
+    struct stat out, err;
+
+    if (isatty(STDOUT_FILENO) && r->end != '\n') {
+        putchar('\n');
+        return fm_finish_output();
+    }
+    if (r->end && r->end != '\n' && fstat(STDOUT_FILENO, &out) == 0 && fstat(STDERR_FILENO, &err) == 0 && out.st_dev == err.st_dev && out.st_ino == err.st_ino)
+        fputc('\n', stderr);
+    return 0;
+}
+
 int fm_run_finish(struct run *r) {
     int status = 0;
 
@@ -143,8 +157,8 @@ int fm_run_finish(struct run *r) {
     if (r->reader_left) return 0;
     if (r->options->json)
         status = print_json(r);
-    else if (isatty(STDOUT_FILENO) && r->end != '\n')
-        putchar('\n'), status = fm_finish_output();
+    else
+        status = end_line(r);
     print_summary(r);
     if (r->options->stats) print_stats(r);
     if (r->options->timing) print_timing(r);
