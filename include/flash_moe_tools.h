@@ -155,8 +155,8 @@ typedef struct fm_pull_options {
     int n_retries;        /* failures in a row, without a byte between them, after which a file is given up; 0: 10 */
     bool any_model;       /* models too that this version does not run */
     const char *pack;     /* directory: packs the model into it, each shard as it arrives, as fm_pack_model does. NULL: only pulls */
-    /* of pack. NULL: everything is kept. With delete_consumed shards do not go into the cache, but into PACK.pull, from which they are removed as they are packed; search and
-     * config_from are not for here, and progress is this one's. */
+    /* of pack. NULL: everything is kept. With delete_consumed shards do not go into the cache, but into PACK.pull, from which they are removed as they are packed; config_from is
+     * not for here, and progress is this one's. */
     const fm_pack_options *pack_options;
     /* Each file that is needed, and how many of its bytes are here. NULL: none. */
     void (*file)(void *user, const char *name, uint64_t bytes, uint64_t here);

@@ -1,4 +1,5 @@
 """flash-moe pull --pack: the same bytes as packing the whole model, whatever stops it; with --delete-consumed in the room of one model and a few shards."""
+import json
 import os
 import random
 import shutil
@@ -24,7 +25,7 @@ def packed(sharded, tmp_path_factory):
 
     def pack(*options):
         if options not in made:
-            target = source.parent / ("packed" + "".join(options))
+            target = source.parent / f"packed{len(made)}"
             result = subprocess.run([PROGRAM, "pack", source, "-o", target, *options], capture_output=True, text=True, timeout=120)
             assert result.returncode == 0, result
             made[options] = tree(target)
@@ -37,12 +38,13 @@ def rest(target):
     return sorted(p.name for p in target.parent.iterdir() if p.name.startswith(target.name + "."))
 
 
-@pytest.mark.parametrize("options", [(), ("--experts", "3")], ids=["keep", "3-bit"])
+@pytest.mark.parametrize("options", [(), ("--experts", "3"), ("--experts", "4,2")], ids=["keep", "3-bit", "two widths"])
 def test_bytes_of_pack(serve, sharded, packed, tmp_path, options):
     hub, puller = serve(sharded)
     target = tmp_path / "packed"
     result = puller.run("pull", "org/name", "--pack", target, *options)
     assert result.returncode == 0 and puller.snapshot() == sharded, result
+    assert len(list((target / "experts").glob("narrow_*.bin"))) == (8 if "4,2" in options else 0)
     assert ("what was lost" if options else "nothing was lost") in result.stdout
     assert tree(target) == packed(*options)
     assert rest(target) == []
@@ -58,6 +60,40 @@ def test_consumed(serve, sharded, packed, tmp_path):
     assert puller.pull("--pack", target, "--delete-consumed") == {}
     assert tree(target) == packed()
     assert rest(target) == [] and not puller.cache.exists()
+
+
+@pytest.fixture(scope="session")
+def profile(tmp_path_factory):
+    from conftest import EMBER, PROGRAM
+    folder = tmp_path_factory.mktemp("profile")
+    (folder / "x.txt").write_text("Once upon a time")
+    assert subprocess.run([PROGRAM, "profile", EMBER, "-f", folder / "x.txt", "-o", folder / "x.json", "-n", "5"], capture_output=True).returncode == 0
+    return folder / "x.json"
+
+
+@pytest.mark.parametrize("consumed", [(), ("--delete-consumed",)], ids=["kept", "consumed"])
+def test_every_option_of_pack(serve, sharded, packed, profile, tmp_path, consumed):
+    """The norms, which the search weighs errors by, lie in another shard than what they belong to."""
+    from conftest import ember_files, split
+    rules = tmp_path / "rules.json"
+    rules.write_text(json.dumps([{"tensors": "*.down_proj", "layers": "2-3", "bits": 3}, {"tensors": "*.o_proj", "bits": 8, "search": False}]))
+    options = ("--experts", "3,2", "--dense", "3", "--group", "32", "--search", "--rules", str(rules), "--threads", "3", "--memory", "200M")
+    hub, puller = serve({**{k: v for k, v in sharded.items() if "safetensors" not in k}, **split(ember_files()["model.safetensors"], 6, "norm")})
+    for name, more in (("a", ()), ("b", ("--profile", str(profile)))):
+        puller.pull("--pack", tmp_path / name, *options, *more, *consumed)
+        assert tree(tmp_path / name) == packed(*options, *more)
+        assert rest(tmp_path / name) == []
+    assert tree(tmp_path / "a") != tree(tmp_path / "b") and puller.cache.exists() == (not consumed)
+
+
+def test_options_that_are_wrong(serve, sharded, tmp_path):
+    hub, puller = serve(sharded)
+    for options, word in ((("--experts", "4,2"), "--experts is for packing"), (("--search",), "--search is for packing"), (("--memory", "1G"), "--memory is for packing"),
+                          (("--group", "32"), "--group is for packing"), (("--delete-consumed",), "--delete-consumed is for packing"), (("--experts", "4,3", "--pack", "x"), "may end in ,2 or ,4"),
+                          (("--experts", "2,4", "--pack", tmp_path / "x"), "not fewer than"), (("--profile", "none.json", "--pack", tmp_path / "x", "--search", "--experts", "3"), "none.json"),
+                          (("--rules", "none.json", "--pack", tmp_path / "x"), "none.json")):
+        assert word in puller.refused(*options, status=1 if word == "none.json" else 2), options
+    assert not (tmp_path / "x").exists()
 
 
 def test_cached_shards_are_used_and_kept(serve, sharded, packed, tmp_path):
@@ -100,13 +136,13 @@ def test_room(serve, sharded, tmp_path):
     assert most < model + dense + 6 * shard < 1.7 * model, (most, model, dense, shard)
 
 
-@pytest.mark.parametrize("options", [(), ("--delete-consumed",)], ids=["kept", "consumed"])
+@pytest.mark.parametrize("options", [(), ("--delete-consumed", "--experts", "4,2")], ids=["kept", "two widths, consumed"])
 def test_killed(serve, sharded, packed, tmp_path, options):
     hub, puller = serve(sharded)
     target, generator, kills = tmp_path / "packed", random.Random(5), 0
 
     def check():
-        assert tree(target) == packed() and rest(target) == []
+        assert tree(target) == packed(*options[1:]) and rest(target) == []
         assert puller.snapshot() == ({} if options else sharded)
         shutil.rmtree(target)
         shutil.rmtree(puller.cache, ignore_errors=True)

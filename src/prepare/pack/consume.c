@@ -28,6 +28,7 @@ static void find_uses(fm_pack_job *job) {
         for (size_t i = 0; i < n_experts * n && model->description.layers[layer].moe; i++) {
             if (x[i].bytes) uses_of(job, layer)[x[i].file] = 1;
         }
+        if (model->description.layers[layer].moe && job->choice.searched) uses_of(job, layer)[model->sources[layer + 1][FM_NORM2].weight->file] = 1;
     }
 }
 
@@ -165,7 +166,7 @@ int fm_feed_wait(fm_pack_job *job, int layer, fm_error *err) {
         if ((rc = open_again(&job->model->tensors.files[file], err)) < 0) return rc;
         job->uses.here[file] = true;
     }
-    return 0;
+    return job->feed ? fm_choice_weigh(&job->choice, job->model, layer, err) : 0;
 }
 
 /* ---- giving back ---- */
@@ -185,6 +186,19 @@ uint64_t fm_consume_bytes(const fm_pack_job *job, int layer) {
     return bytes;
 }
 
+/* Bytes that are still to be written of the copies of a layer; false: all of them are there. */
+static bool unwritten(const fm_pack_job *job, const json_t *state, int layer, uint64_t (*layer_bytes)(const fm_pack_job *job, int layer), uint64_t *bytes) {
+    bool any = false;
+    *bytes = 0;
+    for (int copy = 0; copy < job->choice.n_copies; copy++) {
+        int target = layer + copy * job->model->description.n_layers;
+        if (json_is_object(json_array_get(json_object_get(state, "layers"), (size_t)target))) continue;
+        *bytes += layer_bytes(job, target);
+        any = true;
+    }
+    return any;
+}
+
 /* Bytes of experts in a file. */
 static uint64_t expert_bytes(const fm_model *model, int file) {
     size_t n = (size_t)model->description.n_layers * (size_t)model->description.n_experts * (size_t)model->n_extents;
@@ -199,10 +213,11 @@ uint64_t fm_uses_peak(const fm_pack_job *job, const json_t *state, uint64_t dens
     int64_t now = 0, most = 0;
     for (int i = 0; i <= u->n; i++) {
         int layer = i < u->n ? u->order[i] : -1, needed = n_files - 1;
-        if (layer >= 0 && json_is_object(json_array_get(json_object_get(state, "layers"), (size_t)layer))) continue;
+        uint64_t bytes = dense_bytes;
+        if (layer >= 0 && !unwritten(job, state, layer, layer_bytes, &bytes)) continue;
         for (needed = n_files - 1; layer >= 0 && needed >= 0 && !uses_of(job, layer)[u->files[needed]];) needed--;
         for (needed += job->feed->n_ahead; n <= needed && n < n_files; n++) now += (int64_t)job->feed->missing(job->feed->user, name_of(job, u->files[n]));
-        now += (int64_t)(layer >= 0 ? layer_bytes(job, layer) : dense_bytes);
+        now += (int64_t)bytes;
         if (now > most) most = now;
         for (int file = 0; layer >= 0 && file < n_files && job->options.delete_consumed; file++) {
             if (last_layer(job, file) == layer && !is_shared(job, file)) now -= (int64_t)expert_bytes(job->model, file);
