@@ -1,4 +1,5 @@
 """flash-moe pack: the same bits as the source, whatever it is; MLX's own values when it quantises; and whatever stops it, the same bytes in the end."""
+import hashlib
 import json
 import os
 import random
@@ -255,8 +256,8 @@ OPTIONS = ["--experts", 3, "--dense", 8, "--threads", 2]
 
 
 def test_kill_9_at_any_moment(bank, tmp_path):
-    begin = time.monotonic()
-    pack(bank, tmp_path / "whole", *OPTIONS)
+    begin, options = time.monotonic(), ["--experts", "3,2", "--dense", 8, "--threads", 2]
+    pack(bank, tmp_path / "whole", *options)
     seconds = time.monotonic() - begin
     want, kills = tree(tmp_path / "whole"), 0
     generator = random.Random(5)
@@ -265,7 +266,7 @@ def test_kill_9_at_any_moment(bank, tmp_path):
         out = tmp_path / "out"
         shutil.rmtree(out, ignore_errors=True)
         for attempt in range(40):
-            process = subprocess.Popen([PROGRAM, "pack", bank, "-o", out, *map(str, OPTIONS)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            process = subprocess.Popen([PROGRAM, "pack", bank, "-o", out, *map(str, options)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             try:
                 process.wait(generator.uniform(0, seconds * (0.4 if attempt < 3 else 1.6)))
             except subprocess.TimeoutExpired:
@@ -280,7 +281,7 @@ def test_kill_9_at_any_moment(bank, tmp_path):
         else:
             pytest.fail("it never ends")
         if list(tmp_path.glob("out.part*")):  # killed between the last rename and the end
-            flash_moe("pack", bank, "-o", out, *OPTIONS)
+            flash_moe("pack", bank, "-o", out, *options)
         assert tree(out) == want
         assert not list(tmp_path.glob("out.part*"))
 
@@ -452,33 +453,132 @@ def test_a_bar_for_a_person(bank, tmp_path):
 # ---- the source is given back ----
 
 def test_delete_consumed(tmp_path):
-    source = tmp_path / "source"
-    write_raw(source)
+    """Files of the model's own are gone; where a link leads to, or another name of a file, is left whole, and said."""
+    source = write_raw(tmp_path / "source")
     pack(source, tmp_path / "want", "--experts", 4, "--search")
-    link = tmp_path / "blob"
-    (source / "model-00002-of-00003.safetensors").rename(link)
-    (source / "model-00002-of-00003.safetensors").symlink_to(link)
-    pack(source, tmp_path / "out", "--experts", 4, "--search", "--delete-consumed")
+    names = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
+    whole = {name: (source / name).read_bytes() for name in names}
+    (source / names[1]).rename(tmp_path / "linked")
+    (source / names[1]).symlink_to(tmp_path / "linked")
+    os.link(source / names[2], tmp_path / "named twice")
+    said = pack(source, tmp_path / "out", "--experts", 4, "--search", "--delete-consumed")
     assert tree(tmp_path / "out") == tree(tmp_path / "want")
-    assert not list(source.glob("*.safetensors")) and not link.exists() and (source / "config.json").exists()
+    assert not list(source.glob("*.safetensors")) and (source / "config.json").exists()
+    assert (tmp_path / "linked").read_bytes() == whole[names[1]] and (tmp_path / "named twice").read_bytes() == whole[names[2]]
+    kept = len(whole[names[1]]) + len(whole[names[2]])
+    assert f"{kept / 1e6:.2f} MB of the source are not freed" in said, said
+
+
+def as_cache(source, top, commit="a" * 40):
+    """A model in huggingface_hub's cache: links to blobs."""
+    repo = top / "models--org--name"
+    snapshot = repo / "snapshots" / commit
+    (repo / "blobs").mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    for path in sorted(p for p in source.rglob("*") if p.is_file()):
+        name = path.relative_to(source)
+        blob = repo / "blobs" / hashlib.sha256(str(name).encode()).hexdigest()
+        (snapshot / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, blob)
+        (snapshot / name).symlink_to(os.path.relpath(blob, (snapshot / name).parent))
+    return snapshot
+
+
+def add_snapshot(snapshot, *names):
+    """Another snapshot that has some of the files too."""
+    other = snapshot.parent / ("b" * 40)
+    for name in names:
+        (other / name).parent.mkdir(parents=True, exist_ok=True)
+        os.symlink(os.readlink(snapshot / name), other / name)
+    return other
+
+
+def test_delete_consumed_of_the_hubs_cache(tmp_path):
+    """Blobs that no other snapshot has are gone with their links; one that is shared stays as it was."""
+    raw = write_raw(tmp_path / "raw")
+    pack(raw, tmp_path / "want", "--experts", "4,2")
+    snapshot = as_cache(raw, tmp_path / "hub")
+    names = sorted(p.name for p in snapshot.glob("*.safetensors"))
+    other = add_snapshot(snapshot, "config.json", names[1])
+    result = json.loads(pack(snapshot, tmp_path / "out", "--experts", "4,2", "--delete-consumed", "--json"))
+    assert tree(tmp_path / "out") == tree(tmp_path / "want")
+    assert result["kept_bytes"] == (raw / names[1]).stat().st_size
+    assert sorted(p.name for p in snapshot.iterdir()) == sorted(p.name for p in raw.iterdir() if p.name not in names)
+    assert (other / names[1]).read_bytes() == (raw / names[1]).read_bytes()
+    blobs = {os.readlink(p).split("/")[-1] for s in (snapshot, other) for p in s.iterdir()}
+    assert {p.name for p in (snapshot.parents[1] / "blobs").iterdir()} == blobs
+    hub = pytest.importorskip("huggingface_hub")
+    for name in names:
+        assert hub.try_to_load_from_cache("org/name", name, cache_dir=tmp_path / "hub", revision="a" * 40) is None
+    assert hub.try_to_load_from_cache("org/name", names[1], cache_dir=tmp_path / "hub", revision="b" * 40) == str(other / names[1])
+    seen = hub.scan_cache_dir(tmp_path / "hub")
+    assert not seen.warnings and len(next(iter(seen.repos)).revisions) == 2
+
+
+def test_a_snapshot_that_comes_to_share_what_is_consumed(bank, tmp_path):
+    """Between two runs: what has holes is no blob any more, and what became shared stays."""
+    pack(bank, tmp_path / "want", *OPTIONS)
+    snapshot = as_cache(bank, tmp_path / "hub")
+    words = [PROGRAM, "pack", snapshot, "-o", tmp_path / "out", *map(str, OPTIONS), "--delete-consumed"]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+    while process.poll() is None and (snapshot / "experts" / "layer_00.bin").is_symlink():
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    if not (tmp_path / "out").exists():
+        blobs = {p.name for p in (snapshot.parents[1] / "blobs").iterdir()}
+        taken = [p for p in snapshot.rglob("*") if p.is_file() and not p.is_symlink()]
+        assert taken and all(hashlib.sha256(str(p.relative_to(snapshot)).encode()).hexdigest() not in blobs for p in taken)
+        left = [str(p.relative_to(snapshot)) for p in snapshot.rglob("*.bin") if p.is_symlink()]
+        other = add_snapshot(snapshot, *left[-1:])
+        result = json.loads(pack(snapshot, tmp_path / "out", *OPTIONS, "--delete-consumed", "--json"))
+        assert result["kept_bytes"] == sum((bank / name).stat().st_size for name in left[-1:])
+        assert all((other / name).read_bytes() == (bank / name).read_bytes() for name in left[-1:])
+    assert tree(tmp_path / "out") == tree(tmp_path / "want")
+    assert not list(snapshot.rglob("*.bin")) and not list(tmp_path.glob("out.*"))
+
+
+def test_removing_goes_on(bank, tmp_path):
+    """A run that was killed after it had removed some of the files, without which the model cannot be opened."""
+    source = tmp_path / "source"
+    shutil.copytree(bank, source)
+    pack(bank, tmp_path / "out", *OPTIONS)
+    files = [str(p.relative_to(source)) for p in sorted(source.rglob("*")) if p.suffix in (".bin", ".safetensors")]
+    for name in files[:4]:
+        (source / name).unlink()
+    journal = tmp_path / "out.part.json"
+
+    def begun(model, *more):
+        journal.write_text(json.dumps({"job": {}, "consumed": [], "removing": {"model": str(model), "files": files + list(more)}, "figures": {"kinds": [], "worst": []}}))
+    (tmp_path / "precious").write_text("x")
+    begun(bank)
+    refused(source, "-o", tmp_path / "out", *OPTIONS, "--delete-consumed")
+    begun(source, "../precious")
+    assert "outside" in refused(source, "-o", tmp_path / "out", *OPTIONS, "--delete-consumed") and (tmp_path / "precious").exists()
+    begun(source)
+    assert "was whole already" in pack(source, tmp_path / "out", *OPTIONS, "--delete-consumed")
+    assert not list(source.rglob("*.bin")) and not list(source.rglob("*.safetensors")) and (source / "config.json").exists()
 
 
 def test_delete_consumed_goes_on_after_kill_9(tmp_path):
-    source = tmp_path / "source"
-    for attempt in range(5):
+    source, options = tmp_path / "source", ["--experts", "3,2", "--dense", 8, "--threads", 2]
+    for attempt in range(4):
         shutil.rmtree(source, ignore_errors=True)
         flash_moe("synth", EMBER, "-o", source, "--tokenizer", EMBER)
         if attempt == 0:
-            pack(source, tmp_path / "want", *OPTIONS)
+            pack(source, tmp_path / "want", *options)
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        process = subprocess.Popen([PROGRAM, "pack", source, "-o", tmp_path / "out", *map(str, OPTIONS), "--delete-consumed"], stdout=subprocess.DEVNULL)
-        while process.poll() is None and not (tmp_path / "out.part" / "experts" / f"layer_0{attempt + 1}.bin").exists():
+        process = subprocess.Popen([PROGRAM, "pack", source, "-o", tmp_path / "out", *map(str, options), "--delete-consumed"], stdout=subprocess.DEVNULL)
+        kind = "narrow" if attempt % 2 else "layer"  # a file may go when both copies of what is in it are written
+        while process.poll() is None and not (tmp_path / "out.part" / "experts" / f"{kind}_0{attempt + 1}.bin").exists():
             time.sleep(0.001)
         process.kill()
         process.wait()
         if not (tmp_path / "out").exists():
-            pack(source, tmp_path / "out", *OPTIONS, "--delete-consumed")
+            pack(source, tmp_path / "out", *options, "--delete-consumed")
         assert tree(tmp_path / "out") == tree(tmp_path / "want")
+        assert not list(source.rglob("*.bin")) and not list(source.rglob("*.safetensors"))
 
 
 # ---- verify ----

@@ -25,15 +25,16 @@ def ember_files():
     return {p.name: p.read_bytes() for p in sorted(EMBER.iterdir()) if p.is_file() and not p.name.startswith(("reference", "held-out"))}
 
 
-def split(raw, n, last=""):
-    """A safetensors file as n shards and their index. Shards are cut by bytes, so a layer may lie in two; tensors with `last` in their names are in the last one."""
+def split(raw, n, last=()):
+    """A safetensors file as n shards and their index. Shards are cut by bytes, so a layer may lie in two; tensors with a word of `last` in their names have the last one for themselves."""
     length = int.from_bytes(raw[:8], "little")
     header, data = json.loads(raw[8:8 + length]), raw[8 + length:]
     tensors = sorted(((name, t) for name, t in header.items() if name != "__metadata__"), key=lambda x: x[1]["data_offsets"])
     shards, index = [({}, bytearray()) for _ in range(n)], {}
     for name, t in tensors:
         begin, end = t["data_offsets"]
-        which = n - 1 if last and last in name else min(n - 1, begin * n // len(data))
+        m = n - bool(last)
+        which = n - 1 if any(word in name for word in last) else min(m - 1, begin * m // len(data))
         own, bytes_ = shards[which]
         own[name] = {**t, "data_offsets": [len(bytes_), len(bytes_) + end - begin]}
         bytes_ += data[begin:end]

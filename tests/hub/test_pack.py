@@ -71,19 +71,19 @@ def profile(tmp_path_factory):
     return folder / "x.json"
 
 
-@pytest.mark.parametrize("consumed", [(), ("--delete-consumed",)], ids=["kept", "consumed"])
+@pytest.mark.parametrize("consumed", [False, True], ids=["kept", "consumed"])
 def test_every_option_of_pack(serve, sharded, packed, profile, tmp_path, consumed):
-    """The norms, which the search weighs errors by, lie in another shard than what they belong to."""
+    """The norms, which the search weighs errors by, lie in another shard than what they belong to, which is too large to come with its header."""
     from conftest import ember_files, split
-    rules = tmp_path / "rules.json"
+    rules = tmp_path.parent / "rules.json"
     rules.write_text(json.dumps([{"tensors": "*.down_proj", "layers": "2-3", "bits": 3}, {"tensors": "*.o_proj", "bits": 8, "search": False}]))
     options = ("--experts", "3,2", "--dense", "3", "--group", "32", "--search", "--rules", str(rules), "--threads", "3", "--memory", "200M")
-    hub, puller = serve({**{k: v for k, v in sharded.items() if "safetensors" not in k}, **split(ember_files()["model.safetensors"], 6, "norm")})
-    for name, more in (("a", ()), ("b", ("--profile", str(profile)))):
-        puller.pull("--pack", tmp_path / name, *options, *more, *consumed)
-        assert tree(tmp_path / name) == packed(*options, *more)
-        assert rest(tmp_path / name) == []
-    assert tree(tmp_path / "a") != tree(tmp_path / "b") and puller.cache.exists() == (not consumed)
+    hub, puller = serve({**{k: v for k, v in sharded.items() if "safetensors" not in k}, **split(ember_files()["model.safetensors"], 6, ("norm", "embed"))})
+    weighed = (*options, "--profile", str(profile)) if consumed else options
+    puller.pull("--pack", tmp_path / "out", *weighed, *(["--delete-consumed"] if consumed else []))
+    assert tree(tmp_path / "out") == packed(*weighed)
+    assert rest(tmp_path / "out") == [] and puller.cache.exists() == (not consumed)
+    assert not consumed or packed(*weighed) != packed(*options)
 
 
 def test_options_that_are_wrong(serve, sharded, tmp_path):

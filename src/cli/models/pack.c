@@ -75,6 +75,9 @@ void fm_pack_print(const fm_pack_result *r, const char *output) {
     print_figures("the worst matrices", r->worst, r->n_worst);
     if (r->n_unfit > 0) printf("  kept as they were, as their columns are no whole number of groups: %d matrices of the dense part\n", r->n_unfit);
     if (r->n_kinds == 0 && r->n_unfit == 0) printf("  nothing was lost: all weights are kept bit for bit\n");
+    if (r->kept_bytes > 0)
+        printf("  %s of the source are not freed: its files have other names too, or are links to what may be others'\n",
+               fm_disk_text(read, (double)r->kept_bytes));
     if (r->written_bytes == 0) {
         printf("%s was whole already\n", output);
         return;
@@ -105,10 +108,11 @@ static json_t *plan_json(const fm_pack_plan *p) {
 }
 
 static int print_json(const fm_pack_result *r) {
-    return fm_json_print(json_pack("{s:o, s:o, s:o, s:i, s:I, s:I, s:f, s:f, s:f, s:f}", "plan", plan_json(&r->plan), "kinds",
+    return fm_json_print(json_pack("{s:o, s:o, s:o, s:i, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "plan", plan_json(&r->plan), "kinds",
                                    figures_json(r->kinds, r->n_kinds), "worst", figures_json(r->worst, r->n_worst), "unfit", r->n_unfit, "read_bytes",
-                                   (json_int_t)r->read_bytes, "written_bytes", (json_int_t)r->written_bytes, "seconds", r->seconds, "disk_read_per_second",
-                                   r->disk_read_per_second, "disk_write_per_second", r->disk_write_per_second, "disk_share", disk_share(r)));
+                                   (json_int_t)r->read_bytes, "written_bytes", (json_int_t)r->written_bytes, "kept_bytes", (json_int_t)r->kept_bytes, "seconds",
+                                   r->seconds, "disk_read_per_second", r->disk_read_per_second, "disk_write_per_second", r->disk_write_per_second, "disk_share",
+                                   disk_share(r)));
 }
 
 static int pack(const char *model, const struct own_options *given, const fm_pack_options *options) {
@@ -122,7 +126,7 @@ static int pack(const char *model, const struct own_options *given, const fm_pac
     if (rc == FM_EINVAL) return fm_usage_error("%s", err.message);
     if (rc < 0) return fm_report(&err);
     if (given->dry_run && given->json) return fm_json_print(plan_json(&plan));
-    if (!given->json) print_plan(&plan, model, given->output);
+    if (!given->json && plan.model_bytes > 0) print_plan(&plan, model, given->output);
     if (given->dry_run) return fm_finish_output();
     fm_progress_open(&progress);
     shown.progress = fm_progress_show;

@@ -1,6 +1,7 @@
 /* prepare/pack/consume.c: a source's files, in which order they are needed, waiting for those that arrive while packing goes on, and giving experts back to the disk: a file of which
  * all are packed keeps its size and the rest, with holes instead of experts, so that the model can still be opened when packing goes on after a stop; in the end the files are
  * removed. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -169,14 +170,72 @@ int fm_feed_wait(fm_pack_job *job, int layer, fm_error *err) {
     return job->feed ? fm_choice_weigh(&job->choice, job->model, layer, err) : 0;
 }
 
-/* ---- giving back ---- */
+/* ---- whose it is ---- */
 
-/* Somebody else's too, so that nothing would be given back, or nothing may be. */
-static bool is_shared(const fm_pack_job *job, int file) {
-    struct stat st;
-    if (job->feed) return !job->feed->may_consume(job->feed->user, name_of(job, file));
-    return stat(job->model->tensors.files[file].path, &st) == 0 && st.st_nlink > 1;
+enum owner {
+    OWNER_THIS,  /* a file with no other name */
+    OWNER_BLOB,  /* a link of huggingface_hub's cache to a blob that no other snapshot links to */
+    OWNER_OTHERS /* or nobody knows */
+};
+
+/* Whether another link than `own` below a directory leads to real. What cannot be looked at may. */
+static bool is_linked(const char *directory, const char *real, const struct stat *own) {
+    char path[FM_PATH_BYTES], to[PATH_MAX];
+    DIR *d = opendir(directory);
+    bool linked = !d;
+    while (!linked) {
+        struct stat st;
+        errno = 0;
+        struct dirent *e = readdir(d);
+        if (!e) {
+            linked = errno != 0;
+            break;
+        }
+        if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, "..")) continue;
+        if (fm_path_join(path, sizeof path, directory, e->d_name, NULL) < 0 || lstat(path, &st))
+            linked = true;
+        else if (S_ISDIR(st.st_mode))
+            linked = is_linked(path, real, own);
+        else if (S_ISLNK(st.st_mode) && (st.st_ino != own->st_ino || st.st_dev != own->st_dev))
+            linked = realpath(path, to) && !strcmp(to, real);
+    }
+    if (d) closedir(d);
+    return linked;
 }
+
+/* real: where it is, if it is OWNER_BLOB. */
+static enum owner owner_of(const char *path, char real[PATH_MAX]) {
+    char folder[PATH_MAX];
+    struct stat own, there;
+    size_t n = strlen(path);
+    if (lstat(path, &own) || stat(path, &there) || there.st_nlink > 1) return OWNER_OTHERS;
+    if (!S_ISLNK(own.st_mode)) return OWNER_THIS;
+    while (n > 0 && path[n - 1] != '/') n--;
+    char *above = strndup(n ? path : ".", n ? n : 1), *at = NULL;
+    bool known = above && realpath(above, folder) && realpath(path, real);
+    free(above);
+    for (char *next = known ? folder : NULL; next && (next = strstr(next, "/snapshots/")); next++) at = next;
+    if (!at) return OWNER_OTHERS;
+    n = (size_t)(at - folder);
+    if (strncmp(real, folder, n) || strncmp(real + n, "/blobs/", 7) || strchr(real + n + 7, '/')) return OWNER_OTHERS;
+    at[strlen("/snapshots")] = '\0';
+    return is_linked(folder, real, &own) ? OWNER_OTHERS : OWNER_BLOB;
+}
+
+/* Brings a blob to where its link was, so that no snapshot can come to share what has holes. False: the file is not this model's alone. */
+static bool take(const char *path) {
+    char real[PATH_MAX];
+    enum owner owner = owner_of(path, real);
+    return owner == OWNER_THIS || (owner == OWNER_BLOB && rename(real, path) == 0);
+}
+
+static bool is_shared(const fm_pack_job *job, int file) {
+    char real[PATH_MAX];
+    if (job->feed) return !job->feed->may_consume(job->feed->user, name_of(job, file));
+    return owner_of(job->model->tensors.files[file].path, real) == OWNER_OTHERS;
+}
+
+/* ---- giving back ---- */
 
 uint64_t fm_consume_bytes(const fm_pack_job *job, int layer) {
     uint64_t bytes = 0;
@@ -240,19 +299,54 @@ int fm_consume_layer(fm_pack_job *job, int layer, fm_error *err) {
     rc = state ? fm_journal_save(&job->journal, state, &job->figures, err) : fm_fail(err, FM_ENOMEM, "no memory for a journal");
     json_decref(state);
     for (int file = 0; file < model->tensors.n_files && rc == 0; file++) {
-        if (last_layer(job, file) == layer && fm_journal_is_consumed(&job->journal, model, file)) punch(model, file);
+        if (last_layer(job, file) != layer || !fm_journal_is_consumed(&job->journal, model, file)) continue;
+        if (job->feed || take(model->tensors.files[file].path)) punch(model, file);
     }
     return rc;
 }
 
-int fm_consume_files(fm_pack_job *job, fm_error *err) {
+/* Removes a file, of what others have too only this name. */
+static int remove_file(const char *path, uint64_t *kept_bytes, fm_error *err) {
+    char real[PATH_MAX];
+    struct stat st;
+    if (lstat(path, &st) && errno == ENOENT) return 0;
+    enum owner owner = owner_of(path, real);
+    if (owner == OWNER_BLOB && rename(real, path)) return fm_fail_errno(err, FM_EIO, errno, "%s: it is packed, but cannot be removed", real);
+    uint64_t bytes = owner == OWNER_OTHERS && stat(path, &st) == 0 ? (uint64_t)st.st_size : 0;
+    if (unlink(path)) return fm_fail_errno(err, FM_EIO, errno, "%s: it is packed, but cannot be removed", path);
+    *kept_bytes += bytes;
+    return 0;
+}
+
+int fm_consume_rest(const fm_journal *journal, const char *model, const json_t *files, uint64_t *kept_bytes, fm_error *err) {
+    char path[FM_PATH_BYTES];
+    int rc = 0;
+    for (size_t i = 0; i < json_array_size(files) && rc == 0; i++) {
+        const char *name = json_string_value(json_array_get(files, i));
+        if (!name || !*name || *name == '/' || !strncmp(name, "../", 3) || strstr(name, "/../"))
+            return fm_fail(err, FM_EFORMAT, "%s: it names a file outside of %s", journal->path, model);
+        if ((rc = fm_path_join(path, sizeof path, model, name, err)) == 0) rc = remove_file(path, kept_bytes, err);
+    }
+    if (rc == 0) fm_journal_remove(journal);
+    return rc;
+}
+
+int fm_consume_files(fm_pack_job *job, uint64_t *kept_bytes, fm_error *err) {
     const fm_model *model = job->model;
+    size_t n = strlen(model->path);
+    char real[PATH_MAX];
+    json_t *files = json_array();
     for (int file = 0; file < model->tensors.n_files; file++) {
         const char *path = model->tensors.files[file].path;
-        char real[PATH_MAX];
-        bool linked = realpath(path, real) && strcmp(real, path) != 0;
-        if (unlink(path)) return fm_fail_errno(err, FM_EIO, errno, "%s: it is packed, but cannot be removed", path);
-        if (linked && access(real, F_OK) == 0 && unlink(real)) return fm_fail_errno(err, FM_EIO, errno, "%s: it is packed, but cannot be removed", real);
+        if (strncmp(path, model->path, n)) continue;
+        for (path += n; *path == '/';) path++;
+        json_array_append_new(files, json_string(path));
     }
-    return 0;
+    /* A model without some of its files cannot be opened, so it is remembered which they are. */
+    job->journal.removing = json_pack("{s:s, s:O}", "model", realpath(model->path, real) ? real : model->path, "files", files);
+    int rc = job->journal.removing ? fm_journal_save(&job->journal, job->journal.state, &job->figures, err)
+                                   : fm_fail(err, FM_ENOMEM, "%s: no memory for its journal", model->path);
+    if (rc == 0) rc = fm_consume_rest(&job->journal, model->path, files, kept_bytes, err);
+    json_decref(files);
+    return rc;
 }

@@ -110,12 +110,15 @@ typedef struct fm_journal {
     json_t *job;              /* what is being done, of what */
     json_t *state;            /* the packer's, of the run before; NULL: none */
     json_t *consumed;         /* names of source files that are given back */
+    json_t *removing;         /* {"model": its directory, "files": in it}: the model is packed, and these are being removed. NULL: not yet */
     const fm_pack_feed *feed; /* NULL: all is there */
 } fm_journal;
 
 /* job: owned from now on. Reads the journal if there is one; FM_EIO if it is of another job, or a source file has changed. */
 int fm_journal_open(fm_journal *j, const char *directory, json_t *job, fm_figures *figures, const fm_pack_feed *feed, fm_error *err);
 int fm_journal_save(const fm_journal *j, const json_t *state, const fm_figures *figures, fm_error *err);
+/* The files whose removal a run before had begun, of a model that was packed as directory; NULL: none had. The rest of the journal goes to *j. */
+const json_t *fm_journal_removing(fm_journal *j, const char *model, const char *directory, fm_figures *figures);
 void fm_journal_remove(const fm_journal *j);
 void fm_journal_close(fm_journal *j);
 /* Name, bytes and time, or hash if it is fed, of each of the source's files; NULL without memory. */
@@ -195,6 +198,8 @@ int fm_feed_wait(fm_pack_job *job, int layer, fm_error *err);
 /* Bytes that a layer's end gives back; gives the bytes of source files back whose experts are all written; and at the end the files. */
 uint64_t fm_consume_bytes(const fm_pack_job *job, int layer);
 int fm_consume_layer(fm_pack_job *job, int layer, fm_error *err);
-int fm_consume_files(fm_pack_job *job, fm_error *err);
+int fm_consume_files(fm_pack_job *job, uint64_t *kept_bytes, fm_error *err);
+/* Goes on with that where a run before was stopped. */
+int fm_consume_rest(const fm_journal *journal, const char *model, const json_t *files, uint64_t *kept_bytes, fm_error *err);
 
 #endif
