@@ -1,4 +1,5 @@
 """flash-moe pack: the same bits as the source, whatever it is; MLX's own values when it quantises; and whatever stops it, the same bytes in the end."""
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from conftest import EMBER, PROGRAM, ROOT, flash_moe
 from packed import pack as pack_in_python
 from raw_model import write as write_raw
 from safetensors_file import Safetensors
+from small_disk import full, on_small_disk, pause
 from test_loud import sentence
 from test_synth import affine, bf16, experts_of, values
 
@@ -366,17 +368,50 @@ def test_a_full_disk(bank, tmp_path):
 
 
 def test_it_says_before_that_it_does_not_fit(bank, tmp_path):
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", small], capture_output=True).returncode != 0:
-        pytest.skip("no tmpfs can be mounted here")
-    try:
-        assert "are free there" in refused(bank, "-o", small / "out", *OPTIONS)
-        assert not (small / "out").exists()
-    finally:
-        subprocess.run(["umount", small])
+    def small(disk):
+        assert "are free there" in refused(bank, "-o", disk / "out", *OPTIONS)
+        assert not (disk / "out").exists()
+    on_small_disk(tmp_path / "small", 3, small)
+
+
+TWO_WIDTHS = ["--experts", "3,2", "--dense", "8", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def whole(bank):
+    pack(bank, bank.parent / "whole", *TWO_WIDTHS)
+    return tree(bank.parent / "whole")
+
+
+@pytest.mark.parametrize("when", ["dense.safetensors", "experts/narrow_05.bin"])
+def test_a_disk_that_becomes_full(bank, whole, tmp_path, when):
+    options = TWO_WIDTHS
+
+    def small(disk):
+        command = [PROGRAM, "pack", bank, "-o", disk / "out", *options]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        pause(process, (disk / "out.part" / when).exists)
+        with full(disk):
+            process.send_signal(signal.SIGCONT)
+            stderr = process.communicate(timeout=60)[1]
+            assert process.returncode == 1 and stderr.startswith(f"flash-moe: {disk}/out.part") and stderr.count("\n") == 1, stderr
+            assert "it cannot be written" in stderr and stderr.endswith(": No space left on device.\n"), stderr
+            assert not (disk / "out").exists()
+            again = refused(bank, "-o", disk / "out", *options)
+            assert "are free there" in again or again.endswith(": No space left on device.\n"), again
+            assert not (disk / "out").exists()
+        pack(bank, disk / "out", *options)
+        assert tree(disk / "out") == whole
+    on_small_disk(tmp_path / "small", sum(map(len, whole.values())) // 1000000 + 2, small)
+
+
+def test_a_disk_without_a_byte(bank, tmp_path):
+    """Nothing is begun, and nothing left."""
+    def small(disk):
+        with full(disk):
+            assert refused(bank, "-o", disk / "out", *OPTIONS).endswith("No space left on device.\n")
+            assert [p.name for p in disk.iterdir()] == ["filler"]
+    on_small_disk(tmp_path / "small", 3, small)
 
 
 def test_places_that_refuse(bank, ember, tmp_path):
@@ -604,3 +639,27 @@ def test_verify_names_what_is_wrong(ember, tmp_path):
     model["dense"]["tensors"].popitem()
     (tmp_path / "broken" / "model.json").write_text(json.dumps(model))
     assert "no hash of tensor" in flash_moe("verify", tmp_path / "broken").stderr
+
+
+def test_verify_names_what_is_cut(ember, tmp_path):
+    """A file that is shorter than it was written is no model, whatever else is in it."""
+    pack(ember, tmp_path / "model", "--experts", "keep,2")
+    for name in ("experts/layer_05.bin", "dense.safetensors", "experts/narrow_07.bin"):
+        file = tmp_path / "model" / name
+        whole = file.read_bytes()
+        for size in (len(whole) - 1, len(whole) // 2, 0):
+            os.truncate(file, size)
+            assert str(file) in sentence(flash_moe("verify", tmp_path / "model"))
+        file.write_bytes(whole)
+
+    def copied(disk):
+        copies = {p: disk / "copy" / p.relative_to(tmp_path / "model") for p in sorted((tmp_path / "model").rglob("*"), key=lambda p: (p.suffix == ".bin", p)) if p.is_file()}
+        for path, copy in copies.items():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copyfile(path, copy)
+            except OSError as error:
+                assert error.errno == errno.ENOSPC and path.suffix == ".bin" and copy.stat().st_size < path.stat().st_size
+                break
+        assert str(copy) in sentence(flash_moe("verify", disk / "copy"))
+    on_small_disk(tmp_path / "small", 12, copied)

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EMBER = ROOT / "models" / "ember"
 PROGRAM = os.environ.get("FLASH_MOE", str(ROOT / "build" / "flash-moe"))
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(ROOT / "tests" / "cli"))  # small_disk
 
 from hub_server import Hub  # noqa: E402
 
@@ -79,8 +80,8 @@ class Puller:
     def run(self, *arguments, timeout=120, **more):
         return subprocess.run(self.command(*arguments), env=self.environment, capture_output=True, text=True, timeout=timeout, **more)
 
-    def start(self, *arguments):
-        return subprocess.Popen(self.command(*arguments), env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def start(self, *arguments, stderr=subprocess.DEVNULL, **more):
+        return subprocess.Popen(self.command(*arguments), env=self.environment, stdout=subprocess.DEVNULL, stderr=stderr, **more)
 
     def pull(self, *options, name="org/name", **more):
         """A pull that succeeds; what is in the snapshot."""

@@ -2,6 +2,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import time
 import pytest
 
 from conftest import tree
+from small_disk import full, on_small_disk, pause
 
 KILLS = int(os.environ.get("FLASH_MOE_KILLS", 6))
 
@@ -217,3 +219,44 @@ def test_stopped_by_interrupt(serve, sharded, packed, tmp_path):
     hub.bytes_per_second = None
     puller.pull("--pack", target)
     assert tree(target) == packed() and rest(target) == []
+
+
+@pytest.mark.parametrize("consumed", [(), ("--delete-consumed",)], ids=["kept", "consumed"])
+def test_a_disk_that_becomes_full(serve, sharded, packed, tmp_path, consumed):
+    """Cache and packed model on one disk, which is full while shards arrive and are packed."""
+    want, options = packed("--experts", "4,2"), ("--experts", "4,2", *consumed)
+
+    def small(disk):
+        hub, puller = serve(sharded)
+        puller.environment["HF_HUB_CACHE"] = str(disk / "cache")
+        target = disk / "packed"
+        hub.bytes_per_second = 3_000_000
+        process = puller.start("pull", "org/name", "--pack", target, *options, stderr=subprocess.PIPE, text=True)
+        pause(process, (disk / "packed.part" / "experts" / "narrow_01.bin").exists)
+        hub.bytes_per_second = None
+        with full(disk):
+            process.send_signal(signal.SIGCONT)
+            stderr = process.communicate(timeout=60)[1]
+            assert process.returncode == 1 and stderr.startswith(f"flash-moe: {disk}/") and stderr.count("\n") == 1, stderr
+            assert "cannot be written" in stderr and stderr.endswith(": No space left on device.\n"), stderr
+            assert not target.exists()
+        assert puller.run("pull", "org/name", "--pack", target, *options).returncode == 0
+        assert tree(target) == want and rest(target) == []
+    on_small_disk(tmp_path / "small", 64, small)
+
+
+def test_no_room_for_two_widths(serve, sharded, packed, tmp_path):
+    """It is refused before a shard comes, and both copies count, but for what is written when the first shards are gone."""
+    narrow = sum(len(data) for name, data in packed("--experts", "4,2").items() if "narrow_" in name)
+    size = sum(map(len, sharded.values()))
+
+    def small(disk):
+        hub, puller = serve(sharded)
+        needs = []
+        for bits in ("4", "4,2"):
+            sentence = puller.refused("--pack", disk / bits, "--delete-consumed", "--experts", bits)
+            needs += [int(re.search(r"it needs (\d+) bytes, but only \d+ are free there", sentence)[1])]
+            assert not (disk / bits).exists()
+            shutil.rmtree(disk / (bits + ".pull"))
+        assert needs[1] - needs[0] > narrow * 3 // 4 > 0 and hub.sent < size / 4, (needs, hub.sent)
+    on_small_disk(tmp_path / "small", 5, small)

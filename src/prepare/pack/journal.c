@@ -148,8 +148,8 @@ int fm_journal_save(const fm_journal *j, const json_t *state, const fm_figures *
         if ((rc = fm_writer_put(&w, text, strlen(text), 0, err)) == 0) rc = fm_writer_finish(&w, err);
         fm_writer_close(&w);
         if (rc == 0 && rename(next, j->path)) rc = fm_fail_errno(err, FM_EIO, errno, "%s: it cannot be written", j->path);
-        if (rc < 0) (void)unlink(next);
     }
+    if (rc < 0) (void)unlink(next);
     free(text);
     json_decref(root);
     return rc;
