@@ -1,11 +1,16 @@
-"""A disk of a few MB that can be full: a file system of its own, which only a child of this process sees and which goes with it, as root or where anyone may have a namespace."""
+"""Places that refuse. A disk of a few MB that can be full: a file system of its own, which only a child of this process sees and which goes with it, as root or where anyone may have a namespace.
+And directories of someone else."""
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +80,18 @@ def full(path):
                     pass
     yield
     filler.unlink()
+
+
+@contextlib.contextmanager
+def as_nobody(program):
+    """A directory that everyone may look into, and a function that runs the program there as nobody."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        os.chmod(folder, 0o755)
+        copy = Path(folder) / "program"
+        shutil.copy(program, copy)
+
+        def run(*words, **more):
+            return subprocess.run([copy, *map(str, words)], capture_output=True, text=True, timeout=120, user=65534, group=65534, extra_groups=[], **more)
+        yield Path(folder), run

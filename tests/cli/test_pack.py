@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from conftest import EMBER, PROGRAM, ROOT, flash_moe
 from packed import pack as pack_in_python
 from raw_model import write as write_raw
 from safetensors_file import Safetensors
-from small_disk import full, on_small_disk, pause
+from small_disk import as_nobody, full, on_small_disk, pause
 from test_loud import sentence
 from test_synth import affine, bf16, experts_of, values
 
@@ -255,6 +256,7 @@ def bank(tmp_path_factory):
 
 
 OPTIONS = ["--experts", 3, "--dense", 8, "--threads", 2]
+TWO_WIDTHS = ["--experts", "3,2", "--dense", "8", "--threads", "1"]
 
 
 def test_kill_9_at_any_moment(bank, tmp_path):
@@ -333,17 +335,48 @@ def test_a_source_that_changes_between(bank, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_source_that_changes_underneath(bank, tmp_path):
-    source = tmp_path / "source"
-    shutil.copytree(bank, source)
-    process = subprocess.Popen([PROGRAM, "pack", source, "-o", tmp_path / "out", *map(str, OPTIONS)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not (tmp_path / "out.part" / "experts" / "layer_01.bin").exists():
-        time.sleep(0.002)
-    with open(source / "experts" / "layer_00.bin", "ab") as f:
+def grow(path):
+    with open(path, "ab") as f:
         f.write(b"more")
+
+
+def touch(path):
+    os.utime(path, ns=(1, path.stat().st_mtime_ns + 1))
+
+
+def overwrite(path):
+    """Other bytes, and as many: of a matrix of experts, with which packing goes on."""
+    time.sleep(0.02)  # a clock of files may have steps of a few milliseconds
+    with open(path, "r+b") as f:
+        f.seek(-2000, os.SEEK_END)
+        f.write(bytes(1000))
+
+
+def replace(path):
+    shutil.copyfile(path, path.with_name("new"))
+    path.with_name("new").rename(path)
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("change", [grow, touch, overwrite, replace, cut, Path.unlink], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("packed", [False, True], ids=["raw", "packed"])
+def test_a_source_that_changes_underneath(bank, tmp_path, change, packed):
+    source = tmp_path / "source"
+    shutil.copytree(bank, source) if packed else write_raw(source)
+    file = source / ("experts/layer_05.bin" if packed else "model-00003-of-00003.safetensors")
+    process = subprocess.Popen([PROGRAM, "pack", source, "-o", tmp_path / "out", *TWO_WIDTHS, "--search"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    pause(process, (tmp_path / "out.part" / "experts" / "narrow_00.bin").exists)
+    change(file)
+    process.send_signal(signal.SIGCONT)
     stderr = process.communicate(timeout=60)[1]
-    assert process.returncode == 1 and stderr.count("\n") == 1 and "layer_00.bin" in stderr and "changed" in stderr, stderr
+    assert process.returncode == 1 and stderr.startswith("flash-moe: ") and stderr.count("\n") == 1 and file.name in stderr, stderr
+    assert "changed" in stderr or change in (cut, overwrite), stderr  # it may end sooner, or what was read has another hash
     assert not (tmp_path / "out").exists()
+    line = refused(source, "-o", tmp_path / "out", *TWO_WIDTHS, "--search")
+    assert file.name in line and not (tmp_path / "out").exists(), line
 
 
 def test_two_at_once(bank, tmp_path):
@@ -372,9 +405,6 @@ def test_it_says_before_that_it_does_not_fit(bank, tmp_path):
         assert "are free there" in refused(bank, "-o", disk / "out", *OPTIONS)
         assert not (disk / "out").exists()
     on_small_disk(tmp_path / "small", 3, small)
-
-
-TWO_WIDTHS = ["--experts", "3,2", "--dense", "8", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")
@@ -430,21 +460,40 @@ def test_places_that_refuse(bank, ember, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_permission_denied(bank, tmp_path):
-    """As another user, who may read but not write."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user")
-    for path in [tmp_path, *tmp_path.parents]:
-        if str(path) != "/tmp" and not path.stat().st_mode & 0o005 == 0o005:
-            if path.owner() != "root" or not str(path).startswith("/tmp"):
-                pytest.skip("the tests' directory is closed to others")
-            path.chmod(0o755)
-    for path in [bank, *bank.parents]:
-        if str(path).startswith("/tmp/"):
-            path.chmod(0o755)
-    line = refused(bank, "-o", tmp_path / "out", user=65534, group=65534)
-    assert "out.part" in line and "ermission denied" in line
-    assert not list(tmp_path.glob("out*"))
+@pytest.fixture
+def nobody():
+    with as_nobody(PROGRAM) as both:
+        yield both
+
+
+def denied(result, name):
+    """The sentence, which may come after the plan was printed."""
+    assert result.returncode == 1 and result.stderr.startswith("flash-moe: ") and result.stderr.count("\n") == 1, result
+    assert str(name) in result.stderr and "ermission denied" in result.stderr, result.stderr
+
+
+def test_permission_denied(nobody):
+    """As another user, who may not write there, not read a file of the source, not remove it, or not go on with what someone else began."""
+    folder, run = nobody
+    source, own = write_raw(folder / "source"), folder / "own"
+    own.mkdir()
+    os.chown(own, 65534, 65534)
+    denied(run("pack", source, "-o", folder / "out"), folder / "out.part")
+    assert sorted(p.name for p in folder.iterdir()) == ["own", "program", "source"]
+    before = tree(source)
+    denied(run("pack", source, "-o", own / "out", "--delete-consumed"), source)
+    assert tree(source) == before and not list(own.iterdir())
+    shard = source / "model-00002-of-00003.safetensors"
+    shard.chmod(0)
+    denied(run("pack", source, "-o", own / "out"), shard)
+    assert not list(own.iterdir())
+    shard.chmod(0o644)
+    assert run("pack", source, "-o", own / "out", "--experts", "4").returncode == 0
+    for name in ("experts/layer_02.bin", "dense.safetensors", "model.json"):
+        (own / "out" / name).chmod(0)
+        denied(run("verify", own / "out"), own / "out" / name)
+        (own / "out" / name).chmod(0o644)
+    assert run("verify", own / "out").returncode == 0
 
 
 def test_weights_that_are_not_finite(copy, tmp_path_factory):

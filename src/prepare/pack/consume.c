@@ -305,6 +305,16 @@ int fm_consume_layer(fm_pack_job *job, int layer, fm_error *err) {
     return rc;
 }
 
+int fm_consume_check(const fm_pack_job *job, fm_error *err) {
+    for (int file = 0; file < job->model->tensors.n_files; file++) {
+        char folder[FM_PATH_BYTES];
+        const char *path = job->model->tensors.files[file].path, *slash = strrchr(path, '/');
+        snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) : 1, slash ? path : ".");
+        if (access(*folder ? folder : "/", W_OK)) return fm_fail_errno(err, FM_EIO, errno, "%s: it cannot be removed when it is packed", path);
+    }
+    return 0;
+}
+
 /* Removes a file, of what others have too only this name. */
 static int remove_file(const char *path, uint64_t *kept_bytes, fm_error *err) {
     char real[PATH_MAX];

@@ -198,6 +198,7 @@ static int open_job(fm_pack_job *job, const char *model, const char *directory, 
     if (!fm_model_find_file(path, sizeof path, model, job->options.config_from, "config.json")) return fm_fail(err, FM_EIO, "%s: it has no config.json", model);
     if ((rc = fm_config_open(&job->config, path, err)) < 0 || (rc = fm_choice_make(&job->choice, job->model, &job->options, err)) < 0) return rc;
     if ((rc = fm_uses_make(job, err)) < 0 || (!feed && (rc = fm_choice_weigh(&job->choice, job->model, -1, err)) < 0)) return rc;
+    if (job->options.delete_consumed && !feed && (rc = fm_consume_check(job, err)) < 0) return rc;
     const fm_description *d = &job->model->description;
     snprintf(p->source, sizeof p->source, "%s", job->model->source);
     snprintf(p->architecture, sizeof p->architecture, "%s", d->architecture);

@@ -199,6 +199,8 @@ int fm_feed_wait(fm_pack_job *job, int layer, fm_error *err);
 uint64_t fm_consume_bytes(const fm_pack_job *job, int layer);
 int fm_consume_layer(fm_pack_job *job, int layer, fm_error *err);
 int fm_consume_files(fm_pack_job *job, uint64_t *kept_bytes, fm_error *err);
+/* FM_EIO if they cannot be removed then. */
+int fm_consume_check(const fm_pack_job *job, fm_error *err);
 /* Goes on with that where a run before was stopped. */
 int fm_consume_rest(const fm_journal *journal, const char *model, const json_t *files, uint64_t *kept_bytes, fm_error *err);
 
