@@ -155,6 +155,16 @@ int fm_journal_save(const fm_journal *j, const json_t *state, const fm_figures *
     return rc;
 }
 
+bool fm_journal_has_consumed(const char *directory) {
+    char part[FM_PATH_BYTES - 8];
+    fm_journal j;
+    json_t *root;
+    if (set_path(&j, part, directory, NULL) < 0 || fm_json_open(&root, j.path, NULL) < 0) return false;
+    bool any = json_array_size(json_object_get(root, "consumed")) > 0;
+    json_decref(root);
+    return any;
+}
+
 const json_t *fm_journal_removing(fm_journal *j, const char *model, const char *directory, fm_figures *figures) {
     char part[FM_PATH_BYTES - 8], real[PATH_MAX];
     json_t *root;

@@ -194,7 +194,9 @@ static int open_job(fm_pack_job *job, const char *model, const char *directory, 
     *p = (fm_pack_plan){0};
     if ((rc = complete(&job->options, options, err)) < 0) return rc;
     if ((rc = parent_of(parent, directory, err)) < 0) return rc;
-    if ((rc = fm_model_open(&job->model, model, job->options.config_from, fm_families, err)) < 0 || (rc = check_model(job->model, err)) < 0) return rc;
+    rc = feed ? fm_model_open(&job->model, model, job->options.config_from, fm_families, err)
+              : fm_consumed_open(&job->model, model, directory, job->options.config_from, err);
+    if (rc < 0 || (rc = check_model(job->model, err)) < 0) return rc;
     if (!fm_model_find_file(path, sizeof path, model, job->options.config_from, "config.json")) return fm_fail(err, FM_EIO, "%s: it has no config.json", model);
     if ((rc = fm_config_open(&job->config, path, err)) < 0 || (rc = fm_choice_make(&job->choice, job->model, &job->options, err)) < 0) return rc;
     if ((rc = fm_uses_make(job, err)) < 0 || (!feed && (rc = fm_choice_weigh(&job->choice, job->model, -1, err)) < 0)) return rc;

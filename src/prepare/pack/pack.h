@@ -117,6 +117,8 @@ typedef struct fm_journal {
 /* job: owned from now on. Reads the journal if there is one; FM_EIO if it is of another job, or a source file has changed. */
 int fm_journal_open(fm_journal *j, const char *directory, json_t *job, fm_figures *figures, const fm_pack_feed *feed, fm_error *err);
 int fm_journal_save(const fm_journal *j, const json_t *state, const fm_figures *figures, fm_error *err);
+/* Whether there is one that says so of any file. */
+bool fm_journal_has_consumed(const char *directory);
 /* The files whose removal a run before had begun, of a model that was packed as directory; NULL: none had. The rest of the journal goes to *j. */
 const json_t *fm_journal_removing(fm_journal *j, const char *model, const char *directory, fm_figures *figures);
 void fm_journal_remove(const fm_journal *j);
@@ -199,6 +201,8 @@ int fm_feed_wait(fm_pack_job *job, int layer, fm_error *err);
 uint64_t fm_consume_bytes(const fm_pack_job *job, int layer);
 int fm_consume_layer(fm_pack_job *job, int layer, fm_error *err);
 int fm_consume_files(fm_pack_job *job, uint64_t *kept_bytes, fm_error *err);
+/* fm_model_open, of a source of which a run before may have consumed some. */
+int fm_consumed_open(fm_model **model, const char *path, const char *directory, const char *config_from, fm_error *err);
 /* FM_EIO if they cannot be removed then. */
 int fm_consume_check(const fm_pack_job *job, fm_error *err);
 /* Goes on with that where a run before was stopped. */
