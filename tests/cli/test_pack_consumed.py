@@ -2,7 +2,9 @@
 import hashlib
 import json
 import os
+import random
 import shutil
+import signal
 import subprocess
 import time
 
@@ -146,3 +148,28 @@ def test_delete_consumed_goes_on_after_kill_9(tmp_path):
         assert tree(tmp_path / "out") == tree(tmp_path / "want")
         assert not list(source.rglob("*.bin")) and not list(source.rglob("*.safetensors")) and not list(source.rglob(".consumed"))
         assert not list(tmp_path.glob("out.*"))
+
+
+def test_kill_9_at_any_moment(bank, tmp_path):
+    """Two widths, and blobs of the cache that are consumed: the same bytes in the end, and nothing left of the source or of the work."""
+    options, kills, generator = ["--experts", "3,2", "--threads", "2"], 0, random.Random(7)
+    begin = time.monotonic()
+    pack(bank, tmp_path / "want", *options)
+    seconds, want, out = time.monotonic() - begin, tree(tmp_path / "want"), tmp_path / "out"
+    while kills < int(os.environ.get("FLASH_MOE_KILLS", "6")):
+        shutil.rmtree(tmp_path / "hub", ignore_errors=True)
+        shutil.rmtree(out, ignore_errors=True)
+        snapshot = as_cache(bank, tmp_path / "hub")
+        while not out.exists() or (tmp_path / "out.part.json").exists():
+            process = subprocess.Popen([PROGRAM, "pack", snapshot, "-o", out, *options, "--delete-consumed"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            try:
+                process.wait(generator.uniform(0, seconds * 1.2))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                kills += 1
+            stderr = process.communicate()[1]
+            assert process.returncode in (0, -signal.SIGKILL), stderr
+        assert tree(out) == want and not list(tmp_path.glob("out.*"))
+        left = [p.name for p in snapshot.rglob("*")]
+        assert not any(name.endswith((".bin", ".safetensors", ".consumed")) for name in left) and "config.json" in left
+        assert {p.name for p in (snapshot.parents[1] / "blobs").iterdir()} == {os.path.basename(os.readlink(p)) for p in snapshot.rglob("*") if p.is_symlink()}
