@@ -168,6 +168,8 @@ typedef struct fm_model_info {
     int max_position; /* tokens the model was trained for */
     uint64_t n_parameters, n_active_parameters;
     uint64_t dense_bytes, expert_bytes, experts_bytes; /* on disk: dense part, one expert, all experts */
+    int narrow_bits;                                   /* of the second copies of a packed model's experts, for cold_bits; 0: there are none */
+    uint64_t narrow_expert_bytes, narrow_bytes;        /* on disk: one of them, all of them */
     int n_parts, n_left_out;
     fm_part parts[FM_MAX_PARTS];    /* what is run */
     fm_part left_out[FM_MAX_PARTS]; /* what is in the files and is not run: vision, mtp */
@@ -200,6 +202,8 @@ typedef struct fm_plan {
     uint64_t reserve_bytes;                                            /* left to the rest of the machine when no budget is given */
     bool resident;                                                     /* the whole model fits: nothing streams */
     uint64_t expert_disk_bytes, token_expert_bytes, token_dense_bytes; /* one expert on disk; read for one token at hit rate 0; dense in RAM */
+    int narrow_bits;                                                   /* as in fm_model_info */
+    uint64_t narrow_expert_bytes, narrow_bytes, token_narrow_bytes;    /* the last: token_expert_bytes if all of them came as narrow copies */
 } fm_plan;
 
 /* What fm_engine_open would do with these options. FM_ENOMEM, with *out filled, if the budget is below the floor. */

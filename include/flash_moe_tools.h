@@ -68,7 +68,8 @@ typedef struct fm_pack_options {
     int dense;               /* the same of all other matrices, but that routers and shared experts' gates get 8 bits instead of fewer */
     int group;               /* weights that share a scale in what is quantised: 32, 64 or 128; 0: as the source has, else 64 */
     bool search;             /* quantise by a search for the least squared error instead of by MLX's rule */
-    bool delete_consumed;    /* gives the source's weights back to the disk as soon as all of a file is packed; at the end its files are removed */
+    bool delete_consumed;    /* gives the source's weights back to the disk as soon as all of a file is packed; at the end its files are removed. Of a file that
+                                has another name, or that a link outside of huggingface_hub's cache or another snapshot there leads to, only this name is */
     const char
         *rules; /* JSON file: [{"tensors": GLOB, "layers": "0-3", "bits": 6 | "bf16" | "keep", "group": 32, "search": true}, …], of which only tensors must
                                 be there; names are the packed model's without .weight; later rules win over earlier ones, and all over the above. NULL: none */
@@ -123,6 +124,7 @@ typedef struct fm_pack_result {
     double disk_read_per_second,
         disk_write_per_second; /* bytes: measured just before, in pieces of 1 MiB with as many threads; 0: not measured, as there is little */
     bool direct;               /* the source is read past the page cache */
+    uint64_t kept_bytes;       /* of the source's files that delete_consumed has not given back, as others share them */
 } fm_pack_result;
 
 /* Writes model as a packed one, which appears as directory when it is whole. Until then there are DIR.part and the journal DIR.part.json: whatever ends the run, the same
@@ -155,8 +157,8 @@ typedef struct fm_pull_options {
     int n_retries;        /* failures in a row, without a byte between them, after which a file is given up; 0: 10 */
     bool any_model;       /* models too that this version does not run */
     const char *pack;     /* directory: packs the model into it, each shard as it arrives, as fm_pack_model does. NULL: only pulls */
-    /* of pack. NULL: everything is kept. With delete_consumed shards do not go into the cache, but into PACK.pull, from which they are removed as they are packed; search and
-     * config_from are not for here, and progress is this one's. */
+    /* of pack. NULL: everything is kept. With delete_consumed shards do not go into the cache, but into PACK.pull, from which they are removed as they are packed; config_from is
+     * not for here, and progress is this one's. */
     const fm_pack_options *pack_options;
     /* Each file that is needed, and how many of its bytes are here. NULL: none. */
     void (*file)(void *user, const char *name, uint64_t bytes, uint64_t here);

@@ -108,6 +108,8 @@ size_t fm_plan_table_bytes(const fm_model *model, int batch, int top_k);
 int fm_options_read(fm_engine_options *out, const fm_engine_options *in, fm_error *err);
 
 /* info.c */
+/* Bits of the narrow copies of experts (0: there are none), and the bytes on disk of one and of all. */
+int fm_info_narrow(const fm_model *model, uint64_t *expert, uint64_t *all);
 int fm_info_fill(fm_model_info *info, const fm_model *model, const fm_tokenizer *tokenizer, const char *config_from, fm_error *err);
 /* The tokenizer of a model; *tokenizer NULL and 0 if there is no tokenizer.json. */
 int fm_info_tokenizer(fm_tokenizer **tokenizer, const char *directory, const char *config_from, fm_error *err);

@@ -92,6 +92,20 @@ static void add_experts(fm_model_info *info, const fm_model *model) {
     }
 }
 
+int fm_info_narrow(const fm_model *model, uint64_t *expert, uint64_t *all) {
+    const fm_description *d = &model->description;
+    int bits = 0;
+    *expert = *all = 0;
+    for (int i = 0; i < d->n_layers && model->n_copies > 1; i++) {
+        const fm_expert_layout *layout = &model->experts[d->n_layers + i];
+        if (!d->layers[i].moe) continue;
+        bits = layout->matrix[FM_GATE].type.bits;
+        *all += layout->disk_bytes * (uint64_t)d->n_experts;
+        if (layout->disk_bytes > *expert) *expert = layout->disk_bytes;
+    }
+    return bits;
+}
+
 static void add_left_out(fm_model_info *info, const fm_model *model) {
     for (int i = 0; i < model->tensors.n_tensors; i++) {
         const fm_tensor *t = &model->tensors.tensors[i];
@@ -202,6 +216,7 @@ int fm_info_fill(fm_model_info *info, const fm_model *model, const fm_tokenizer 
     info->vocab_entries = tokenizer ? fm_tokenizer_n_entries(tokenizer) : 0;
     add_dense(info, model);
     add_experts(info, model);
+    info->narrow_bits = fm_info_narrow(model, &info->narrow_expert_bytes, &info->narrow_bytes);
     add_left_out(info, model);
     find_template(info, model->path, config_from);
     return 0;

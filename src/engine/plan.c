@@ -213,7 +213,9 @@ int fm_plan_compute(fm_plan *p, const fm_model *model, const fm_tokenizer *token
         p->n_experts_total += d->n_experts;
         p->token_expert_bytes += (uint64_t)top_k_of(model, o) * model->experts[i].disk_bytes;
         if (model->experts[i].disk_bytes > p->expert_disk_bytes) p->expert_disk_bytes = model->experts[i].disk_bytes;
+        if (model->n_copies > 1) p->token_narrow_bytes += (uint64_t)top_k_of(model, o) * model->experts[d->n_layers + i].disk_bytes;
     }
+    p->narrow_bits = fm_info_narrow(model, &p->narrow_expert_bytes, &p->narrow_bytes);
     p->min_slots = p->n_experts_total ? top_k_of(model, o) : 0;
     p->n_slots = 1;
     p->n_staging = 1;

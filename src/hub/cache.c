@@ -35,7 +35,8 @@ int fm_hub_directories(const char *path, fm_error *err) {
     for (size_t i = 1; i <= n; i++) {
         if (path[i] != '/' && path[i] != '\0') continue;
         snprintf(part, sizeof part, "%.*s", (int)i, path);
-        if (mkdir(part, 0777) && errno != EEXIST && !fm_path_exists(part)) return fm_fail_errno(err, FM_EIO, errno, "%s: it cannot be made", part);
+        int failed = mkdir(part, 0777) ? errno : 0;
+        if (failed && failed != EEXIST && !fm_path_exists(part)) return fm_fail_errno(err, FM_EIO, failed, "%s: it cannot be made", part);
     }
     return 0;
 }

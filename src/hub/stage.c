@@ -57,6 +57,7 @@ static int write_marker(const char *path, const char *text, fm_error *err) {
     if (rc == 0 && (rc = fm_writer_put(&w, text, strlen(text), 0, err)) == 0) rc = fm_writer_finish(&w, err);
     fm_writer_close(&w);
     if (rc == 0 && rename(next, path)) rc = fm_fail_errno(err, FM_EIO, errno, "%s: it cannot be written", path);
+    if (rc < 0) (void)unlink(next);
     return rc;
 }
 

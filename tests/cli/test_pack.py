@@ -1,4 +1,6 @@
 """flash-moe pack: the same bits as the source, whatever it is; MLX's own values when it quantises; and whatever stops it, the same bytes in the end."""
+import errno
+import hashlib
 import json
 import os
 import random
@@ -8,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from conftest import EMBER, PROGRAM, ROOT, flash_moe
 from packed import pack as pack_in_python
 from raw_model import write as write_raw
 from safetensors_file import Safetensors
+from small_disk import as_nobody, full, on_small_disk, pause
 from test_loud import sentence
 from test_synth import affine, bf16, experts_of, values
 
@@ -236,7 +240,7 @@ def test_rules_that_are_wrong(text, needle, tmp_path):
     assert not list(tmp_path.glob("out*"))
 
 
-# ---- whatever stops it ----
+# ---- other things ----
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory):
@@ -252,163 +256,7 @@ def bank(tmp_path_factory):
 
 
 OPTIONS = ["--experts", 3, "--dense", 8, "--threads", 2]
-
-
-def test_kill_9_at_any_moment(bank, tmp_path):
-    begin = time.monotonic()
-    pack(bank, tmp_path / "whole", *OPTIONS)
-    seconds = time.monotonic() - begin
-    want, kills = tree(tmp_path / "whole"), 0
-    generator = random.Random(5)
-    moments = int(os.environ.get("FLASH_MOE_KILLS", "12"))
-    while kills < moments:
-        out = tmp_path / "out"
-        shutil.rmtree(out, ignore_errors=True)
-        for attempt in range(40):
-            process = subprocess.Popen([PROGRAM, "pack", bank, "-o", out, *map(str, OPTIONS)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            try:
-                process.wait(generator.uniform(0, seconds * (0.4 if attempt < 3 else 1.6)))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                kills += 1
-            stderr = process.communicate()[1].decode()
-            assert process.returncode in (0, -signal.SIGKILL) or (out.exists() and "it is there already" in stderr), stderr
-            if out.exists():
-                assert (out / "model.json").exists()
-            if process.returncode == 0 or "there already" in stderr:
-                break
-        else:
-            pytest.fail("it never ends")
-        if list(tmp_path.glob("out.part*")):  # killed between the last rename and the end
-            flash_moe("pack", bank, "-o", out, *OPTIONS)
-        assert tree(out) == want
-        assert not list(tmp_path.glob("out.part*"))
-
-
-def test_it_goes_on_after_the_last_layer(bank, tmp_path):
-    """A continued run has less to do, and says so; its figures are of all layers."""
-    whole = json.loads(pack(bank, tmp_path / "whole", *OPTIONS, "--json"))
-    out = tmp_path / "out"
-    process = subprocess.Popen([PROGRAM, "pack", bank, "-o", out, *map(str, OPTIONS)], stdout=subprocess.DEVNULL)
-    while process.poll() is None and not (tmp_path / "out.part" / "experts" / "layer_03.bin").exists():
-        time.sleep(0.002)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 130
-    done = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "out.part" / "experts").iterdir()}
-    rest = json.loads(pack(bank, out, *OPTIONS, "--json"))
-    assert rest["plan"]["layers_done"] >= 3 and rest["written_bytes"] < whole["written_bytes"] * 0.8
-    assert rest["kinds"] == whole["kinds"] and rest["worst"] == whole["worst"]
-    assert (out / "experts" / "layer_01.bin").stat().st_mtime_ns == done["layer_01.bin"]
-    assert tree(out) == tree(tmp_path / "whole")
-
-
-def stopped(bank, out, *options):
-    """A pack that was killed after its first layer."""
-    process = subprocess.Popen([PROGRAM, "pack", bank, "-o", out, *map(str, options or OPTIONS)], stdout=subprocess.DEVNULL)
-    while process.poll() is None and not (out.parent / (out.name + ".part") / "experts" / "layer_01.bin").exists():
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
-    assert not out.exists()
-
-
-def test_another_job_does_not_go_on(bank, tmp_path):
-    stopped(bank, tmp_path / "out")
-    line = refused(bank, "-o", tmp_path / "out", "--experts", 4)
-    assert "out.part" in line and "other options" in line
-    pack(bank, tmp_path / "out", *OPTIONS)
-
-
-def test_a_source_that_changes_between(bank, tmp_path):
-    source = tmp_path / "source"
-    shutil.copytree(bank, source)
-    stopped(source, tmp_path / "out")
-    file = source / "experts" / "layer_05.bin"
-    os.utime(file, ns=(1, file.stat().st_mtime_ns + 1))
-    line = refused(source, "-o", tmp_path / "out", *OPTIONS)
-    assert "layer_05.bin" in line and "changed" in line
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_source_that_changes_underneath(bank, tmp_path):
-    source = tmp_path / "source"
-    shutil.copytree(bank, source)
-    process = subprocess.Popen([PROGRAM, "pack", source, "-o", tmp_path / "out", *map(str, OPTIONS)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not (tmp_path / "out.part" / "experts" / "layer_01.bin").exists():
-        time.sleep(0.002)
-    with open(source / "experts" / "layer_00.bin", "ab") as f:
-        f.write(b"more")
-    stderr = process.communicate(timeout=60)[1]
-    assert process.returncode == 1 and stderr.count("\n") == 1 and "layer_00.bin" in stderr and "changed" in stderr, stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_two_at_once(bank, tmp_path):
-    first = subprocess.Popen([PROGRAM, "pack", bank, "-o", tmp_path / "out", *map(str, OPTIONS)], stdout=subprocess.DEVNULL)
-    while first.poll() is None and not (tmp_path / "out.part" / "experts").exists():
-        time.sleep(0.002)
-    second = flash_moe("pack", bank, "-o", tmp_path / "out", *OPTIONS)
-    assert first.wait() == 0
-    assert second.returncode == 1 and ("another program is writing it" in second.stderr or "there already" in second.stderr), second
-    assert "all as they were" in flash_moe("verify", tmp_path / "out").stdout
-
-
-def test_a_full_disk(bank, tmp_path):
-    def limit():
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000))
-
-    line = refused(bank, "-o", tmp_path / "out", *OPTIONS, preexec_fn=limit)
-    assert "cannot be written" in line and "out.part" in line
-    assert not (tmp_path / "out").exists()
-    pack(bank, tmp_path / "out", *OPTIONS)
-
-
-def test_it_says_before_that_it_does_not_fit(bank, tmp_path):
-    if os.geteuid() != 0:
-        pytest.skip("mounting needs root")
-    small = tmp_path / "small"
-    small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", small], capture_output=True).returncode != 0:
-        pytest.skip("no tmpfs can be mounted here")
-    try:
-        assert "are free there" in refused(bank, "-o", small / "out", *OPTIONS)
-        assert not (small / "out").exists()
-    finally:
-        subprocess.run(["umount", small])
-
-
-def test_places_that_refuse(bank, ember, tmp_path):
-    (tmp_path / "there").mkdir()
-    assert "there already" in refused(bank, "-o", tmp_path / "there")
-    assert "nowhere" in refused(bank, "-o", tmp_path / "nowhere" / "out")
-    (tmp_path / "left.part").mkdir()
-    assert "without a journal" in refused(bank, "-o", tmp_path / "left")
-    (tmp_path / "file").write_text("")
-    assert "file" in refused(bank, "-o", tmp_path / "file" / "out")
-    assert "no such directory" in refused(tmp_path / "none", "-o", tmp_path / "out")
-    assert "MiB of memory" in refused(ember, "-o", tmp_path / "out", "--memory", "30M")
-    if os.geteuid() != 0:
-        os.chmod(tmp_path / "there", 0o500)
-        assert "ermission" in refused(bank, "-o", tmp_path / "there" / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_permission_denied(bank, tmp_path):
-    """As another user, who may read but not write."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become another user")
-    for path in [tmp_path, *tmp_path.parents]:
-        if str(path) != "/tmp" and not path.stat().st_mode & 0o005 == 0o005:
-            if path.owner() != "root" or not str(path).startswith("/tmp"):
-                pytest.skip("the tests' directory is closed to others")
-            path.chmod(0o755)
-    for path in [bank, *bank.parents]:
-        if str(path).startswith("/tmp/"):
-            path.chmod(0o755)
-    line = refused(bank, "-o", tmp_path / "out", user=65534, group=65534)
-    assert "out.part" in line and "ermission denied" in line
-    assert not list(tmp_path.glob("out*"))
+TWO_WIDTHS = ["--experts", "3,2", "--dense", "8", "--threads", "1"]
 
 
 def test_weights_that_are_not_finite(copy, tmp_path_factory):
@@ -449,38 +297,6 @@ def test_a_bar_for_a_person(bank, tmp_path):
     assert b"writing experts: [#" in shown and b" MB of " in shown and b" left" in shown
 
 
-# ---- the source is given back ----
-
-def test_delete_consumed(tmp_path):
-    source = tmp_path / "source"
-    write_raw(source)
-    pack(source, tmp_path / "want", "--experts", 4, "--search")
-    link = tmp_path / "blob"
-    (source / "model-00002-of-00003.safetensors").rename(link)
-    (source / "model-00002-of-00003.safetensors").symlink_to(link)
-    pack(source, tmp_path / "out", "--experts", 4, "--search", "--delete-consumed")
-    assert tree(tmp_path / "out") == tree(tmp_path / "want")
-    assert not list(source.glob("*.safetensors")) and not link.exists() and (source / "config.json").exists()
-
-
-def test_delete_consumed_goes_on_after_kill_9(tmp_path):
-    source = tmp_path / "source"
-    for attempt in range(5):
-        shutil.rmtree(source, ignore_errors=True)
-        flash_moe("synth", EMBER, "-o", source, "--tokenizer", EMBER)
-        if attempt == 0:
-            pack(source, tmp_path / "want", *OPTIONS)
-        shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        process = subprocess.Popen([PROGRAM, "pack", source, "-o", tmp_path / "out", *map(str, OPTIONS), "--delete-consumed"], stdout=subprocess.DEVNULL)
-        while process.poll() is None and not (tmp_path / "out.part" / "experts" / f"layer_0{attempt + 1}.bin").exists():
-            time.sleep(0.001)
-        process.kill()
-        process.wait()
-        if not (tmp_path / "out").exists():
-            pack(source, tmp_path / "out", *OPTIONS, "--delete-consumed")
-        assert tree(tmp_path / "out") == tree(tmp_path / "want")
-
-
 # ---- verify ----
 
 def test_verify_names_what_is_wrong(ember, tmp_path):
@@ -504,3 +320,27 @@ def test_verify_names_what_is_wrong(ember, tmp_path):
     model["dense"]["tensors"].popitem()
     (tmp_path / "broken" / "model.json").write_text(json.dumps(model))
     assert "no hash of tensor" in flash_moe("verify", tmp_path / "broken").stderr
+
+
+def test_verify_names_what_is_cut(ember, tmp_path):
+    """A file that is shorter than it was written is no model, whatever else is in it."""
+    pack(ember, tmp_path / "model", "--experts", "keep,2")
+    for name in ("experts/layer_05.bin", "dense.safetensors", "experts/narrow_07.bin"):
+        file = tmp_path / "model" / name
+        whole = file.read_bytes()
+        for size in (len(whole) - 1, len(whole) // 2, 0):
+            os.truncate(file, size)
+            assert str(file) in sentence(flash_moe("verify", tmp_path / "model"))
+        file.write_bytes(whole)
+
+    def copied(disk):
+        copies = {p: disk / "copy" / p.relative_to(tmp_path / "model") for p in sorted((tmp_path / "model").rglob("*"), key=lambda p: (p.suffix == ".bin", p)) if p.is_file()}
+        for path, copy in copies.items():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copyfile(path, copy)
+            except OSError as error:
+                assert error.errno == errno.ENOSPC and path.suffix == ".bin" and copy.stat().st_size < path.stat().st_size
+                break
+        assert str(copy) in sentence(flash_moe("verify", disk / "copy"))
+    on_small_disk(tmp_path / "small", 12, copied)

@@ -49,6 +49,28 @@ def test_files(models):
     assert result.returncode == 0 and "1024 experts" in result.stdout
 
 
+def test_info_and_plan_name_them(models):
+    """Their width, their bytes on disk, and what --cold-bits saves at most, in both forms; nothing of it where there are none."""
+    def shown(command, model, *options):
+        text, whole = (flash_moe(command, models[model], *options, *more) for more in ((), ("--json",)))
+        assert text.returncode == whole.returncode == 0, text.stderr
+        return text.stdout, json.loads(whole.stdout)
+    layers = json.loads((models["two"] / "model.json").read_text())
+    one, n, k = layers["narrow"][0]["expert_bytes"], 8 * 64, 8 * json.loads((EMBER / "config.json").read_text())["text_config"]["num_experts_per_tok"]
+    text, info = shown("info", "two")
+    assert info["narrow"] == {"bits": 2, "expert_bytes": one, "experts_bytes": n * one}
+    assert f"narrow copies  of 2 bits, one {one / 1024:.1f} KiB, all {n * one / 2 ** 20:.2f} MiB besides" in text, text
+    assert sum((models["two"] / "experts" / f"narrow_{i:02}.bin").stat().st_size for i in range(8)) == n * (one + 8) + 8 * 8
+    text, plan = shown("plan", "two", "--no-measure", "--memory", "18M")
+    wide = layers["layers"][0]["expert_bytes"]
+    assert plan["token_expert_bytes"] == k * wide
+    assert plan["narrow"] == {"bits": 2, "expert_disk_bytes": one, "disk_bytes": n * one, "token_expert_bytes": k * one, "token_saves_bytes": k * (wide - one)}
+    assert "Narrow copies of 2 bits" in text and "--cold-bits 2 reads at most" in text
+    for command, options in (("info", ()), ("plan", ("--no-measure",))):
+        text, numbers = shown(command, "wide", *options)
+        assert numbers["narrow"] is None and "narrow" not in text.lower()
+
+
 def test_off_by_default(models):
     one = perplexity(models["wide"])
     two = perplexity(models["two"])

@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EMBER = ROOT / "models" / "ember"
 PROGRAM = os.environ.get("FLASH_MOE", str(ROOT / "build" / "flash-moe"))
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(ROOT / "tests" / "cli"))  # small_disk
 
 from hub_server import Hub  # noqa: E402
 
@@ -25,15 +26,16 @@ def ember_files():
     return {p.name: p.read_bytes() for p in sorted(EMBER.iterdir()) if p.is_file() and not p.name.startswith(("reference", "held-out"))}
 
 
-def split(raw, n):
-    """A safetensors file as n shards and their index. Shards are cut by bytes, so a layer may lie in two."""
+def split(raw, n, last=()):
+    """A safetensors file as n shards and their index. Shards are cut by bytes, so a layer may lie in two; tensors with a word of `last` in their names have the last one for themselves."""
     length = int.from_bytes(raw[:8], "little")
     header, data = json.loads(raw[8:8 + length]), raw[8 + length:]
     tensors = sorted(((name, t) for name, t in header.items() if name != "__metadata__"), key=lambda x: x[1]["data_offsets"])
     shards, index = [({}, bytearray()) for _ in range(n)], {}
     for name, t in tensors:
         begin, end = t["data_offsets"]
-        which = min(n - 1, begin * n // len(data))
+        m = n - bool(last)
+        which = n - 1 if any(word in name for word in last) else min(m - 1, begin * m // len(data))
         own, bytes_ = shards[which]
         own[name] = {**t, "data_offsets": [len(bytes_), len(bytes_) + end - begin]}
         bytes_ += data[begin:end]
@@ -78,8 +80,8 @@ class Puller:
     def run(self, *arguments, timeout=120, **more):
         return subprocess.run(self.command(*arguments), env=self.environment, capture_output=True, text=True, timeout=timeout, **more)
 
-    def start(self, *arguments):
-        return subprocess.Popen(self.command(*arguments), env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def start(self, *arguments, stderr=subprocess.DEVNULL, **more):
+        return subprocess.Popen(self.command(*arguments), env=self.environment, stdout=subprocess.DEVNULL, stderr=stderr, **more)
 
     def pull(self, *options, name="org/name", **more):
         """A pull that succeeds; what is in the snapshot."""

@@ -13,6 +13,7 @@ import pytest
 
 from conftest import PROGRAM, SMALL, ember_files
 from hub_server import git_hash
+from small_disk import as_nobody, full, on_small_disk, pause
 
 KILLS = int(os.environ.get("FLASH_MOE_KILLS", 8))
 EXTRA = {"README.md": b"# read me", ".gitattributes": b"*.safetensors lfs", "original/model.safetensors": b"x" * 200_000, "consolidated.safetensors": b"y" * 200_000,
@@ -334,12 +335,49 @@ def test_disk_full(serve, ember):
     assert hub.sent <= len(ember["model.safetensors"]) - size + 100_000
 
 
+def test_a_disk_that_becomes_full(serve, ember, tmp_path):
+    def small(disk):
+        hub, puller = serve(ember)
+        puller.environment["HF_HUB_CACHE"] = str(disk)
+        puller.cache = disk
+        hub.bytes_per_second = 3_000_000
+        process = puller.start("pull", "org/name", "--connections", 2, stderr=subprocess.PIPE, text=True)
+        pause(process, lambda: any(p.stat().st_size > 1_000_000 for p in disk.rglob("*.incomplete")))
+        hub.bytes_per_second = None
+        with full(disk):
+            process.send_signal(signal.SIGCONT)
+            stderr = process.communicate(timeout=60)[1]
+            assert process.returncode == 1 and stderr.startswith(f"flash-moe: {disk}/") and stderr.count("\n") == 1, stderr
+            assert "cannot be written" in stderr and stderr.endswith(": No space left on device.\n"), stderr
+            assert "model.safetensors" not in puller.snapshot()
+        hub.sent = 0
+        assert puller.pull() == ember and hub.sent < len(ember["model.safetensors"])
+    on_small_disk(tmp_path / "small", 128, small)
+
+
 def test_no_room(serve):
     hub, puller = serve(SMALL)
     answer = hub.listing()
     answer["siblings"][1]["lfs"]["size"] = 1 << 49
     hub.faults.append(lambda host, path, handler: path.startswith("/api/") and handler.answer(200, {}, json.dumps(answer).encode()))
     assert "it needs 5629" in puller.refused() and not puller.cache.exists()
+
+
+def test_permission_denied(serve):
+    """Another user's cache, and another user's directory for the packed model: nothing is written there, and only what is asked before is fetched."""
+    hub, puller = serve(SMALL)
+    with as_nobody(PROGRAM) as (folder, run):
+        own = folder / "own"
+        own.mkdir()
+        os.chown(own, 65534, 65534)
+        there = {p.name for p in folder.iterdir()}
+        for cache, options, name in ((folder / "hub", (), "hub"), (own / "hub", ("--pack", folder / "packed"), "packed.pull"),
+                                     (own / "hub", ("--pack", folder / "packed", "--delete-consumed"), "packed.pull"), (folder / "hub", ("--pack", own / "packed"), "hub")):
+            result = run("pull", "org/name", *options, env={**puller.environment, "HOME": str(own), "HF_HUB_CACHE": str(cache)})
+            assert result.returncode == 1 and result.stdout == "" and result.stderr.count("\n") == 1, result
+            assert str(folder / name) in result.stderr and result.stderr.endswith(": Permission denied.\n"), result.stderr
+            assert {p.name for p in folder.iterdir()} == there and not (own / "packed").exists()
+        assert not hub.asked("cdn")
 
 
 def test_no_permission(serve, tmp_path):

@@ -39,6 +39,10 @@ static int print_json(const fm_model_info *m) {
         json_pack("{s:o, s:o, s:i, s:o, s:s}", "parts", parts_json(m->parts, m->n_parts), "left_out", parts_json(m->left_out, m->n_left_out), "vocab_entries",
                   m->vocab_entries, "chat_template", fm_json_text(m->chat_template, strlen(m->chat_template)), "tool_format", m->tool_format);
 
+    json_object_set_new(numbers, "narrow",
+                        m->narrow_bits ? json_pack("{s:i, s:I, s:I}", "bits", m->narrow_bits, "expert_bytes", (json_int_t)m->narrow_expert_bytes,
+                                                   "experts_bytes", (json_int_t)m->narrow_bytes)
+                                       : json_null());
     json_object_update(object, numbers);
     json_object_update(object, rest);
     json_decref(numbers);
@@ -88,6 +92,9 @@ static int print_text(const fm_model_info *m) {
     printf("  context        trained for %d tokens\n", m->max_position);
     printf("  on disk        dense %s, one expert %s, all experts %s\n", fm_memory_text(a, m->dense_bytes), fm_memory_text(b, m->expert_bytes),
            fm_memory_text(c, m->experts_bytes));
+    if (m->narrow_bits > 0)
+        printf("  narrow copies  of %d bits, one %s, all %s besides, for --cold-bits\n", m->narrow_bits, fm_memory_text(a, m->narrow_expert_bytes),
+               fm_memory_text(b, m->narrow_bytes));
     if (m->vocab_entries > 0)
         printf("  tokenizer      %d entries\n", m->vocab_entries);
     else

@@ -2,55 +2,21 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/cli.h"
-#include "flash_moe_tools.h"
+#include "cli/models/pack_options.h"
 
-struct pack_options {
-    const char *output, *rules, *config_from, *profile, *experts;
-    int dense, group, threads;
-    uint64_t memory;
-    bool search, delete_consumed, dry_run, json;
+struct own_options {
+    const char *output, *config_from;
+    bool dry_run, json;
 };
 
-#define AT(field) offsetof(struct pack_options, field)
+#define AT(field) offsetof(struct own_options, field)
 
 static const struct cli_option table[] = {
     {"output", 'o', OPTION_TEXT, AT(output), "DIR", "the directory to write, which must not be there yet", 0, 0},
-    {"experts", 0, OPTION_TEXT, AT(experts), "keep|2|3|4|5|6|8|bf16[,2|4]",
-     "\nbits of the experts' weights (default: keep, bit for bit), and of a second\ncopy of each, for run --cold-bits", 0, 0},
-    {"dense", 0, OPTION_CHOICE, AT(dense), "keep|2|3|4|5|6|8|bf16", "\nthe same of all other matrices; routers keep 8 at least (default: keep)", 0, 0},
-    {"group", 0, OPTION_CHOICE, AT(group), "32|64|128", "weights that share a scale in what is quantised\n(default: as in the source, else 64)", 0, 0},
-    {"search", 0, OPTION_FLAG, AT(search), NULL, "look for scales with less error than MLX's rule gives: slower", 0, 0},
-    {"profile", 0, OPTION_TEXT, AT(profile), "FILE", "weigh the search's errors by what flash-moe profile saw", 0, 0},
-    {"rules", 0, OPTION_TEXT, AT(rules), "FILE",
-     "other bits for some matrices, as JSON:\n[{\"tensors\": \"*.down_proj\", \"layers\": \"0-3\", \"bits\": 6}, …]", 0, 0},
-    {"delete-consumed", 0, OPTION_FLAG, AT(delete_consumed), NULL,
-     "give the source's weights back to the disk as they are packed;\nits files are gone at the end", 0, 0},
-    {"memory", 'm', OPTION_SIZE, AT(memory), "SIZE", "memory that packing may use (default: half of what is free, at most 2G)", 0, 0},
-    {"threads", 't', OPTION_INT, AT(threads), "N", "threads that read, convert and write\n(default: one per CPU and six more)", 1, 1024},
     {"config-from", 0, OPTION_TEXT, AT(config_from), "DIR", "where config.json and tokenizer.json are, if not in MODEL", 0, 0},
     {"dry-run", 0, OPTION_FLAG, AT(dry_run), NULL, "only say what would be written", 0, 0},
     {"json", 0, OPTION_FLAG, AT(json), NULL, "one JSON object instead of the text", 0, 0},
 };
-
-static const int bits[] = {FM_BITS_KEEP, 2, 3, 4, 5, 6, 8, FM_BITS_BF16}, groups[] = {32, 64, 128};
-
-/* "4,2": bits of the experts and of their second copies. */
-static int parse_experts(const char *text, fm_pack_options *options) {
-    static const char *const names[] = {"keep", "2", "3", "4", "5", "6", "8", "bf16"};
-    const char *comma = text ? strchr(text, ',') : NULL;
-    size_t n = !text ? 0 : comma ? (size_t)(comma - text) : strlen(text);
-    int found = text ? -1 : 0;
-
-    for (int i = 0; i < 8 && text; i++) {
-        if (strlen(names[i]) == n && strncmp(names[i], text, n) == 0) found = i;
-    }
-    if (found < 0 || (comma && strcmp(comma, ",2") != 0 && strcmp(comma, ",4") != 0))
-        return fm_usage_error("--experts is one of keep, 2, 3, 4, 5, 6, 8 and bf16, and may end in ,2 or ,4, not '%s'", text);
-    options->experts = bits[found];
-    options->experts_too = comma ? comma[1] - '0' : 0;
-    return 0;
-}
 
 static void print_plan(const fm_pack_plan *p, const char *model, const char *output) {
     struct table t = {.n_columns = 3, .n_left = 1};
@@ -109,6 +75,9 @@ void fm_pack_print(const fm_pack_result *r, const char *output) {
     print_figures("the worst matrices", r->worst, r->n_worst);
     if (r->n_unfit > 0) printf("  kept as they were, as their columns are no whole number of groups: %d matrices of the dense part\n", r->n_unfit);
     if (r->n_kinds == 0 && r->n_unfit == 0) printf("  nothing was lost: all weights are kept bit for bit\n");
+    if (r->kept_bytes > 0)
+        printf("  %s of the source are not freed: its files have other names too, or are links to what may be others'\n",
+               fm_disk_text(read, (double)r->kept_bytes));
     if (r->written_bytes == 0) {
         printf("%s was whole already\n", output);
         return;
@@ -139,13 +108,14 @@ static json_t *plan_json(const fm_pack_plan *p) {
 }
 
 static int print_json(const fm_pack_result *r) {
-    return fm_json_print(json_pack("{s:o, s:o, s:o, s:i, s:I, s:I, s:f, s:f, s:f, s:f}", "plan", plan_json(&r->plan), "kinds",
+    return fm_json_print(json_pack("{s:o, s:o, s:o, s:i, s:I, s:I, s:I, s:f, s:f, s:f, s:f}", "plan", plan_json(&r->plan), "kinds",
                                    figures_json(r->kinds, r->n_kinds), "worst", figures_json(r->worst, r->n_worst), "unfit", r->n_unfit, "read_bytes",
-                                   (json_int_t)r->read_bytes, "written_bytes", (json_int_t)r->written_bytes, "seconds", r->seconds, "disk_read_per_second",
-                                   r->disk_read_per_second, "disk_write_per_second", r->disk_write_per_second, "disk_share", disk_share(r)));
+                                   (json_int_t)r->read_bytes, "written_bytes", (json_int_t)r->written_bytes, "kept_bytes", (json_int_t)r->kept_bytes, "seconds",
+                                   r->seconds, "disk_read_per_second", r->disk_read_per_second, "disk_write_per_second", r->disk_write_per_second, "disk_share",
+                                   disk_share(r)));
 }
 
-static int pack(const char *model, const struct pack_options *given, const fm_pack_options *options) {
+static int pack(const char *model, const struct own_options *given, const fm_pack_options *options) {
     fm_pack_options shown = *options;
     struct progress progress;
     fm_pack_plan plan;
@@ -156,7 +126,7 @@ static int pack(const char *model, const struct pack_options *given, const fm_pa
     if (rc == FM_EINVAL) return fm_usage_error("%s", err.message);
     if (rc < 0) return fm_report(&err);
     if (given->dry_run && given->json) return fm_json_print(plan_json(&plan));
-    if (!given->json) print_plan(&plan, model, given->output);
+    if (!given->json && plan.model_bytes > 0) print_plan(&plan, model, given->output);
     if (given->dry_run) return fm_finish_output();
     fm_progress_open(&progress);
     shown.progress = fm_progress_show;
@@ -171,25 +141,18 @@ static int pack(const char *model, const struct pack_options *given, const fm_pa
 }
 
 static int pack_main(const struct cli_command *command, int argc, char **argv) {
-    struct pack_options given = {.group = -1};
-    const struct option_group group[] = {OPTION_GROUP("Options", table, &given)};
-    fm_pack_options options = FM_PACK_OPTIONS_INIT;
+    struct own_options given = {0};
+    struct pack_choices choices = PACK_CHOICES_INIT;
+    const struct option_group groups[] = {OPTION_GROUP("Options", table, &given), PACK_GROUP(&choices)};
+    fm_pack_options options;
     struct cli_words words;
     int status;
 
     (void)argc;
-    if (fm_options_parse(command, group, 1, 1, &words, argv, &status) != 0) return status;
+    if (fm_options_parse(command, groups, 2, 1, &words, argv, &status) != 0) return status;
     if (!given.output) return fm_usage_error("pack needs -o DIR, the directory to write");
+    if ((status = fm_pack_choose(&choices, &options)) != 0) return status;
     options.config_from = given.config_from;
-    if ((status = parse_experts(given.experts, &options)) != 0) return status;
-    options.dense = bits[given.dense];
-    options.group = given.group < 0 ? 0 : groups[given.group];
-    options.search = given.search;
-    options.delete_consumed = given.delete_consumed;
-    options.profile = given.profile;
-    options.rules = given.rules;
-    options.memory_bytes = given.memory;
-    options.n_threads = given.threads;
     return pack(words.words[0], &given, &options);
 }
 

@@ -57,6 +57,14 @@ static json_t *rates_json(const fm_plan *plan, const fm_machine_speed *speed) {
     return list;
 }
 
+/* What --cold-bits saves at most: all of a token's experts come as narrow copies. */
+static json_t *narrow_json(const fm_plan *p) {
+    if (!p->narrow_bits) return json_null();
+    return json_pack("{s:i, s:I, s:I, s:I, s:I}", "bits", p->narrow_bits, "expert_disk_bytes", (json_int_t)p->narrow_expert_bytes, "disk_bytes",
+                     (json_int_t)p->narrow_bytes, "token_expert_bytes", (json_int_t)p->token_narrow_bytes, "token_saves_bytes",
+                     (json_int_t)(p->token_expert_bytes - p->token_narrow_bytes));
+}
+
 static int print_json(const fm_plan *p, const fm_machine_speed *speed, bool fits) {
     json_t *object = json_pack("{s:b, s:I, s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "fits", fits, "budget_bytes", (json_int_t)p->budget_bytes,
                                "available_bytes", (json_int_t)p->available_bytes, "budget_given", p->budget_given, "dense_bytes", (json_int_t)p->dense_bytes,
@@ -68,6 +76,7 @@ static int print_json(const fm_plan *p, const fm_machine_speed *speed, bool fits
                              "expert_disk_bytes", (json_int_t)p->expert_disk_bytes, "token_expert_bytes", (json_int_t)p->token_expert_bytes,
                              "token_dense_bytes", (json_int_t)p->token_dense_bytes, "rates", rates_json(p, speed));
 
+    json_object_set_new(object, "narrow", narrow_json(p));
     json_object_update(object, rest);
     json_decref(rest);
     if (speed)
@@ -107,6 +116,9 @@ static void print_rates(const fm_plan *p, const fm_machine_speed *speed) {
 
     printf("\nA token uses %s of dense weights and %s of experts.\n", fm_disk_text(size, (double)p->token_dense_bytes),
            fm_disk_text(other, (double)p->token_expert_bytes));
+    if (p->narrow_bits)
+        printf("Narrow copies of %d bits take %s of the disk; --cold-bits %d reads at most %s a token less than the table says (not exact).\n", p->narrow_bits,
+               fm_disk_text(size, (double)p->narrow_bytes), p->narrow_bits, fm_disk_text(other, (double)(p->token_expert_bytes - p->token_narrow_bytes)));
     if (p->resident) printf("The whole model fits in memory: after it is loaded, nothing is read.\n");
     if (speed)
         printf("This machine: memory %.1f GB/s with %d threads, disk %.2f GB/s in %s reads of %s.\n", speed->ram_bytes_per_second / 1e9, speed->n_threads,

@@ -4,11 +4,12 @@
 #include <string.h>
 
 #include "cli/models/hub.h"
+#include "cli/models/pack_options.h"
 
 struct pull_options {
     const char *pack;
-    int experts, dense, connections, retries;
-    bool delete_consumed, any, dry_run, json;
+    int connections, retries;
+    bool any, dry_run, json;
 };
 
 #define AT(field) offsetof(struct pull_options, field)
@@ -17,19 +18,10 @@ static const struct cli_option table[] = {
     {"dry-run", 0, OPTION_FLAG, AT(dry_run), NULL, "only say which files there are, of which sizes, and what of them is here", 0, 0},
     {"connections", 0, OPTION_INT, AT(connections), "N", "files, or parts of large ones, at once (default: 8)", 1, 64},
     {"retries", 0, OPTION_INT, AT(retries), "N", "failures in a row after which it gives up (default: 10)", 1, 1000},
+    {"pack", 0, OPTION_TEXT, AT(pack), "DIR", "make a packed model in DIR, each layer as soon as it has arrived", 0, 0},
     {"any", 0, OPTION_FLAG, AT(any), NULL, "models too that this flash-moe does not run", 0, 0},
     {"json", 0, OPTION_FLAG, AT(json), NULL, "one JSON object instead of the text", 0, 0},
 };
-
-static const struct cli_option pack_table[] = {
-    {"pack", 0, OPTION_TEXT, AT(pack), "DIR", "make a packed model in DIR, each layer as soon as it has arrived", 0, 0},
-    {"delete-consumed", 0, OPTION_FLAG, AT(delete_consumed), NULL,
-     "keep no snapshot: shards go into DIR.pull and are given back to the\ndisk as they are packed, so that one model and a few shards have to fit", 0, 0},
-    {"experts", 0, OPTION_CHOICE, AT(experts), "keep|2|3|4|5|6|8|bf16", "\nbits of the packed experts (default: keep, bit for bit)", 0, 0},
-    {"dense", 0, OPTION_CHOICE, AT(dense), "keep|2|3|4|5|6|8|bf16", "\nthe same of all other matrices (default: keep)", 0, 0},
-};
-
-static const int bits[] = {FM_BITS_KEEP, 2, 3, 4, 5, 6, 8, FM_BITS_BF16};
 
 /* What is shown of the files, and the progress line. */
 struct shown {
@@ -120,8 +112,9 @@ static int pull(const char *name, const struct pull_options *given, const fm_pul
 
 static int pull_main(const struct cli_command *command, int argc, char **argv) {
     struct pull_options given = {0};
-    const struct option_group groups[] = {OPTION_GROUP("Options", table, &given), OPTION_GROUP("Packing", pack_table, &given)};
-    fm_pack_options pack = FM_PACK_OPTIONS_INIT;
+    struct pack_choices choices = PACK_CHOICES_INIT;
+    const struct option_group groups[] = {OPTION_GROUP("Options", table, &given), PACK_GROUP(&choices)};
+    fm_pack_options pack;
     fm_pull_options options;
     struct cli_words words;
     struct hub hub;
@@ -130,14 +123,11 @@ static int pull_main(const struct cli_command *command, int argc, char **argv) {
 
     (void)argc;
     if (fm_options_parse(command, groups, 2, 1, &words, argv, &status) != 0) return status;
-    if (!given.pack && (given.delete_consumed || given.experts || given.dense))
-        return fm_usage_error("--delete-consumed, --experts and --dense are for packing: give --pack DIR too");
+    if (!given.pack && fm_pack_given(&choices)) return fm_usage_error("--%s is for packing: give --pack DIR too", fm_pack_given(&choices));
+    if ((status = fm_pack_choose(&choices, &pack)) != 0) return status;
     if (fm_hub_read(&hub, &err) < 0) return fm_report(&err);
     if (hub.offline) return fm_usage_error("HF_HUB_OFFLINE is set: nothing may be pulled");
     options = fm_hub_options(&hub, NULL);
-    pack.experts = bits[given.experts];
-    pack.dense = bits[given.dense];
-    pack.delete_consumed = given.delete_consumed;
     options.n_connections = given.connections;
     options.n_retries = given.retries;
     options.any_model = given.any;
@@ -158,6 +148,6 @@ const struct cli_command fm_command_pull = {
             "Examples\n"
             "  flash-moe pull ORG/NAME --dry-run\n"
             "  flash-moe pull ORG/NAME && flash-moe chat ORG/NAME\n"
-            "  flash-moe pull ORG/NAME --pack packed --experts 4 --delete-consumed\n",
+            "  flash-moe pull ORG/NAME --pack packed --experts 4,2 --delete-consumed\n",
     .main = pull_main,
 };

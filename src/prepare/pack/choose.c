@@ -166,20 +166,20 @@ static int add_experts(chooser *c, int layer, fm_error *err) {
 /* ---- importance ---- */
 
 /* What follows a norm sees column c with a mean square of the norm's weight c, squared: the rest is the same for all columns. */
-static int read_importance(chooser *c, int index, const fm_source *s, fm_error *err) {
+static int read_importance(fm_choice *choice, const fm_model *model, int index, const fm_source *s, fm_error *err) {
     const fm_tensor *t = s->weight;
-    size_t n = (size_t)c->model->description.hidden;
-    float *out = c->choice->importance + (size_t)index * n;
+    size_t n = (size_t)model->description.hidden;
+    float *out = choice->importance + (size_t)index * n;
     double sum = 0;
     uint8_t *data = malloc(t->bytes + 1);
-    if (!data) return fm_fail(err, FM_ENOMEM, "%s: no memory for tensor %s", c->model->path, t->name);
-    int rc = fm_file_read(&c->model->tensors.files[t->file], data, t->bytes, t->offset, err);
-    if (rc == 0) rc = fm_pack_finite(c->model, t, data, 0, n, err);
+    if (!data) return fm_fail(err, FM_ENOMEM, "%s: no memory for tensor %s", model->path, t->name);
+    int rc = fm_file_read(&model->tensors.files[t->file], data, t->bytes, t->offset, err);
+    if (rc == 0) rc = fm_pack_finite(model, t, data, 0, n, err);
     for (size_t i = 0; i < n && rc == 0; i++) {
         const fm_matrix_type type = {.format = t->dtype == FM_F32 ? FM_FORMAT_F32 : t->dtype == FM_F16 ? FM_FORMAT_F16 : FM_FORMAT_BF16, .rows = 1, .cols = 1};
         float w;
         fm_matrix_row(&(fm_matrix){type, data + i * fm_dtype_bytes(t->dtype)}, 0, &w);
-        w += c->model->description.norm_stored_less_one && !c->model->mlx ? 1 : 0;
+        w += model->description.norm_stored_less_one && !model->mlx ? 1 : 0;
         out[i] = w * w;
         sum += (double)out[i];
     }
@@ -188,14 +188,17 @@ static int read_importance(chooser *c, int index, const fm_source *s, fm_error *
     return rc;
 }
 
-static int read_all_importance(chooser *c, fm_error *err) {
-    const fm_description *d = &c->model->description;
+int fm_choice_weigh(fm_choice *choice, const fm_model *model, int layer, fm_error *err) {
+    const fm_description *d = &model->description;
     size_t n = (size_t)(1 + 2 * d->n_layers) * (size_t)d->hidden;
-    if (!(c->choice->importance = calloc(n, sizeof(float)))) return fm_fail(err, FM_ENOMEM, "%s: no memory for %zu weights of columns", c->model->path, n);
-    int rc = read_importance(c, 0, &c->model->sources[0][FM_FINAL_NORM], err);
+    if (!choice->searched) return 0;
+    if (!choice->importance && !(choice->importance = calloc(n, sizeof(float))))
+        return fm_fail(err, FM_ENOMEM, "%s: no memory for %zu weights of columns", model->path, n);
+    if (layer >= 0) return read_importance(choice, model, 2 + 2 * layer, &model->sources[layer + 1][FM_NORM2], err);
+    int rc = read_importance(choice, model, 0, &model->sources[0][FM_FINAL_NORM], err);
     for (int i = 0; i < d->n_layers && rc == 0; i++) {
-        rc = read_importance(c, 1 + 2 * i, &c->model->sources[i + 1][FM_NORM1], err);
-        if (rc == 0) rc = read_importance(c, 2 + 2 * i, &c->model->sources[i + 1][FM_NORM2], err);
+        rc = read_importance(choice, model, 1 + 2 * i, &model->sources[i + 1][FM_NORM1], err);
+        if (rc == 0) rc = read_importance(choice, model, 2 + 2 * i, &model->sources[i + 1][FM_NORM2], err);
     }
     return rc;
 }
@@ -262,7 +265,6 @@ static int check_rules(const chooser *c, fm_error *err) {
 int fm_choice_make(fm_choice *choice, const fm_model *model, const fm_pack_options *options, fm_error *err) {
     const fm_description *d = &model->description;
     chooser c = {.choice = choice, .model = model, .options = options, .fn = fm_strip_best()};
-    bool searched = false;
     *choice = (fm_choice){0};
     int rc = fm_rules_open(&c.rules, options->rules, err);
     if (rc < 0) return rc;
@@ -273,13 +275,12 @@ int fm_choice_make(fm_choice *choice, const fm_model *model, const fm_pack_optio
     for (int i = -1; i < d->n_layers && rc == 0; i++) {
         rc = add_layer(&c, i, err);
         if (rc == 0 && i >= 0 && d->layers[i].moe) rc = add_experts(&c, i, err);
-        for (int w = 0; w < 3 * choice->n_copies && i >= 0; w++) searched |= choice->experts[i + w / 3 * d->n_layers][w % 3].search;
+        for (int w = 0; w < 3 * choice->n_copies && i >= 0; w++) choice->searched |= choice->experts[i + w / 3 * d->n_layers][w % 3].search;
     }
-    for (int i = 0; i < choice->n_items; i++) searched |= choice->items[i].target.search;
+    for (int i = 0; i < choice->n_items; i++) choice->searched |= choice->items[i].target.search;
     if (rc == 0) rc = check_rules(&c, err);
-    if (rc == 0 && searched) rc = read_all_importance(&c, err);
     if (rc == 0) rc = read_profile(&c, err);
-    if (rc == 0 && options->profile && !searched) rc = fm_fail(err, FM_EINVAL, "a profile weighs errors of the search, which is not asked for");
+    if (rc == 0 && options->profile && !choice->searched) rc = fm_fail(err, FM_EINVAL, "a profile weighs errors of the search, which is not asked for");
     fm_rules_close(&c.rules);
     if (rc < 0) fm_choice_close(choice);
     return rc;

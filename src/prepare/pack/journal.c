@@ -1,6 +1,8 @@
 /* prepare/pack/journal.c: DIR.part.json says what is being packed, of which files, and what is done. It is replaced as a whole, so it is never half written; what it says is
  * done is on the disk. It lies beside DIR.part so that DIR.part can become DIR by one rename. */
 #include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -106,22 +108,28 @@ static int read_journal(fm_journal *j, const char *part, const json_t *root, fm_
     return 0;
 }
 
+static int set_path(fm_journal *j, char part[FM_PATH_BYTES - 8], const char *directory, fm_error *err) {
+    size_t n = strlen(directory);
+    while (n > 1 && directory[n - 1] == '/') n--;
+    if (snprintf(part, FM_PATH_BYTES - 8, "%.*s.part", (int)n, directory) >= FM_PATH_BYTES - 8)
+        return fm_fail(err, FM_EINVAL, "%s: the path is too long", directory);
+    snprintf(j->path, sizeof j->path, "%s.json", part);
+    return 0;
+}
+
 int fm_journal_open(fm_journal *j, const char *directory, json_t *job, fm_figures *figures, const fm_pack_feed *feed, fm_error *err) {
     char part[FM_PATH_BYTES - 8];
-    size_t n = strlen(directory);
     json_t *root;
     *j = (fm_journal){.job = job, .consumed = json_array(), .feed = feed};
     *figures = (fm_figures){0};
-    while (n > 1 && directory[n - 1] == '/') n--;
     if (!job || !j->consumed) return fm_fail(err, FM_ENOMEM, "%s: no memory for its journal", directory);
-    if (snprintf(part, sizeof part, "%.*s.part", (int)n, directory) >= (int)sizeof part) return fm_fail(err, FM_EINVAL, "%s: the path is too long", directory);
-    snprintf(j->path, sizeof j->path, "%s.json", part);
+    int rc = set_path(j, part, directory, err);
+    if (rc < 0) return rc;
     if (!fm_path_exists(j->path)) {
         if (!fm_path_exists(part)) return 0;
         return fm_fail(err, FM_EIO, "%s: it is there already, without a journal %s; remove it first", part, last_name(j->path));
     }
-    int rc = fm_json_open(&root, j->path, err);
-    if (rc < 0) return rc;
+    if ((rc = fm_json_open(&root, j->path, err)) < 0) return rc;
     rc = read_journal(j, part, root, figures, err);
     json_decref(root);
     return rc;
@@ -130,7 +138,8 @@ int fm_journal_open(fm_journal *j, const char *directory, json_t *job, fm_figure
 int fm_journal_save(const fm_journal *j, const json_t *state, const fm_figures *figures, fm_error *err) {
     char next[FM_PATH_BYTES + 8];
     fm_writer w = {0};
-    json_t *root = json_pack("{s:O, s:O*, s:O, s:o}", "job", j->job, "state", state, "consumed", j->consumed, "figures", fm_figures_json(figures));
+    json_t *root = json_pack("{s:O, s:O*, s:O, s:O*, s:o}", "job", j->job, "state", state, "consumed", j->consumed, "removing", j->removing, "figures",
+                             fm_figures_json(figures));
     char *text = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(17)) : NULL;
     int rc = text ? 0 : fm_fail(err, FM_ENOMEM, "%s: no memory for it", j->path);
     snprintf(next, sizeof next, "%s.new", j->path);
@@ -139,11 +148,34 @@ int fm_journal_save(const fm_journal *j, const json_t *state, const fm_figures *
         if ((rc = fm_writer_put(&w, text, strlen(text), 0, err)) == 0) rc = fm_writer_finish(&w, err);
         fm_writer_close(&w);
         if (rc == 0 && rename(next, j->path)) rc = fm_fail_errno(err, FM_EIO, errno, "%s: it cannot be written", j->path);
-        if (rc < 0) (void)unlink(next);
     }
+    if (rc < 0) (void)unlink(next);
     free(text);
     json_decref(root);
     return rc;
+}
+
+bool fm_journal_has_consumed(const char *directory) {
+    char part[FM_PATH_BYTES - 8];
+    fm_journal j;
+    json_t *root;
+    if (set_path(&j, part, directory, NULL) < 0 || fm_json_open(&root, j.path, NULL) < 0) return false;
+    bool any = json_array_size(json_object_get(root, "consumed")) > 0;
+    json_decref(root);
+    return any;
+}
+
+const json_t *fm_journal_removing(fm_journal *j, const char *model, const char *directory, fm_figures *figures) {
+    char part[FM_PATH_BYTES - 8], real[PATH_MAX];
+    json_t *root;
+    *j = (fm_journal){0};
+    *figures = (fm_figures){0};
+    if (!fm_path_exists(directory) || set_path(j, part, directory, NULL) < 0 || fm_json_open(&root, j->path, NULL) < 0) return NULL;
+    j->removing = json_incref(json_object_get(root, "removing"));
+    fm_figures_read(figures, json_object_get(root, "figures"));
+    json_decref(root);
+    const char *there = json_string_value(json_object_get(j->removing, "model"));
+    return there && realpath(model, real) && !strcmp(there, real) ? json_object_get(j->removing, "files") : NULL;
 }
 
 void fm_journal_remove(const fm_journal *j) { (void)unlink(j->path); }
@@ -152,5 +184,6 @@ void fm_journal_close(fm_journal *j) {
     json_decref(j->job);
     json_decref(j->state);
     json_decref(j->consumed);
+    json_decref(j->removing);
     *j = (fm_journal){0};
 }

@@ -193,12 +193,14 @@ static int open_job(fm_pack_job *job, const char *model, const char *directory, 
     *job = (fm_pack_job){.feed = feed};
     *p = (fm_pack_plan){0};
     if ((rc = complete(&job->options, options, err)) < 0) return rc;
-    if (feed && (job->options.search || job->options.rules)) return fm_fail(err, FM_EINVAL, "a search, and rules, need all of a model before packing begins");
     if ((rc = parent_of(parent, directory, err)) < 0) return rc;
-    if ((rc = fm_model_open(&job->model, model, job->options.config_from, fm_families, err)) < 0 || (rc = check_model(job->model, err)) < 0) return rc;
-    if ((rc = fm_uses_make(job, err)) < 0) return rc;
+    rc = feed ? fm_model_open(&job->model, model, job->options.config_from, fm_families, err)
+              : fm_consumed_open(&job->model, model, directory, job->options.config_from, err);
+    if (rc < 0 || (rc = check_model(job->model, err)) < 0) return rc;
     if (!fm_model_find_file(path, sizeof path, model, job->options.config_from, "config.json")) return fm_fail(err, FM_EIO, "%s: it has no config.json", model);
     if ((rc = fm_config_open(&job->config, path, err)) < 0 || (rc = fm_choice_make(&job->choice, job->model, &job->options, err)) < 0) return rc;
+    if ((rc = fm_uses_make(job, err)) < 0 || (!feed && (rc = fm_choice_weigh(&job->choice, job->model, -1, err)) < 0)) return rc;
+    if (job->options.delete_consumed && !feed && (rc = fm_consume_check(job, err)) < 0) return rc;
     const fm_description *d = &job->model->description;
     snprintf(p->source, sizeof p->source, "%s", job->model->source);
     snprintf(p->architecture, sizeof p->architecture, "%s", d->architecture);
@@ -223,9 +225,28 @@ static void close_job(fm_pack_job *job) {
     fm_model_close(&job->model);
 }
 
+/* A run that was stopped while it removed the files of a source that is packed; r: removes the rest. 1: so it was. */
+static int consume_rest(const char *model, const char *directory, const fm_pack_options *given, fm_pack_result *r, fm_error *err) {
+    fm_pack_options o;
+    fm_figures figures;
+    fm_journal journal;
+    if (complete(&o, given, NULL) < 0 || !o.delete_consumed) return 0;
+    const json_t *files = fm_journal_removing(&journal, model, directory, &figures);
+    int rc = files ? 1 : 0;
+    if (files && r) {
+        fm_figures_result(&figures, r);
+        int removed = fm_consume_rest(&journal, model, files, &r->kept_bytes, err);
+        if (removed < 0) rc = removed;
+    }
+    fm_journal_close(&journal);
+    return rc;
+}
+
 int fm_pack_plan_make(fm_pack_plan *out, const char *model, const char *directory, const fm_pack_options *options, fm_error *err) {
     fm_pack_job job;
     struct stat st;
+    *out = (fm_pack_plan){0};
+    if (consume_rest(model, directory, options, NULL, err)) return 0;
     int rc = open_job(&job, model, directory, options, NULL, out, err);
     if (rc == 0 && lstat(directory, &st) == 0 && !fm_path_exists(job.journal.path)) rc = fm_fail(err, FM_EIO, "%s: it is there already", directory);
     close_job(&job);
@@ -351,7 +372,7 @@ static int run_job(fm_pack_job *job, const char *directory, fm_pack_result *r, f
         if ((rc = write_model(job, err)) < 0) return rc;
         r->seconds = fm_now() - begin;
     }
-    if (job->options.delete_consumed && !job->feed && (rc = fm_consume_files(job, err)) < 0) return rc;
+    if (job->options.delete_consumed && !job->feed) return fm_consume_files(job, &r->kept_bytes, err);
     fm_journal_remove(&job->journal);
     return 0;
 }
@@ -361,7 +382,9 @@ int fm_pack_model_fed(const char *model, const char *directory, const fm_pack_op
     fm_pack_job job;
     fm_pack_result none, *r = result ? result : &none;
     *r = (fm_pack_result){0};
-    int rc = open_job(&job, model, directory, options, feed, &r->plan, err);
+    int rc = feed ? 0 : consume_rest(model, directory, options, r, err);
+    if (rc != 0) return rc < 0 ? rc : 0;
+    rc = open_job(&job, model, directory, options, feed, &r->plan, err);
     if (rc == 0) rc = run_job(&job, directory, r, err);
     fm_figures_result(&job.figures, r);
     r->n_unfit = job.choice.n_unfit;

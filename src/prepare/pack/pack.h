@@ -31,6 +31,7 @@ typedef struct fm_choice {
     int n_items, room;
     int n_copies;                             /* of each expert: 1 or 2 */
     fm_target (*experts)[FM_EXPERT_MATRICES]; /* [n_copies * n_layers]: those of the narrow copies of layer i are at n_layers + i */
+    bool searched;                            /* something is quantised by the search */
     float *importance;                        /* [1 + 2 * n_layers][hidden]: of the final norm, and of each layer's two; NULL: none */
     fm_profile *profile;                      /* whose columns' mean squares, about 1 on the average, go before that; NULL: none */
     int n_unfit;
@@ -39,6 +40,8 @@ typedef struct fm_choice {
 
 int fm_choice_make(fm_choice *choice, const fm_model *model, const fm_pack_options *options, fm_error *err);
 void fm_choice_close(fm_choice *choice);
+/* If something is searched: reads what a layer's experts are weighed by, of its second norm; layer -1: all norms'. */
+int fm_choice_weigh(fm_choice *choice, const fm_model *model, int layer, fm_error *err);
 /* The importance of the n columns of a dense item, or of an expert's matrix; NULL: all the same. */
 const float *fm_choice_importance(const fm_choice *choice, const fm_model *model, int layer, int role, int n);
 enum { FM_ROLE_EXPERT_IN = FM_N_ROLES, FM_ROLE_EXPERT_DOWN };
@@ -96,7 +99,7 @@ typedef struct fm_pack_feed {
 } fm_pack_feed;
 
 /* fm_pack_model, but that the layers are packed in the order in which they become whole, and the dense part last: the bytes are the same. The source's files are left to the
- * caller. delete_consumed only gives experts back; search and rules cannot be. */
+ * caller. delete_consumed only gives experts back. */
 int fm_pack_model_fed(const char *model, const char *directory, const fm_pack_options *options, const fm_pack_feed *feed, fm_pack_result *result,
                       fm_error *err);
 
@@ -107,12 +110,17 @@ typedef struct fm_journal {
     json_t *job;              /* what is being done, of what */
     json_t *state;            /* the packer's, of the run before; NULL: none */
     json_t *consumed;         /* names of source files that are given back */
+    json_t *removing;         /* {"model": its directory, "files": in it}: the model is packed, and these are being removed. NULL: not yet */
     const fm_pack_feed *feed; /* NULL: all is there */
 } fm_journal;
 
 /* job: owned from now on. Reads the journal if there is one; FM_EIO if it is of another job, or a source file has changed. */
 int fm_journal_open(fm_journal *j, const char *directory, json_t *job, fm_figures *figures, const fm_pack_feed *feed, fm_error *err);
 int fm_journal_save(const fm_journal *j, const json_t *state, const fm_figures *figures, fm_error *err);
+/* Whether there is one that says so of any file. */
+bool fm_journal_has_consumed(const char *directory);
+/* The files whose removal a run before had begun, of a model that was packed as directory; NULL: none had. The rest of the journal goes to *j. */
+const json_t *fm_journal_removing(fm_journal *j, const char *model, const char *directory, fm_figures *figures);
 void fm_journal_remove(const fm_journal *j);
 void fm_journal_close(fm_journal *j);
 /* Name, bytes and time, or hash if it is fed, of each of the source's files; NULL without memory. */
@@ -126,7 +134,7 @@ bool fm_journal_is_consumed(const fm_journal *j, const fm_model *model, int file
 typedef struct fm_uses {
     int *order; /* [n] layers with experts, as they are packed */
     int n;
-    uint8_t *uses; /* [n_layers][n_files]: whether a layer's experts lie in a file, at all or in part */
+    uint8_t *uses; /* [n_layers][n_files]: whether a layer's experts lie in a file, at all or in part, or what they are weighed by */
     int *files;    /* [n_files] in the order in which they are needed */
     bool *here;    /* [n_files] */
 } fm_uses;
@@ -187,11 +195,17 @@ int fm_uses_make(fm_pack_job *job, fm_error *err);
 void fm_uses_close(fm_uses *uses);
 uint64_t fm_uses_peak(const fm_pack_job *job, const json_t *state, uint64_t dense_bytes, uint64_t (*layer_bytes)(const fm_pack_job *job, int layer));
 int fm_feed_begin(fm_pack_job *job, uint64_t write_bytes, fm_error *err);
-/* Waits for the files of a layer's experts; layer -1: for all. */
+/* Waits for the files of a layer's experts and reads what these are weighed by; layer -1: for all. */
 int fm_feed_wait(fm_pack_job *job, int layer, fm_error *err);
 /* Bytes that a layer's end gives back; gives the bytes of source files back whose experts are all written; and at the end the files. */
 uint64_t fm_consume_bytes(const fm_pack_job *job, int layer);
 int fm_consume_layer(fm_pack_job *job, int layer, fm_error *err);
-int fm_consume_files(fm_pack_job *job, fm_error *err);
+int fm_consume_files(fm_pack_job *job, uint64_t *kept_bytes, fm_error *err);
+/* fm_model_open, of a source of which a run before may have consumed some. */
+int fm_consumed_open(fm_model **model, const char *path, const char *directory, const char *config_from, fm_error *err);
+/* FM_EIO if they cannot be removed then. */
+int fm_consume_check(const fm_pack_job *job, fm_error *err);
+/* Goes on with that where a run before was stopped. */
+int fm_consume_rest(const fm_journal *journal, const char *model, const json_t *files, uint64_t *kept_bytes, fm_error *err);
 
 #endif
