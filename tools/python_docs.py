@@ -35,7 +35,8 @@ def main():
     made.append("## Results\n")
     for n in ("Token", "Event", "Statistics", "Plan", "Packed", "Perplexity", "Trace"):
         c = getattr(flash_moe, n)
-        made.append(f"### {n}\n\n{text(c)} Fields: {', '.join(f'`{f}`' for f in c.__dataclass_fields__)}.\n")
+        fields = [f for f in (*c.__dataclass_fields__, *(p for p, v in vars(c).items() if isinstance(v, property))) if not f.startswith("_")]
+        made.append(f"### {n}\n\n{text(c)} Fields: {', '.join(f'`{f}`' for f in fields)}.\n")
     made.append("## Errors\n")
     made += [f"* **{c.__name__}** ({', '.join(b.__name__ for b in c.__bases__)}): {inspect.getdoc(c)}" for c in vars(flash_moe).values()
              if inspect.isclass(c) and issubclass(c, Exception)]

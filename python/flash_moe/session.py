@@ -7,7 +7,7 @@ import codecs
 import contextlib
 import json
 import os
-import time
+import struct
 from dataclasses import dataclass, field
 from typing import Any, AsyncIterator, Callable, Iterator, Optional, Sequence, Union
 
@@ -19,12 +19,15 @@ from .handle import Handle, bar, to_path
 from .hub import find
 
 Prompt = Union[str, Sequence[int]]
+_FIGURES = struct.Struct("=2q3d3Qd")
+_EOS = lib.FMPY_EOS
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """How fast it went so far. `hit_rate` is the share of the routed experts that were in memory, `disk_bytes` what was read for the others;
-    both since the model was loaded."""
+    """How fast it went up to a token. `hit_rate` is the share of the routed experts that were in memory, `disk_bytes` what was read for the others, `stall_seconds` how
+    long the computation waited for that: these three are sums since the model was loaded. `decode_seconds` is the time from the first token to this one, with what the
+    reader of the stream did in between."""
 
     prompt_tokens: int = 0
     tokens: int = 0
@@ -47,13 +50,21 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Token:
-    """One step of a stream. `text` is what became whole characters with this token, `token` its id, `finish_reason` None until the last:
-    "stop" (the model ended, or a stop string came), "length" or "tool_calls"."""
+    """One step of a stream. `text` is what became whole characters with this token, `token` its id (-1: none, if none was wanted), `finish_reason` None until the last:
+    "stop" (the model ended, or a stop string came) or "length"."""
 
     text: str
     token: int
     finish_reason: Optional[str] = None
-    stats: Statistics = field(default_factory=Statistics, repr=False)
+    _figures: bytes = field(default=b"", repr=False)  # fmpy_figures of native.h: few ask each token for them
+
+    @property
+    def stats(self) -> Statistics:
+        """The Statistics up to this token, also when it is asked for later."""
+        if not self._figures:
+            return Statistics()
+        *first, requests, hits, read, stalled = _FIGURES.unpack(self._figures)
+        return Statistics(*first, hits / requests if requests else 1.0, read, stalled)
 
 
 @dataclass(frozen=True)
@@ -109,19 +120,18 @@ class _Stops:
         self.stops, self.held, self.found = tuple(stops), "", False
         if any(not s for s in self.stops):
             raise ValueError("a stop string is empty")
+        self.longest = max(map(len, self.stops), default=0)
 
     def feed(self, text: str, end: bool = False) -> str:
-        self.held += text
-        for at in range(len(self.held)):
-            rest = self.held[at:]
-            if any(rest.startswith(s) for s in self.stops):
-                out, self.held, self.found = self.held[:at], "", True
-                return out
-            if not end and any(s.startswith(rest) for s in self.stops):
-                out, self.held = self.held[:at], rest
-                return out
-        out, self.held = self.held, ""
-        return out
+        text = self.held + text
+        out = min((at for at in map(text.find, self.stops) if at >= 0), default=len(text))
+        self.found = out < len(text)
+        for at in range(max(0, len(text) - self.longest + 1), 0 if end else out):
+            if any(s.startswith(text[at:]) for s in self.stops):  # it is an earlier one's beginning
+                out, self.found = at, False
+                break
+        self.held = "" if self.found else text[out:]
+        return text[:out]
 
 
 class Session:
@@ -341,54 +351,49 @@ class Session:
         return self._stream(ids, max_tokens, stops, how, _keep)
 
     def _stream(self, ids: list[int], max_tokens: int, stops: _Stops, how, _keep) -> Iterator[Token]:
-        handle, decoder, start = self._handle, codecs.getincrementaldecoder("utf-8")("replace"), time.perf_counter()
-        sampler, n, first, reason = ffi.new("fm_sampler **"), 0, 0.0, None
+        handle, stream = self._handle, ffi.new("fmpy_stream *", {"engine": self._handle.engine, "session": self._handle.session, "pid": self._handle.pid})
+        lock, watcher, following, unpack, figures = handle.lock, handle.watcher, lib.fmpy_stream_next, ffi.unpack, ffi.buffer(ffi.addressof(stream, "figures"))
+        decoder, partial, n, reason = codecs.getincrementaldecoder("utf-8")("replace"), False, 0, None
         try:
-            with handle.lock:
+            with lock:
+                handle.check_open()
                 self._turn += 1
                 turn = self._turn
-                handle.run(lib.fm_sampler_open, sampler, self.vocab_size, how, brief=True)
-                for i in ids:
-                    lib.fm_sampler_feed(sampler[0], i)
-                made = ffi.new("int32_t[]", ids)
-                handle.run(lib.fm_session_sync, self._session, made, len(ids), ffi.NULL, 0, ffi.NULL)
-                read = time.perf_counter() - start
+                handle.run(lib.fmpy_stream_begin, stream, how, ffi.new("int32_t[]", ids), len(ids))
             while reason is None:
-                with handle.lock:
-                    handle.check_open()
+                text, token = "", -1
+                with lock:
                     if turn != self._turn:
+                        handle.check_open()
                         raise FlashMoeError("the session was used for something else while it streamed")
-                    text = ""
-                    if n == max_tokens:
-                        reason, token = "length", -1
-                    else:
-                        session = self._session
-                        token = handle.run(lib.fm_sampler_choose, sampler[0], lib.fm_session_logits(session), brief=True)
-                        lib.fm_sampler_feed(sampler[0], token)
+                    if n != max_tokens:
+                        token = following(stream)  # without the interpreter's lock
+                        if token < 0 or watcher.raised is not None:
+                            handle.check_open()
+                            watcher.raise_if_any()
+                            check(token, stream.error)
                         n += 1
-                        first = first or time.perf_counter() - start
-                        if lib.fm_engine_token_is_eos(self._engine, token):
-                            reason = "stop"
+                    end = stream.end
+                    if token >= 0 and end != _EOS:
+                        text = unpack(stream.bytes, stream.n_bytes)
+                        if partial or not text.isascii():
+                            text = decoder.decode(text)
+                            partial = decoder.getstate()[0]
                         else:
-                            text = stops.feed(decoder.decode(self._bytes(token)))
-                            if stops.found:
-                                reason = "stop"
-                            elif n == max_tokens or lib.fm_session_position(session) == self.context:
-                                reason = "length"
-                            else:
-                                self._feed((token,))
-                    if reason and not stops.found:
-                        text += stops.feed(decoder.decode(b"", True), True)
-                        reason = "stop" if stops.found else reason
-                    stats = self._statistics(len(ids), n, read, first, time.perf_counter() - start - first)
-                yield Token(text, token, reason, stats)
+                            text = text.decode("ascii")
+                        if stops.stops:
+                            text = stops.feed(text)
+                    seen = figures[:]
+                if stops.found or end == _EOS:
+                    reason = "stop"
+                elif end or n == max_tokens:
+                    reason = "length"
+                if reason and not stops.found:
+                    text += stops.feed(decoder.decode(b"", True), True)
+                    reason = "stop" if stops.found else reason
+                yield Token(text, token, reason, seen)
         finally:
-            lib.fm_sampler_close(sampler)
-
-    def _statistics(self, n_prompt: int, n: int, read: float, first: float, decode: float) -> Statistics:
-        s = ffi.new("fm_stats *")
-        lib.fm_engine_stats(self._engine, s)
-        return Statistics(n_prompt, n, read, first, decode, s.n_hits / s.n_requests if s.n_requests else 1.0, s.disk_bytes, s.stall_seconds)
+            lib.fmpy_stream_end(stream)
 
     def generate(self, prompt: Prompt, max_tokens: int = -1, stop: Union[str, Sequence[str]] = (), **sampling: Any) -> str:
         """The whole text that `stream` would give."""
