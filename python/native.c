@@ -34,15 +34,16 @@ static int fmpy_stream_begin(fmpy_stream *stream, const fm_sampling *sampling, c
     if (rc < 0) return rc;
     for (int i = 0; i < n; i++) fm_sampler_feed(stream->sampler, ids[i]);
     if ((rc = fm_session_sync(*stream->session, ids, n, NULL, 0, NULL, err)) < 0) return rc;
-    stream->figures.n_prompt = n;
-    stream->figures.prompt_seconds = seconds_now() - stream->start;
     take_sums(stream);
+    stream->figures.n_prompt = n;
+    stream->figures.prompt_seconds = stream->figures.library_seconds = seconds_now() - stream->start;
     return 0;
 }
 
 static int fmpy_stream_next(fmpy_stream *stream) {
     fm_error *err = &stream->error;
     fmpy_figures *f = &stream->figures;
+    double entered = seconds_now();
     int rc;
     if (getpid() != stream->pid || !*stream->engine) return FM_EINVAL;
     fm_session *session = *stream->session;
@@ -51,15 +52,16 @@ static int fmpy_stream_next(fmpy_stream *stream) {
     if (id < 0) return id;
     fm_sampler_feed(stream->sampler, id);
     stream->token = id;
-    double passed = seconds_now() - stream->start;
-    if (f->n_tokens++ == 0) f->first_token_seconds = passed;
-    f->decode_seconds = passed - f->first_token_seconds;
     stream->end = FMPY_GOES_ON;
     if (fm_session_position(session) == fm_engine_plan(*stream->engine)->context) stream->end = FMPY_FULL;
     if (fm_engine_token_is_eos(*stream->engine, id)) stream->end = FMPY_EOS;
     stream->n_bytes = fm_engine_token_bytes(*stream->engine, id, &stream->bytes);
     if (!stream->n_bytes) stream->bytes = "";
     take_sums(stream);
+    double now = seconds_now();
+    if (f->n_tokens++ == 0) f->first_token_seconds = now - stream->start;
+    f->decode_seconds = now - stream->start - f->first_token_seconds;
+    f->library_seconds += now - entered;
     return id;
 }
 

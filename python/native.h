@@ -12,12 +12,13 @@ static void fmpy_trace_options(fm_trace_options *out);
 static void fmpy_pull_options(fm_pull_options *out);
 static const char *fmpy_version(void);
 
-/* How far a stream was when its last token had been chosen; the last four are the engine's sums. session.py unpacks it: Statistics. */
+/* How far a stream was when its last token had been chosen; n_requests to stall_seconds are the engine's sums. session.py unpacks it: Statistics. */
 typedef struct fmpy_figures {
     int64_t n_prompt, n_tokens;
     double prompt_seconds, first_token_seconds, decode_seconds;
     uint64_t n_requests, n_hits, disk_bytes;
     double stall_seconds;
+    double library_seconds; /* in the two calls below */
 } fmpy_figures;
 
 enum { FMPY_GOES_ON = 0, FMPY_EOS = 1, FMPY_FULL = 2 };

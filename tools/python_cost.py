@@ -5,8 +5,9 @@ To be run with the Python that has the wheel, such as build/wheel-test/bin/pytho
 tests/python/cost.c over the library that the wheel was built with (--build, build/wheel-build). Both load MODEL once, with the same prompt, greedily and without an end, so
 both hold the same tokens at any time, which is checked. Then they are driven strictly in turns, one asleep while the other decodes a block of --tokens: a round is four
 blocks, C Python Python C. A round's ratio is that of the two sums, so what drifts slowly and what depends on who came before cancels out. The figure is the median of the
-rounds' ratios, with the interval that 95 % of the medians of resampled rounds are in; beside it that of the tenth of the blocks that were fastest. At the end Python decodes alone with a clock around its calls of C: what passes
-outside of them. --memory is that of each process; without it each gets 45 % of what is free. --aa drives two C programs, which shows the method's own zero.
+rounds' ratios, with the interval that 95 % of the medians of resampled rounds are in; beside it that of the tenth of the blocks that were fastest. The statistics of Python's
+stream say what of a block passed outside of the library. --memory is that of each process; without it each gets 45 % of what is free. --aa drives two C programs, which shows
+the method's own zero. A block should take 50 ms or more, and the machine be quiet: the tool says what others had of it.
 """
 import argparse
 import itertools
@@ -85,7 +86,7 @@ class Worker:
     """A process that decodes blocks of tokens when it is told to."""
 
     def __init__(self, name, command):
-        self.name = name
+        self.name, self.outside = name, []  # of each block, nanoseconds outside of the library, from a program that says so
         self.process = subprocess.Popen(list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.ready = self.answer()[1:]
 
@@ -103,8 +104,10 @@ class Worker:
     def block(self, n):
         """Nanoseconds that n tokens took, and their ids."""
         time.sleep(PAUSE)
-        ns, *ids = map(int, self.ask(n))
-        return ns, ids
+        answer = [int(x) for x in self.ask(n)]
+        ids = answer[len(answer) - n:]
+        self.outside += answer[:len(answer) - n - 1]
+        return answer[len(answer) - n - 1], ids
 
     def close(self):
         self.process.stdin.close()
@@ -112,57 +115,20 @@ class Worker:
 
 
 def python_worker(model, memory, threads, context, eos):
-    """What the Python process does: as cost.c, with "clock N" beside, which answers with the nanoseconds outside of the calls of C for each token."""
+    """What the Python process does: as cost.c, but it says first how many nanoseconds of the block passed outside of the library."""
     import flash_moe
     with flash_moe.Session(model, memory=int(memory), threads=int(threads), context=int(context)) as session:
-        how = {"temperature": 0, "top_k": 0, "top_p": 1, "min_p": 0, "repeat_penalty": 1, "logit_bias": {i: -100 for i in json.loads(eos)}}
-        stream = session.stream(PROMPT, **how)
+        stream = session.stream(PROMPT, temperature=0, top_k=0, top_p=1, min_p=0, repeat_penalty=1, logit_bias=dict.fromkeys(json.loads(eos), -100))
         print("ready", flush=True)
-        while line := sys.stdin.readline():
-            *clocked, n = line.split()
-            if clocked:
-                print(*clock(flash_moe, session.stream([*session.tokens, token.token], **how), int(n)), flush=True)
-                continue
+        before = 0.0
+        while n := sys.stdin.readline():
             ids, texts, start = [], [], time.perf_counter_ns()
             for token in itertools.islice(stream, int(n)):
                 ids.append(token.token)
                 texts.append(token.text)
-            print(time.perf_counter_ns() - start, *ids, flush=True)
-
-
-class Clocked:
-    """The extension's functions, with a clock around each."""
-
-    def __init__(self, lib):
-        self.lib, self.inside = lib, 0
-
-    def __getattr__(self, name):
-        function, now = getattr(self.lib, name), time.perf_counter_ns
-
-        def call(*arguments):
-            start = now()
-            try:
-                return function(*arguments)
-            finally:
-                self.inside += now() - start
-        made = call if callable(function) else function
-        setattr(self, name, made)
-        return made
-
-
-def clock(flash_moe, stream, n):
-    lib = flash_moe.session.lib
-    clocked = flash_moe.session.lib = Clocked(lib)
-    try:
-        next(stream)  # with the prompt
-        outside, last, inside = [], time.perf_counter_ns(), clocked.inside
-        for _ in itertools.islice(stream, n):
-            now = time.perf_counter_ns()
-            outside.append(now - last - (clocked.inside - inside))
-            last, inside = now, clocked.inside
-        return outside
-    finally:
-        flash_moe.session.lib = lib
+            passed, inside = time.perf_counter_ns() - start, token.stats.library_seconds
+            print(passed - round(1e9 * (inside - before)), passed, *ids, flush=True)
+            before = inside
 
 
 # ---- the measurement ----
@@ -195,8 +161,7 @@ def measure(o):
     import flash_moe
     plan = flash_moe.plan(o.model, memory=o.memory)
     memory = plan.budget if o.memory else int(0.45 * plan.available)
-    clocked = 0 if o.aa else max(2 * o.tokens, o.rounds * o.tokens // 4)
-    context = len(PROMPT) + 2 * o.tokens * (WARM + o.rounds) + clocked + 16
+    context = len(PROMPT) + 2 * o.tokens * (WARM + o.rounds) + 16
     with tempfile.TemporaryDirectory() as into:
         command = [build_c(o.build.resolve(), Path(into)), o.model, memory, o.threads, context, *PROMPT]
         c = Worker("C", command)
@@ -207,7 +172,7 @@ def measure(o):
             start, before = time.monotonic(), processor_seconds(pids)
             blocks, written = drive(c, other, o.rounds, o.tokens)
             passed, after = time.monotonic() - start, processor_seconds(pids)
-            outside = [int(x) / 1000 for x in other.ask(f"clock {clocked}")] if clocked else []
+            outside = [ns / (1000 * o.tokens) for ns in other.outside[2 * WARM:]]
         finally:
             c.close()
             other.close()
@@ -228,7 +193,7 @@ def say(r):
         print(f"others had {100 * r['others']:.0f} % of the processors meanwhile" + (": too much for a figure, measure again when it is quiet" if r["others"] > 0.03 else ""))
     if "outside_us" in r:
         x = r["outside_us"]
-        print(f"outside of the C call {x['median']:.1f} us a token in Python ({x['p10']:.1f} to {x['p90']:.1f} in 80 % of them), the clock's own reads included")
+        print(f"outside of the library {x['median']:.1f} us a token in Python ({x['p10']:.1f} to {x['p90']:.1f} in 80 % of the blocks)")
 
 
 def main(argv):

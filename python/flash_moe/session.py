@@ -19,7 +19,7 @@ from .handle import Handle, bar, to_path
 from .hub import find
 
 Prompt = Union[str, Sequence[int]]
-_FIGURES = struct.Struct("=2q3d3Qd")
+_FIGURES = struct.Struct("=2q3d3Q2d")
 _EOS = lib.FMPY_EOS
 
 
@@ -27,7 +27,7 @@ _EOS = lib.FMPY_EOS
 class Statistics:
     """How fast it went up to a token. `hit_rate` is the share of the routed experts that were in memory, `disk_bytes` what was read for the others, `stall_seconds` how
     long the computation waited for that: these three are sums since the model was loaded. `decode_seconds` is the time from the first token to this one, with what the
-    reader of the stream did in between."""
+    reader of the stream did in between; `library_seconds` is what the library itself took for prompt and tokens."""
 
     prompt_tokens: int = 0
     tokens: int = 0
@@ -37,6 +37,7 @@ class Statistics:
     hit_rate: float = 1.0
     disk_bytes: int = 0
     stall_seconds: float = 0.0
+    library_seconds: float = 0.0
 
     @property
     def tokens_per_second(self) -> float:
@@ -63,8 +64,8 @@ class Token:
         """The Statistics up to this token, also when it is asked for later."""
         if not self._figures:
             return Statistics()
-        *first, requests, hits, read, stalled = _FIGURES.unpack(self._figures)
-        return Statistics(*first, hits / requests if requests else 1.0, read, stalled)
+        *times, requests, hits, read, stalled, library = _FIGURES.unpack(self._figures)
+        return Statistics(*times, hits / requests if requests else 1.0, read, stalled, library)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ def test_statistics_are_those_of_their_token(small):
         assert 0 < s.prompt_seconds <= s.first_token_seconds <= s.first_token_seconds + s.decode_seconds <= passed
         assert (s.prompt_seconds, s.first_token_seconds) == (seen[0].prompt_seconds, seen[0].first_token_seconds)
         assert s.tokens_per_second == (pytest.approx(i / s.decode_seconds) if i else 0) and s.prompt_tokens_per_second == pytest.approx(4 / s.prompt_seconds)
+        assert s.prompt_seconds < s.library_seconds <= s.first_token_seconds + s.decode_seconds
+    assert [s.library_seconds for s in seen] == sorted({s.library_seconds for s in seen})
     assert [s.decode_seconds for s in seen] == sorted(s.decode_seconds for s in seen) and seen[0].decode_seconds == 0 < seen[1].decode_seconds
 
 
