@@ -87,18 +87,16 @@ _EVENTS = {lib.FM_EVENT_TEXT: "text", lib.FM_EVENT_REASONING: "reasoning", lib.F
 
 
 class _Receiver:
-    """Where an answer's events go. Without a function they are dropped."""
+    """Where an answer's events go."""
 
-    def __init__(self, function: Optional[Callable[[Event], Any]]) -> None:
-        self.function, self.stop, self.raised = function, None, None
+    def __init__(self, function: Callable[[Event], Any]) -> None:
+        self.function, self.raised = function, None
 
     def take(self, e) -> int:
         made = Event(_EVENTS[e.type], ffi.string(e.text).decode("utf-8", "replace") if e.text else "", e.call, _optional(e.id), _optional(e.name),
                      _STOPS.get(e.stop) if e.type == lib.FM_EVENT_STOP else None)
-        self.stop = made.finish_reason or self.stop
         try:
-            if self.function:
-                self.function(made)
+            self.function(made)
         except BaseException as raised:  # noqa: BLE001: raised again by whoever called the library
             self.raised = raised
             return 1
@@ -426,19 +424,22 @@ class Session:
         if template:
             request["chat_template_kwargs"] = template
         encoded = json.dumps(request).encode()
-        options, receiver, answered = ffi.new("fm_answer_options *"), _Receiver(on_event), ffi.new("fm_answered *")
+        options, receiver, answered = ffi.new("fm_answer_options *"), _Receiver(on_event) if on_event else None, ffi.new("fm_answered *")
         lib.fmpy_answer_options(options)
         stops = [ffi.new("char[]", s.encode()) for s in ((stop,) if isinstance(stop, str) else stop)]
-        table, user = ffi.new("char *[]", stops), ffi.new_handle(receiver)
+        table = ffi.new("char *[]", stops)
         forced = ffi.new("char[]", force_call.encode()) if force_call is not None else ffi.NULL
         options.max_tokens, options.think_budget, options.stops, options.n_stops = max_tokens, think_budget, table, len(stops)
-        options.force_call, options.event, options.user = forced, lib.fmpy_event, user
-        with self._handle.lock:
-            self._turn += 1
-            how, _keep = self._sampling(dict(sampling))
-            self._handle.run(lib.fm_chat_answer, self._chat(), self._session, encoded, how, options, answered)
+        options.force_call = forced
+        if receiver:
+            user = ffi.new_handle(receiver)
+            options.event, options.user = lib.fmpy_event, user
         try:
-            if receiver.raised is not None:
+            with self._handle.lock:
+                self._turn += 1
+                how, _keep = self._sampling(dict(sampling))
+                self._handle.run(lib.fm_chat_answer, self._chat(), self._session, encoded, how, options, answered)
+            if receiver and receiver.raised is not None:
                 raise receiver.raised
             message = json.loads(ffi.string(answered.message).decode("utf-8", "replace"))
         finally:
@@ -449,22 +450,16 @@ class Session:
     # ---- from coroutines ----
 
     async def astream(self, prompt: Prompt, max_tokens: int = -1, stop: Union[str, Sequence[str]] = (), **sampling: Any) -> AsyncIterator[Token]:
-        """`stream` for `async for`: the event loop goes on while a token is computed."""
-        made = self.stream(prompt, max_tokens, stop, **sampling)
-        end = object()
-        while True:
-            token = await asyncio.to_thread(next, made, end)
-            if token is end:
-                return
+        """`stream` for `async for`: the event loop goes on while a token is computed. Cancelling the task stops a prompt that is being read."""
+        made, end, loop = self.stream(prompt, max_tokens, stop, **sampling), object(), asyncio.get_running_loop()
+        token = await self._cancellable(next, made, end)  # the prompt, which may take long
+        while token is not end:
             yield token
+            token = await loop.run_in_executor(None, next, made, end)
 
-    async def agenerate(self, prompt: Prompt, max_tokens: int = -1, stop: Union[str, Sequence[str]] = (), **sampling: Any) -> str:
-        """`generate`, awaited."""
-        return "".join([t.text async for t in self.astream(prompt, max_tokens, stop, **sampling)])
-
-    async def achat(self, messages: Union[str, Sequence[dict]], tools: Optional[Sequence[dict]] = None, **options: Any) -> dict:
-        """`chat`, awaited. Cancelling the task cancels the computation."""
-        work = asyncio.ensure_future(asyncio.to_thread(self.chat, messages, tools, **options))
+    async def _cancellable(self, function: Callable, *arguments: Any, **more: Any) -> Any:
+        """A call in another thread. Cancelling the task cancels the computation, and comes back when that has ended."""
+        work = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **more))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -476,3 +471,11 @@ class Session:
             finally:
                 lib.fm_engine_cancel(self._engine, False)
             raise
+
+    async def agenerate(self, prompt: Prompt, max_tokens: int = -1, stop: Union[str, Sequence[str]] = (), **sampling: Any) -> str:
+        """`generate`, awaited."""
+        return "".join([t.text async for t in self.astream(prompt, max_tokens, stop, **sampling)])
+
+    async def achat(self, messages: Union[str, Sequence[dict]], tools: Optional[Sequence[dict]] = None, **options: Any) -> dict:
+        """`chat`, awaited. Cancelling the task cancels the computation."""
+        return await self._cancellable(self.chat, messages, tools, **options)

@@ -1,4 +1,5 @@
 """What a stream says of itself, and its text on the way out."""
+import asyncio
 import dataclasses
 import pickle
 import random
@@ -96,3 +97,23 @@ def test_stop_strings_however_the_text_is_cut():
         if not feed.found:
             out += feed.feed("", True)
         assert (out, feed.found) == plain(stops, pieces), (stops, pieces)
+
+
+def test_a_cancelled_task_stops_its_prompt():
+    async def cancelled(session):
+        task = asyncio.ensure_future(session.agenerate([300 + i % 50 for i in range(30000)], max_tokens=1))
+        while not session.position and not task.done():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert session.position < 30000
+        return [t.text async for t in session.astream("The capital of Norway is", max_tokens=8, temperature=0)]
+    with flash_moe.Session(EMBER, memory="400M", context=31000) as session:
+        assert "".join(asyncio.run(cancelled(session))) == " Oslo."
+
+
+def test_a_chat_is_the_same_with_and_without_a_listener(small):
+    events = []
+    with_it = small.chat("What is the capital of Norway?", temperature=0, max_tokens=40, on_event=events.append)
+    assert with_it == small.chat("What is the capital of Norway?", temperature=0, max_tokens=40) and "".join(e.text for e in events if e.type == "text") == with_it["content"] != ""
