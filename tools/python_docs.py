@@ -15,7 +15,7 @@ def signature(thing):
 
 def text(thing):
     doc = re.sub(r"((?:^>>> .*\n(?:^(?!>>>|$).*\n?)*)+)", r"```python\n\1```\n", inspect.getdoc(thing) + "\n", flags=re.M)
-    return re.sub(r"((?:^    .*\n|^\n(?=    ))+)", lambda m: "```python\n" + "".join(x[4:] + "\n" for x in m[1].rstrip("\n").split("\n")) + "```\n" if not m[1].isspace() else m[1], doc,
+    return re.sub(r"((?:^    .*\n|^\n(?=    ))+)", lambda m: "```python\n" + "".join(x[4:] + "\n" for x in m[1].strip("\n").split("\n")) + "```\n" if not m[1].isspace() else m[1], doc,
                   flags=re.M).rstrip()
 
 

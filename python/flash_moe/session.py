@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import collections.abc
 import contextlib
 import json
 import os
@@ -21,6 +22,7 @@ from .hub import find
 Prompt = Union[str, Sequence[int]]
 _FIGURES = struct.Struct("=2q3d3Q2d")
 _EOS = lib.FMPY_EOS
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "repeat_last", "seed")
 
 
 @dataclass(frozen=True)
@@ -112,13 +114,29 @@ def fmpy_event(user, event):
     return ffi.from_handle(user).take(event)
 
 
+def _as_limit(max_tokens: int) -> int:
+    if isinstance(max_tokens, bool) or not isinstance(max_tokens, int):
+        raise TypeError(f"max_tokens is a whole number, not {type(max_tokens).__name__}")
+    if not -1 <= max_tokens < 2 ** 31:
+        raise ValueError(f"max_tokens is {max_tokens}, but must be -1 (until the context is full) or more")
+    return max_tokens
+
+
+def _as_stops(stop: Union[str, Sequence[str]]) -> tuple[str, ...]:
+    stops = (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, collections.abc.Iterable) else (stop,)
+    for s in stops:
+        if not isinstance(s, str):
+            raise TypeError(f"stop is a text or several, not {type(s).__name__}")
+        if not s:
+            raise ValueError("a stop string is empty")
+    return stops
+
+
 class _Stops:
     """Text on its way out: what may be the beginning of a stop string waits."""
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        self.stops, self.held, self.found = tuple(stops), "", False
-        if any(not s for s in self.stops):
-            raise ValueError("a stop string is empty")
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self.stops, self.held, self.found = stops, "", False
         self.longest = max(map(len, self.stops), default=0)
 
     def feed(self, text: str, end: bool = False) -> str:
@@ -324,13 +342,18 @@ class Session:
         """The model's own sampling with what was given in its place."""
         s = ffi.new("fm_sampling *")
         lib.fm_engine_sampling(self._engine, s)
-        bias = given.pop("logit_bias", None)
+        bias = given.pop("logit_bias", None) or {}
         for name, value in given.items():
-            if name not in ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "repeat_last", "seed"):
-                raise TypeError(f"there is no option {name}")
-            if value is not None:
-                setattr(s, name, value)
-        pairs = ffi.new("fm_logit_bias[]", [(int(i), float(b)) for i, b in (bias or {}).items()])
+            if name not in _SAMPLING:
+                raise TypeError(f"there is no option {name}; those of sampling are {', '.join(_SAMPLING)}, logit_bias")
+            try:
+                if value is not None:
+                    setattr(s, name, value)
+            except (TypeError, OverflowError) as e:
+                raise type(e)(f"{name} cannot be {value!r}: {e}") from None
+        if not isinstance(bias, dict):
+            raise TypeError(f"logit_bias is a dict of token ids and what is added to their logits, not {type(bias).__name__}")
+        pairs = ffi.new("fm_logit_bias[]", [(int(i), float(b)) for i, b in bias.items()])
         s.bias, s.n_bias = pairs, len(pairs)
         return s, pairs
 
@@ -342,12 +365,9 @@ class Session:
         (0: the likeliest), `top_k`, `top_p`, `min_p`, `repeat_penalty`, `presence_penalty`, `frequency_penalty`, `repeat_last`, `seed`, `logit_bias` ({id: bias}).
         Leaving the loop early is fine.
         """
-        if isinstance(max_tokens, bool) or not isinstance(max_tokens, int):
-            raise TypeError(f"max_tokens is a whole number, not {type(max_tokens).__name__}")
-        stops = _Stops((stop,) if isinstance(stop, str) else stop)
-        ids = self._as_ids(prompt)
+        stops, limit, ids = _Stops(_as_stops(stop)), _as_limit(max_tokens), self._as_ids(prompt)
         how, _keep = self._sampling(dict(sampling))
-        return self._stream(ids, max_tokens, stops, how, _keep)
+        return self._stream(ids, limit, stops, how, _keep)
 
     def _stream(self, ids: list[int], max_tokens: int, stops: _Stops, how, _keep) -> Iterator[Token]:
         handle, stream = self._handle, ffi.new("fmpy_stream *", {"engine": self._handle.engine, "session": self._handle.session, "pid": self._handle.pid})
@@ -418,6 +438,8 @@ class Session:
         """
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
+        if isinstance(messages, dict):
+            raise TypeError("messages is a text or a sequence of messages; one message is [message]")
         request: dict[str, Any] = {"messages": list(messages)}
         if tools:
             request["tools"] = list(tools)
@@ -426,10 +448,10 @@ class Session:
         encoded = json.dumps(request).encode()
         options, receiver, answered = ffi.new("fm_answer_options *"), _Receiver(on_event) if on_event else None, ffi.new("fm_answered *")
         lib.fmpy_answer_options(options)
-        stops = [ffi.new("char[]", s.encode()) for s in ((stop,) if isinstance(stop, str) else stop)]
+        stops = [ffi.new("char[]", s.encode()) for s in _as_stops(stop)]
         table = ffi.new("char *[]", stops)
         forced = ffi.new("char[]", force_call.encode()) if force_call is not None else ffi.NULL
-        options.max_tokens, options.think_budget, options.stops, options.n_stops = max_tokens, think_budget, table, len(stops)
+        options.max_tokens, options.think_budget, options.stops, options.n_stops = _as_limit(max_tokens), think_budget, table, len(stops)
         options.force_call = forced
         if receiver:
             user = ffi.new_handle(receiver)

@@ -88,7 +88,7 @@ def test_stop_strings_however_the_text_is_cut():
     for _ in range(3000):
         stops = ["".join(chance.choices("ab", k=chance.randint(1, 4))) for _ in range(chance.randint(1, 3))]
         pieces = ["".join(chance.choices("abc", k=chance.randint(0, 4))) for _ in range(chance.randint(0, 6))]
-        out, feed = "", _Stops(stops)
+        out, feed = "", _Stops(tuple(stops))
         for piece in pieces:
             out += feed.feed(piece)
             assert "".join(pieces).startswith(out)
