@@ -105,6 +105,8 @@ class Worker:
         """Nanoseconds that n tokens took, and their ids."""
         time.sleep(PAUSE)
         answer = [int(x) for x in self.ask(n)]
+        if len(answer) <= n:
+            sys.exit(f"the {self.name} program's text ended within {n} tokens")
         ids = answer[len(answer) - n:]
         self.outside += answer[:len(answer) - n - 1]
         return answer[len(answer) - n - 1], ids

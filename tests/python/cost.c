@@ -46,7 +46,10 @@ static int next_token(program *p) {
     int32_t id = fm_sampler_choose(p->sampler, fm_session_logits(p->session), &p->err);
     if (id < 0) return id;
     fm_sampler_feed(p->sampler, id);
-    if (fm_engine_token_is_eos(p->engine, id) || fm_session_position(p->session) == fm_engine_plan(p->engine)->context) return FM_EFULL;
+    if (fm_engine_token_is_eos(p->engine, id) || fm_session_position(p->session) == fm_engine_plan(p->engine)->context) {
+        snprintf(p->err.message, sizeof p->err.message, "token %d ended the text", id);
+        return FM_EFULL;
+    }
     int n = fm_engine_token_bytes(p->engine, id, &bytes);
     if (n && p->n_text + (size_t)n <= sizeof p->text) memcpy(p->text + p->n_text, bytes, (size_t)n);
     p->n_text += (size_t)n;
