@@ -16,7 +16,7 @@ check() {
     fi
 }
 
-files=$(git ls-files -co --exclude-standard 'src/*.[ch]' 'include/*.h' 'tests/*.[ch]' 'examples/*.c' 'examples/*.cpp' | while read -r file; do [ ! -e "$file" ] || echo "$file"; done)
+files=$(git ls-files -co --exclude-standard 'src/*.[ch]' 'include/*.h' 'tests/*.[ch]' 'examples/*.c' 'examples/*.cpp' 'python/*.[ch]' | while read -r file; do [ ! -e "$file" ] || echo "$file"; done)
 
 # No marks of unfinished work, and no paths of one machine.
 marks() { ! git grep -nIE --untracked '\b(TODO|FIXME|XXX|HACK)\b|(^|[[:space:]"=(])/(root|home/[a-z]+|work)/' -- src include tests tools cross Makefile '*meson*' ':!tools/lint.sh'; }

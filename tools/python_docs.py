@@ -15,7 +15,7 @@ def signature(thing):
 
 def text(thing):
     doc = re.sub(r"((?:^>>> .*\n(?:^(?!>>>|$).*\n?)*)+)", r"```python\n\1```\n", inspect.getdoc(thing) + "\n", flags=re.M)
-    return re.sub(r"((?:^    .*\n|^\n(?=    ))+)", lambda m: "```python\n" + "".join(x[4:] + "\n" for x in m[1].rstrip("\n").split("\n")) + "```\n" if not m[1].isspace() else m[1], doc,
+    return re.sub(r"((?:^    .*\n|^\n(?=    ))+)", lambda m: "```python\n" + "".join(x[4:] + "\n" for x in m[1].strip("\n").split("\n")) + "```\n" if not m[1].isspace() else m[1], doc,
                   flags=re.M).rstrip()
 
 
@@ -35,7 +35,8 @@ def main():
     made.append("## Results\n")
     for n in ("Token", "Event", "Statistics", "Plan", "Packed", "Perplexity", "Trace"):
         c = getattr(flash_moe, n)
-        made.append(f"### {n}\n\n{text(c)} Fields: {', '.join(f'`{f}`' for f in c.__dataclass_fields__)}.\n")
+        fields = [f for f in (*c.__dataclass_fields__, *(p for p, v in vars(c).items() if isinstance(v, property))) if not f.startswith("_")]
+        made.append(f"### {n}\n\n{text(c)} Fields: {', '.join(f'`{f}`' for f in fields)}.\n")
     made.append("## Errors\n")
     made += [f"* **{c.__name__}** ({', '.join(b.__name__ for b in c.__bases__)}): {inspect.getdoc(c)}" for c in vars(flash_moe).values()
              if inspect.isclass(c) and issubclass(c, Exception)]

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import weakref
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Union
 
 from ._native import ffi, lib
 from .errors import ClosedError, ForkedError, check, new_error
@@ -52,16 +52,19 @@ class Options:
         for name, value in options.items():
             if value is None:
                 continue
-            setter = getattr(self, "_" + name, None)
-            if setter is None:
+            if name not in self.names():
                 raise TypeError(f"there is no option {name}; the options are {', '.join(self.names())}")
-            setter(value)
+            getattr(self, "_" + name)(value)
 
     @classmethod
     def names(cls) -> list[str]:
-        return sorted(n[1:] for n in vars(cls) if n.startswith("_") and not n.startswith("__") and n not in ("_text", "_number", "_choice"))
+        return sorted(n[1:] for n in vars(cls) if n.startswith("_") and not n.startswith("__") and n not in ("_text", "_number", "_choice", "_share"))
 
-    def _text(self, field: str, value: bytes) -> None:
+    def _text(self, field: str, value: Union[str, bytes]) -> None:
+        if isinstance(value, str):
+            value = value.encode()
+        if not isinstance(value, bytes):
+            raise TypeError(f"{field} is text, not {type(value).__name__}")
         self.kept.append(ffi.new("char[]", value))
         setattr(self.c, field, self.kept[-1])
 
@@ -102,13 +105,13 @@ class Options:
         self.c.no_verify = not value
 
     def _cpu(self, value: str) -> None:
-        self._text("cpu", value.encode())
+        self._text("cpu", value)
 
     def _io(self, value: str) -> None:
-        self._text("io", value.encode())
+        self._text("io", value)
 
     def _policy(self, value: str) -> None:
-        self._text("policy", value.encode())
+        self._text("policy", value)
 
     def _heat(self, value: Any) -> None:
         self._text("heat", to_path(value))
@@ -122,10 +125,13 @@ class Options:
     def _profile(self, value: Any) -> None:
         self._text("profile", to_path(value))
 
-    def _pin(self, value: float) -> None:
+    def _share(self, field: str, value: float) -> None:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"pin is a share of the cache such as 0.2, not {type(value).__name__}")
-        self.c.pin = value
+            raise TypeError(f"{field} is a share such as 0.2, not {type(value).__name__}")
+        setattr(self.c, field, value)
+
+    def _pin(self, value: float) -> None:
+        self._share("pin", value)
 
     def _missing(self, value: Any) -> None:
         self._choice("missing", value, {"read": lib.FM_MISSING_READ, "drop": lib.FM_MISSING_DROP})
@@ -134,7 +140,7 @@ class Options:
         self._number("cold_bits", value)
 
     def _cold_below(self, value: float) -> None:
-        self.c.cold_below = value
+        self._share("cold_below", value)
 
     def _session_cache(self, value: Any) -> None:
         self._text("session_cache", to_path(value))
@@ -206,6 +212,9 @@ class Handle:
     """An engine with one session. Everything that touches it holds `lock`; what takes long goes through `run`."""
 
     def __init__(self, model, progress=None, log=None, **options: Any) -> None:
+        for name, function in (("progress", progress), ("log", log)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} is a function, not {type(function).__name__}")
         self.lock = threading.RLock()
         self.pid = os.getpid()
         self.engine, self.session, self.chat = ffi.new("fm_engine **"), ffi.new("fm_session **"), ffi.new("fm_chat **")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import collections.abc
 import contextlib
 import json
 import os
-import time
+import struct
 from dataclasses import dataclass, field
 from typing import Any, AsyncIterator, Callable, Iterator, Optional, Sequence, Union
 
@@ -19,12 +20,16 @@ from .handle import Handle, bar, to_path
 from .hub import find
 
 Prompt = Union[str, Sequence[int]]
+_FIGURES = struct.Struct("=2q3d3Q2d")
+_EOS = lib.FMPY_EOS
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "repeat_last", "seed")
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """How fast it went so far. `hit_rate` is the share of the routed experts that were in memory, `disk_bytes` what was read for the others;
-    both since the model was loaded."""
+    """How fast it went up to a token. `hit_rate` is the share of the routed experts that were in memory, `disk_bytes` what was read for the others, `stall_seconds` how
+    long the computation waited for that: these three are sums since the model was loaded. `decode_seconds` is the time from the first token to this one, with what the
+    reader of the stream did in between; `library_seconds` is what the library itself took for prompt and tokens."""
 
     prompt_tokens: int = 0
     tokens: int = 0
@@ -34,6 +39,7 @@ class Statistics:
     hit_rate: float = 1.0
     disk_bytes: int = 0
     stall_seconds: float = 0.0
+    library_seconds: float = 0.0
 
     @property
     def tokens_per_second(self) -> float:
@@ -47,13 +53,21 @@ class Statistics:
 
 @dataclass(frozen=True)
 class Token:
-    """One step of a stream. `text` is what became whole characters with this token, `token` its id, `finish_reason` None until the last:
-    "stop" (the model ended, or a stop string came), "length" or "tool_calls"."""
+    """One step of a stream. `text` is what became whole characters with this token, `token` its id (-1: none, if none was wanted), `finish_reason` None until the last:
+    "stop" (the model ended, or a stop string came) or "length"."""
 
     text: str
     token: int
     finish_reason: Optional[str] = None
-    stats: Statistics = field(default_factory=Statistics, repr=False)
+    _figures: bytes = field(default=b"", repr=False)  # fmpy_figures of native.h: few ask each token for them
+
+    @property
+    def stats(self) -> Statistics:
+        """The Statistics up to this token, also when it is asked for later."""
+        if not self._figures:
+            return Statistics()
+        *times, requests, hits, read, stalled, library = _FIGURES.unpack(self._figures)
+        return Statistics(*times, hits / requests if requests else 1.0, read, stalled, library)
 
 
 @dataclass(frozen=True)
@@ -75,18 +89,16 @@ _EVENTS = {lib.FM_EVENT_TEXT: "text", lib.FM_EVENT_REASONING: "reasoning", lib.F
 
 
 class _Receiver:
-    """Where an answer's events go. Without a function they are dropped."""
+    """Where an answer's events go."""
 
-    def __init__(self, function: Optional[Callable[[Event], Any]]) -> None:
-        self.function, self.stop, self.raised = function, None, None
+    def __init__(self, function: Callable[[Event], Any]) -> None:
+        self.function, self.raised = function, None
 
     def take(self, e) -> int:
         made = Event(_EVENTS[e.type], ffi.string(e.text).decode("utf-8", "replace") if e.text else "", e.call, _optional(e.id), _optional(e.name),
                      _STOPS.get(e.stop) if e.type == lib.FM_EVENT_STOP else None)
-        self.stop = made.finish_reason or self.stop
         try:
-            if self.function:
-                self.function(made)
+            self.function(made)
         except BaseException as raised:  # noqa: BLE001: raised again by whoever called the library
             self.raised = raised
             return 1
@@ -102,26 +114,41 @@ def fmpy_event(user, event):
     return ffi.from_handle(user).take(event)
 
 
+def _as_limit(max_tokens: int) -> int:
+    if isinstance(max_tokens, bool) or not isinstance(max_tokens, int):
+        raise TypeError(f"max_tokens is a whole number, not {type(max_tokens).__name__}")
+    if not -1 <= max_tokens < 2 ** 31:
+        raise ValueError(f"max_tokens is {max_tokens}, but must be -1 (until the context is full) or more")
+    return max_tokens
+
+
+def _as_stops(stop: Union[str, Sequence[str]]) -> tuple[str, ...]:
+    stops = (stop,) if isinstance(stop, str) else tuple(stop) if isinstance(stop, collections.abc.Iterable) else (stop,)
+    for s in stops:
+        if not isinstance(s, str):
+            raise TypeError(f"stop is a text or several, not {type(s).__name__}")
+        if not s:
+            raise ValueError("a stop string is empty")
+    return stops
+
+
 class _Stops:
     """Text on its way out: what may be the beginning of a stop string waits."""
 
-    def __init__(self, stops: Sequence[str]) -> None:
-        self.stops, self.held, self.found = tuple(stops), "", False
-        if any(not s for s in self.stops):
-            raise ValueError("a stop string is empty")
+    def __init__(self, stops: tuple[str, ...]) -> None:
+        self.stops, self.held, self.found = stops, "", False
+        self.longest = max(map(len, self.stops), default=0)
 
     def feed(self, text: str, end: bool = False) -> str:
-        self.held += text
-        for at in range(len(self.held)):
-            rest = self.held[at:]
-            if any(rest.startswith(s) for s in self.stops):
-                out, self.held, self.found = self.held[:at], "", True
-                return out
-            if not end and any(s.startswith(rest) for s in self.stops):
-                out, self.held = self.held[:at], rest
-                return out
-        out, self.held = self.held, ""
-        return out
+        text = self.held + text
+        out = min((at for at in map(text.find, self.stops) if at >= 0), default=len(text))
+        self.found = out < len(text)
+        for at in range(max(0, len(text) - self.longest + 1), 0 if end else out):
+            if any(s.startswith(text[at:]) for s in self.stops):  # it is an earlier one's beginning
+                out, self.found = at, False
+                break
+        self.held = "" if self.found else text[out:]
+        return text[:out]
 
 
 class Session:
@@ -315,13 +342,18 @@ class Session:
         """The model's own sampling with what was given in its place."""
         s = ffi.new("fm_sampling *")
         lib.fm_engine_sampling(self._engine, s)
-        bias = given.pop("logit_bias", None)
+        bias = given.pop("logit_bias", None) or {}
         for name, value in given.items():
-            if name not in ("temperature", "top_k", "top_p", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty", "repeat_last", "seed"):
-                raise TypeError(f"there is no option {name}")
-            if value is not None:
-                setattr(s, name, value)
-        pairs = ffi.new("fm_logit_bias[]", [(int(i), float(b)) for i, b in (bias or {}).items()])
+            if name not in _SAMPLING:
+                raise TypeError(f"there is no option {name}; those of sampling are {', '.join(_SAMPLING)}, logit_bias")
+            try:
+                if value is not None:
+                    setattr(s, name, value)
+            except (TypeError, OverflowError) as e:
+                raise type(e)(f"{name} cannot be {value!r}: {e}") from None
+        if not isinstance(bias, dict):
+            raise TypeError(f"logit_bias is a dict of token ids and what is added to their logits, not {type(bias).__name__}")
+        pairs = ffi.new("fm_logit_bias[]", [(int(i), float(b)) for i, b in bias.items()])
         s.bias, s.n_bias = pairs, len(pairs)
         return s, pairs
 
@@ -333,62 +365,54 @@ class Session:
         (0: the likeliest), `top_k`, `top_p`, `min_p`, `repeat_penalty`, `presence_penalty`, `frequency_penalty`, `repeat_last`, `seed`, `logit_bias` ({id: bias}).
         Leaving the loop early is fine.
         """
-        if isinstance(max_tokens, bool) or not isinstance(max_tokens, int):
-            raise TypeError(f"max_tokens is a whole number, not {type(max_tokens).__name__}")
-        stops = _Stops((stop,) if isinstance(stop, str) else stop)
-        ids = self._as_ids(prompt)
+        stops, limit, ids = _Stops(_as_stops(stop)), _as_limit(max_tokens), self._as_ids(prompt)
         how, _keep = self._sampling(dict(sampling))
-        return self._stream(ids, max_tokens, stops, how, _keep)
+        return self._stream(ids, limit, stops, how, _keep)
 
     def _stream(self, ids: list[int], max_tokens: int, stops: _Stops, how, _keep) -> Iterator[Token]:
-        handle, decoder, start = self._handle, codecs.getincrementaldecoder("utf-8")("replace"), time.perf_counter()
-        sampler, n, first, reason = ffi.new("fm_sampler **"), 0, 0.0, None
+        handle, stream = self._handle, ffi.new("fmpy_stream *", {"engine": self._handle.engine, "session": self._handle.session, "pid": self._handle.pid})
+        lock, watcher, following, unpack, figures = handle.lock, handle.watcher, lib.fmpy_stream_next, ffi.unpack, ffi.buffer(ffi.addressof(stream, "figures"))
+        decoder, partial, n, reason = codecs.getincrementaldecoder("utf-8")("replace"), False, 0, None
         try:
-            with handle.lock:
+            with lock:
+                handle.check_open()
                 self._turn += 1
                 turn = self._turn
-                handle.run(lib.fm_sampler_open, sampler, self.vocab_size, how, brief=True)
-                for i in ids:
-                    lib.fm_sampler_feed(sampler[0], i)
-                made = ffi.new("int32_t[]", ids)
-                handle.run(lib.fm_session_sync, self._session, made, len(ids), ffi.NULL, 0, ffi.NULL)
-                read = time.perf_counter() - start
+                handle.run(lib.fmpy_stream_begin, stream, how, ffi.new("int32_t[]", ids), len(ids))
             while reason is None:
-                with handle.lock:
-                    handle.check_open()
+                text, token = "", -1
+                with lock:
                     if turn != self._turn:
+                        handle.check_open()
                         raise FlashMoeError("the session was used for something else while it streamed")
-                    text = ""
-                    if n == max_tokens:
-                        reason, token = "length", -1
-                    else:
-                        session = self._session
-                        token = handle.run(lib.fm_sampler_choose, sampler[0], lib.fm_session_logits(session), brief=True)
-                        lib.fm_sampler_feed(sampler[0], token)
+                    if n != max_tokens:
+                        token = following(stream)  # without the interpreter's lock
+                        if token < 0 or watcher.raised is not None:
+                            handle.check_open()
+                            watcher.raise_if_any()
+                            check(token, stream.error)
                         n += 1
-                        first = first or time.perf_counter() - start
-                        if lib.fm_engine_token_is_eos(self._engine, token):
-                            reason = "stop"
+                    end = stream.end
+                    if token >= 0 and end != _EOS:
+                        text = unpack(stream.bytes, stream.n_bytes)
+                        if partial or not text.isascii():
+                            text = decoder.decode(text)
+                            partial = decoder.getstate()[0]
                         else:
-                            text = stops.feed(decoder.decode(self._bytes(token)))
-                            if stops.found:
-                                reason = "stop"
-                            elif n == max_tokens or lib.fm_session_position(session) == self.context:
-                                reason = "length"
-                            else:
-                                self._feed((token,))
-                    if reason and not stops.found:
-                        text += stops.feed(decoder.decode(b"", True), True)
-                        reason = "stop" if stops.found else reason
-                    stats = self._statistics(len(ids), n, read, first, time.perf_counter() - start - first)
-                yield Token(text, token, reason, stats)
+                            text = text.decode("ascii")
+                        if stops.stops:
+                            text = stops.feed(text)
+                    seen = figures[:]
+                if stops.found or end == _EOS:
+                    reason = "stop"
+                elif end or n == max_tokens:
+                    reason = "length"
+                if reason and not stops.found:
+                    text += stops.feed(decoder.decode(b"", True), True)
+                    reason = "stop" if stops.found else reason
+                yield Token(text, token, reason, seen)
         finally:
-            lib.fm_sampler_close(sampler)
-
-    def _statistics(self, n_prompt: int, n: int, read: float, first: float, decode: float) -> Statistics:
-        s = ffi.new("fm_stats *")
-        lib.fm_engine_stats(self._engine, s)
-        return Statistics(n_prompt, n, read, first, decode, s.n_hits / s.n_requests if s.n_requests else 1.0, s.disk_bytes, s.stall_seconds)
+            lib.fmpy_stream_end(stream)
 
     def generate(self, prompt: Prompt, max_tokens: int = -1, stop: Union[str, Sequence[str]] = (), **sampling: Any) -> str:
         """The whole text that `stream` would give."""
@@ -414,25 +438,30 @@ class Session:
         """
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
+        if isinstance(messages, dict):
+            raise TypeError("messages is a text or a sequence of messages; one message is [message]")
         request: dict[str, Any] = {"messages": list(messages)}
         if tools:
             request["tools"] = list(tools)
         if template:
             request["chat_template_kwargs"] = template
         encoded = json.dumps(request).encode()
-        options, receiver, answered = ffi.new("fm_answer_options *"), _Receiver(on_event), ffi.new("fm_answered *")
+        options, receiver, answered = ffi.new("fm_answer_options *"), _Receiver(on_event) if on_event else None, ffi.new("fm_answered *")
         lib.fmpy_answer_options(options)
-        stops = [ffi.new("char[]", s.encode()) for s in ((stop,) if isinstance(stop, str) else stop)]
-        table, user = ffi.new("char *[]", stops), ffi.new_handle(receiver)
+        stops = [ffi.new("char[]", s.encode()) for s in _as_stops(stop)]
+        table = ffi.new("char *[]", stops)
         forced = ffi.new("char[]", force_call.encode()) if force_call is not None else ffi.NULL
-        options.max_tokens, options.think_budget, options.stops, options.n_stops = max_tokens, think_budget, table, len(stops)
-        options.force_call, options.event, options.user = forced, lib.fmpy_event, user
-        with self._handle.lock:
-            self._turn += 1
-            how, _keep = self._sampling(dict(sampling))
-            self._handle.run(lib.fm_chat_answer, self._chat(), self._session, encoded, how, options, answered)
+        options.max_tokens, options.think_budget, options.stops, options.n_stops = _as_limit(max_tokens), think_budget, table, len(stops)
+        options.force_call = forced
+        if receiver:
+            user = ffi.new_handle(receiver)
+            options.event, options.user = lib.fmpy_event, user
         try:
-            if receiver.raised is not None:
+            with self._handle.lock:
+                self._turn += 1
+                how, _keep = self._sampling(dict(sampling))
+                self._handle.run(lib.fm_chat_answer, self._chat(), self._session, encoded, how, options, answered)
+            if receiver and receiver.raised is not None:
                 raise receiver.raised
             message = json.loads(ffi.string(answered.message).decode("utf-8", "replace"))
         finally:
@@ -443,22 +472,16 @@ class Session:
     # ---- from coroutines ----
 
     async def astream(self, prompt: Prompt, max_tokens: int = -1, stop: Union[str, Sequence[str]] = (), **sampling: Any) -> AsyncIterator[Token]:
-        """`stream` for `async for`: the event loop goes on while a token is computed."""
-        made = self.stream(prompt, max_tokens, stop, **sampling)
-        end = object()
-        while True:
-            token = await asyncio.to_thread(next, made, end)
-            if token is end:
-                return
+        """`stream` for `async for`: the event loop goes on while a token is computed. Cancelling the task stops a prompt that is being read."""
+        made, end, loop = self.stream(prompt, max_tokens, stop, **sampling), object(), asyncio.get_running_loop()
+        token = await self._cancellable(next, made, end)  # the prompt, which may take long
+        while token is not end:
             yield token
+            token = await loop.run_in_executor(None, next, made, end)
 
-    async def agenerate(self, prompt: Prompt, max_tokens: int = -1, stop: Union[str, Sequence[str]] = (), **sampling: Any) -> str:
-        """`generate`, awaited."""
-        return "".join([t.text async for t in self.astream(prompt, max_tokens, stop, **sampling)])
-
-    async def achat(self, messages: Union[str, Sequence[dict]], tools: Optional[Sequence[dict]] = None, **options: Any) -> dict:
-        """`chat`, awaited. Cancelling the task cancels the computation."""
-        work = asyncio.ensure_future(asyncio.to_thread(self.chat, messages, tools, **options))
+    async def _cancellable(self, function: Callable, *arguments: Any, **more: Any) -> Any:
+        """A call in another thread. Cancelling the task cancels the computation, and comes back when that has ended."""
+        work = asyncio.ensure_future(asyncio.to_thread(function, *arguments, **more))
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -470,3 +493,11 @@ class Session:
             finally:
                 lib.fm_engine_cancel(self._engine, False)
             raise
+
+    async def agenerate(self, prompt: Prompt, max_tokens: int = -1, stop: Union[str, Sequence[str]] = (), **sampling: Any) -> str:
+        """`generate`, awaited."""
+        return "".join([t.text async for t in self.astream(prompt, max_tokens, stop, **sampling)])
+
+    async def achat(self, messages: Union[str, Sequence[dict]], tools: Optional[Sequence[dict]] = None, **options: Any) -> dict:
+        """`chat`, awaited. Cancelling the task cancels the computation."""
+        return await self._cancellable(self.chat, messages, tools, **options)

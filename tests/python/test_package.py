@@ -281,6 +281,20 @@ def test_after_close():
     assert "closed" in repr(s)
 
 
+@pytest.mark.parametrize("use, kind, sentence", [
+    (lambda s: s.generate("x", max_tokens=-5), ValueError, "max_tokens is -5, but must be -1"), (lambda s: s.chat("x", max_tokens="5"), TypeError, "max_tokens is a whole number, not str"),
+    (lambda s: s.generate("x", temprature=0), TypeError, "there is no option temprature; those of sampling are temperature,"),
+    (lambda s: s.generate("x", temperature="hot"), TypeError, "temperature cannot be 'hot'"), (lambda s: s.generate("x", seed=-1), OverflowError, "seed cannot be -1"),
+    (lambda s: s.generate("x", logit_bias=[1]), TypeError, "logit_bias is a dict"), (lambda s: s.generate("x", stop=5), TypeError, "stop is a text or several, not int"),
+    (lambda s: s.chat("x", stop=["a", ""]), ValueError, "a stop string is empty"), (lambda s: s.chat({"role": "user", "content": "x"}), TypeError, r"one message is \[message\]"),
+    (lambda s: flash_moe.Session(EMBER, cpu=5), TypeError, "cpu is text, not int"), (lambda s: flash_moe.Session(EMBER, cold_below="a"), TypeError, "cold_below is a share"),
+    (lambda s: flash_moe.Session(EMBER, progress=5), TypeError, "progress is a function, not int"), (lambda s: flash_moe.Session(EMBER, text="a"), TypeError, "there is no option text"),
+])
+def test_what_is_wrong_is_named(session, use, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        use(session)
+
+
 @pytest.mark.parametrize("use, kind", [
     (lambda s: s.feed(b"bytes"), TypeError), (lambda s: s.feed(3), TypeError), (lambda s: s.feed(["a"]), TypeError), (lambda s: s.feed([2 ** 40]), OverflowError),
     (lambda s: s.feed([]), ValueError), (lambda s: s.tokenize(b"x"), TypeError), (lambda s: s.generate("x", max_tokens="3"), TypeError),
