@@ -1,4 +1,4 @@
-/* serve/jobs.c: answers that wait for a session: who is next, and when there are too many. */
+/* serve/answers/jobs.c: answers that wait for a session: who is next, and when there are too many. */
 #include <stdlib.h>
 #include <string.h>
 

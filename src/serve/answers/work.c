@@ -1,4 +1,4 @@
-/* serve/work.c: one answer, from its prompt to its last token. On the engine's thread. */
+/* serve/answers/work.c: one answer, from its prompt to its last token. On the engine's thread. */
 #include <stdlib.h>
 #include <string.h>
 
