@@ -14,7 +14,6 @@
 enum {
     FM_OUT_PAUSE = 256 << 10,   /* bytes of a stream that its client has not taken: the answer pauses */
     FM_MOST_DEPTH = 64,         /* of JSON */
-    FM_MOST_MESSAGES = 4096,    /* of one request */
     FM_MOST_HEADERS = 16 << 10, /* bytes */
     FM_MOST_PIECES = 64,        /* sessions */
 };
