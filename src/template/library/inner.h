@@ -10,6 +10,11 @@ typedef struct fm_table {
     size_t n;
 } fm_table;
 
+/* A function that templates call, as fm_function has it: FM_CALLABLE(filter_first) { … }. Few use all of their arguments. */
+#define FM_UNUSED __attribute__((unused))
+#define FM_CALLABLE(name)                                                                                                                                      \
+    static fm_value name(FM_UNUSED fm_run *run, FM_UNUSED fm_value self, FM_UNUSED const fm_value *given, FM_UNUSED const fm_arguments *rest)
+
 /* methods.c, containers.c: of text and of containers; n 0: the type has none. */
 fm_table fm_text_methods(void);
 fm_table fm_container_methods(fm_type type);
