@@ -126,12 +126,7 @@ static void scan_after_value(fm_call_scan *s, const char *text, size_t n, const 
 /* Behind the call: the outer tag's end belongs to it if it follows. */
 static int scan_closing(fm_call_scan *s, const char *text, size_t n, const tags *t, bool end) {
     s->end = s->mark;
-    if (!t->outer) return FM_CALL_WHOLE;
-    s->at = fm_call_skip(text, n, s->at);
-    int found = fm_tag_look(text, n, s->at, t->outer_end);
-    if (found < 0 && !end) return FM_CALL_WAITS;
-    if (found > 0) s->end = s->at + strlen(t->outer_end);
-    return FM_CALL_WHOLE;
+    return t->outer ? fm_call_close(s, text, n, t->outer_end, end) : FM_CALL_WHOLE;
 }
 
 static int scan_tags(fm_call_scan *s, const char *text, size_t n, const tags *t, bool end) {
