@@ -145,7 +145,6 @@ int fm_jobs_submit(fm_server *s, fm_exchange *x, fm_refusal *why);
 fm_job *fm_jobs_next(fm_server *s);
 int fm_jobs_wait(fm_server *s, fm_job *job); /* adds one */
 void fm_jobs_drop(fm_server *s, const fm_exchange *x);
-int fm_jobs_retry_seconds(const fm_server *s);
 
 /* ---- server.c ---- */
 
@@ -183,8 +182,6 @@ int fm_work_open(fm_server *s, fm_job *job, fm_refusal *why);
 int fm_work_begin(fm_work *r, fm_session *session, fm_error *err);
 /* While all tokens are computed: chooses the next and tells the API. 1: the answer has ended. */
 int fm_work_next(fm_server *s, fm_work *r, fm_error *err);
-/* Ends it from outside. */
-void fm_work_stop(fm_server *s, fm_work *r, int stop);
 void fm_work_close(fm_job *job);
 
 /* ---- raw.c: a text that goes on without a template ---- */

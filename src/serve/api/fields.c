@@ -99,7 +99,8 @@ int fm_field_stops(fm_exchange *x, const char *name, const char *const **out, in
     return 0;
 }
 
-int fm_field_bias(fm_exchange *x, const char *name, fm_sampling *sampling, fm_refusal *why) {
+/* {"ID": BIAS} of -100 … 100, behind the server's own. */
+static int read_bias(fm_exchange *x, const char *name, fm_sampling *sampling, fm_refusal *why) {
     const json_t *value = field(x->body, name);
     const char *key;
     json_t *bias;
@@ -124,7 +125,8 @@ int fm_field_bias(fm_exchange *x, const char *name, fm_sampling *sampling, fm_re
     return 0;
 }
 
-int fm_field_seed(const json_t *object, const char *name, uint64_t *out, bool *given, fm_refusal *why) {
+/* A whole number of any sign. */
+static int read_seed(const json_t *object, const char *name, uint64_t *out, bool *given, fm_refusal *why) {
     const json_t *value = field(object, name);
     *given = value != NULL;
     if (!value) return 0;
@@ -162,8 +164,8 @@ int fm_fields_sampling(fm_exchange *x, fm_refusal *why) {
     if (s->top_k < 0) s->top_k = 0; /* "off" in some clients' words */
     if (fm_field_number(x->body, "min_p", 0, 1, &s->min_p, why) < 0) return -1;
     if (read_penalties(x->body, s, why) < 0) return -1;
-    if (fm_field_bias(x, "logit_bias", s, why) < 0) return -1;
-    if (fm_field_seed(x->body, "seed", &s->seed, &seeded, why) < 0) return -1;
+    if (read_bias(x, "logit_bias", s, why) < 0) return -1;
+    if (read_seed(x->body, "seed", &s->seed, &seeded, why) < 0) return -1;
     for (int i = 1; i < x->n_jobs; i++) {
         uint64_t own = x->jobs[i].sampling.seed;
         x->jobs[i].sampling = *s;

@@ -1,7 +1,8 @@
 /* template/library/containers.c: methods of lists, tuples, ranges and mappings. The sandbox keeps those away that would change them (attributes.c). See library.h. */
 #include "template/library/inner.h"
 
-size_t fm_list_find(fm_run *run, const fm_list *list, fm_value item, size_t from) {
+/* The first item of n that equals item, from number `from` on; n: none. */
+static size_t find_item(fm_run *run, const fm_list *list, fm_value item, size_t from) {
     while (from < list->n && !fm_same(list->items[from], item) && !fm_equal(run, list->items[from], item)) from++;
     return from;
 }
@@ -9,7 +10,7 @@ size_t fm_list_find(fm_run *run, const fm_list *list, fm_value item, size_t from
 FM_CALLABLE(list_count) {
     const fm_list *list = fm_items(run, self);
     int64_t n = 0;
-    for (size_t at = 0; (at = fm_list_find(run, list, given[0], at)) < list->n; at++) n++;
+    for (size_t at = 0; (at = find_item(run, list, given[0], at)) < list->n; at++) n++;
     return fm_int(n);
 }
 
@@ -22,7 +23,7 @@ FM_CALLABLE(list_index) {
         if (bounds[i] < 0) bounds[i] = bounds[i] + (int64_t)list->n < 0 ? 0 : bounds[i] + (int64_t)list->n;
         if (bounds[i] > (int64_t)list->n) bounds[i] = (int64_t)list->n;
     }
-    size_t at = fm_list_find(run, list, given[0], (size_t)bounds[0]);
+    size_t at = find_item(run, list, given[0], (size_t)bounds[0]);
     if ((int64_t)at >= bounds[1]) fm_refuse(run, FM_EFORMAT, "the value is not in the %s", fm_type_name(self));
     return fm_int((int64_t)at);
 }
