@@ -33,4 +33,15 @@ int fm_field_model(const fm_exchange *x, fm_refusal *why);
 /* temperature, top_p, top_k, min_p, the penalties, logit_bias and seed under OpenAI's names, into all jobs, with seeds that follow. */
 int fm_fields_sampling(fm_exchange *x, fm_refusal *why);
 
+/* If rc is a refusal, it is about something inside of `where`: its field's name and its sentence say so. Returns rc. */
+int fm_denied_inside(const char *where, int rc, fm_refusal *why);
+int fm_no_memory(fm_refusal *why); /* status 500 */
+/* Whether these tools, in OpenAI's form, have one of this name; "": any at all. */
+bool fm_has_tool(const json_t *tools, const char *name);
+/* The string that a member of an object is, or NULL. */
+const char *fm_member_text(const json_t *object, const char *member);
+bool fm_is_given(const json_t *value); /* neither missing nor null */
+
+#define FM_COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
+
 #endif
