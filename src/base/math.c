@@ -77,15 +77,11 @@ double fm_log(double x) {
     return fma(n, 0x1.62e42fefa39efp-1, fma(n, 0x1.abc9e3b39803fp-56, y));
 }
 
-/* log(1 + x): what rounding 1 + x took away is given back in proportion. */
-static double log1p_of(double x) {
-    double u = 1 + x;
-    return u == 1 || u == INFINITY ? x : fm_log(u) * (x / (u - 1));
+float fm_softplusf(float x) {
+    if (x > 20) return x; /* the rest is below half a unit in the last place */
+    double e = fm_exp((double)x), u = 1 + e;
+    return (float)(u == 1 ? e : fm_log(u) * (e / (u - 1))); /* what rounding 1 + e took away is given back in proportion */
 }
-
-float fm_logf(float x) { return (float)fm_log((double)x); }
-float fm_log1pf(float x) { return (float)log1p_of((double)x); }
-float fm_softplusf(float x) { return x > 20 ? x : (float)log1p_of(fm_exp((double)x)); } /* beyond 20 the rest is below half a unit in the last place */
 float fm_sigmoidf(float x) { return 1 / (1 + fm_expf(-x)); }
 
 double fm_pow(double base, double exponent) { return fm_exp(exponent * fm_log(base)); }

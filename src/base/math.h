@@ -4,11 +4,9 @@
 
 /* exp(x) to within 2 units in the last place; 0 where it would be below FLT_MIN, infinity where it would be above FLT_MAX, NaN stays NaN. */
 float fm_expf(float x);
-/* log1p(x) for x > -1, and log(1 + exp(x)) without overflow. */
-float fm_log1pf(float x);
+/* log(1 + exp(x)) without overflow. */
 float fm_softplusf(float x);
 float fm_sigmoidf(float x); /* 1 / (1 + fm_expf(-x)) */
-float fm_logf(float x);     /* x > 0 */
 
 /* In double, rounded by the caller: for rope tables. Relative error below 1e-14 for |x| up to 1e7 in sin and cos, and for base > 0 and
  * |exponent * log(base)| up to 30 in pow. exp is 0 below -708.39 and infinity above 709.78; log of 0 is -infinity and of less NaN. */

@@ -73,12 +73,18 @@ size_t fm_call_skip(const char *text, size_t n, size_t at);
 int fm_call_broken(fm_call_scan *scan, size_t at);
 /* For `scan`, at a tag that must stand at scan->at: moves behind it and into state; WAITS or BROKEN. */
 int fm_call_expect(fm_call_scan *scan, const char *text, size_t n, const char *tag, int state);
+/* For `scan`, behind a call that ends at scan->end: a closing tag that follows, white space between, belongs to it; WAITS or WHOLE. */
+int fm_call_close(fm_call_scan *scan, const char *text, size_t n, const char *tag, bool end);
+/* For `scan`, where a JSON object from scan->at on, behind white space, is the rest of the call. */
+int fm_call_scan_object(fm_call_scan *scan, const char *text, size_t n);
 /* Moves scan->at behind the JSON object or list that begins or goes on there; mark counts open brackets. False: text ends before. */
 bool fm_call_scan_json(fm_call_scan *scan, const char *text, size_t n);
 /* Bytes of the JSON object or list that text [n] begins with; 0: it does not end. */
 size_t fm_call_json_bytes(const char *text, size_t n);
 /* Appends text [n], a JSON object, as it is; false: it is none. */
 bool fm_call_take_object(fm_chars *out, const char *text, size_t n);
+/* For `force`: {"name": NAME, "ARGUMENTS": as far as it has to be given. */
+void fm_call_force_json(fm_chars *out, const char *name, const char *arguments);
 /* Takes a call from text [n], {"name": …, "arguments" or "parameters": …}; false: it is none. */
 bool fm_call_read_json(fm_call *call, const char *text, size_t n);
 

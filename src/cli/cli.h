@@ -64,15 +64,20 @@ void fm_pack_print(const fm_pack_result *result, const char *output);
 
 /* "flash-moe: message." on stderr; returns the exit code that belongs to it: EXIT_CANCELLED for FM_ECANCELLED, else 1. */
 int fm_report(const fm_error *err);
-/* The same for a mistake on the command line: EXIT_USAGE. */
+/* The same, but FM_EINVAL is a mistake on the command line: EXIT_USAGE. */
+int fm_report_given(const fm_error *err);
+/* Such a mistake in words of its own. */
 __attribute__((format(printf, 1, 2))) int fm_usage_error(const char *format, ...);
 /* Fills *err and returns code. */
 __attribute__((format(printf, 3, 4))) int fm_cli_fail(fm_error *err, int code, const char *format, ...);
 
-struct text {
-    char *bytes; /* malloc'd */
-    size_t n;
+struct text {    /* that grows; zeroed at first */
+    char *bytes; /* malloc'd, with a 0 behind the n; NULL: nothing was added yet */
+    size_t n, room;
 };
+
+/* False: no memory. */
+bool fm_text_add(struct text *text, const char *bytes, size_t n);
 
 /* The text that exactly one of -p, -f and - gives; "-" as path is standard input too. 0, or FM_EINVAL (none or several), or FM_EIO. */
 int fm_read_text(struct text *out, const char *prompt, const char *path, bool standard_input, fm_error *err);

@@ -191,6 +191,11 @@ int fm_report(const fm_error *err) {
     return err->code == FM_ECANCELLED ? EXIT_CANCELLED : 1;
 }
 
+int fm_report_given(const fm_error *err) {
+    int status = fm_report(err);
+    return err->code == FM_EINVAL ? EXIT_USAGE : status;
+}
+
 int fm_cli_fail(fm_error *err, int code, const char *format, ...) {
     va_list arguments;
 
@@ -212,19 +217,29 @@ int fm_usage_error(const char *format, ...) {
     return EXIT_USAGE;
 }
 
-/* ---- reading a text ---- */
+/* ---- texts ---- */
+
+bool fm_text_add(struct text *t, const char *bytes, size_t n) {
+    if (t->n + n + 1 > t->room) {
+        size_t room = 2 * (t->n + n) + 256;
+        char *grown = realloc(t->bytes, room);
+        if (!grown) return false;
+        t->bytes = grown;
+        t->room = room;
+    }
+    if (n) memcpy(t->bytes + t->n, bytes, n);
+    t->bytes[t->n += n] = '\0';
+    return true;
+}
 
 static int read_all(struct text *out, FILE *file, const char *name, fm_error *err) {
-    size_t room = 0, got;
+    char bytes[65536];
+    size_t n;
 
     do {
-        if (out->n + 65536 > room) {
-            char *bytes = realloc(out->bytes, room = 2 * room + 65536);
-            if (!bytes) return fm_cli_fail(err, FM_ENOMEM, "%s does not fit in memory", name);
-            out->bytes = bytes;
-        }
-        out->n += got = fread(out->bytes + out->n, 1, room - out->n, file);
-    } while (got > 0);
+        n = fread(bytes, 1, sizeof bytes, file);
+        if (!fm_text_add(out, bytes, n)) return fm_cli_fail(err, FM_ENOMEM, "%s does not fit in memory", name);
+    } while (n > 0);
     if (ferror(file)) return fm_cli_fail(err, FM_EIO, "%s cannot be read: %s", name, strerror(errno));
     return 0;
 }
@@ -236,11 +251,7 @@ int fm_read_text(struct text *out, const char *prompt, const char *path, bool st
     *out = (struct text){0};
     if (n == 0) return fm_cli_fail(err, FM_EINVAL, "there is no text: give -p TEXT, -f FILE, or - for standard input");
     if (n > 1) return fm_cli_fail(err, FM_EINVAL, "there is more than one text: give one of -p TEXT, -f FILE and -");
-    if (prompt) {
-        if (!(out->bytes = strdup(prompt))) return fm_cli_fail(err, FM_ENOMEM, "no memory for the text");
-        out->n = strlen(prompt);
-        return 0;
-    }
+    if (prompt) return fm_text_add(out, prompt, strlen(prompt)) ? 0 : fm_cli_fail(err, FM_ENOMEM, "no memory for the text");
     if (standard_input || strcmp(path, "-") == 0) {
         rc = read_all(out, stdin, "standard input", err);
     } else {

@@ -104,8 +104,6 @@ struct fm_state {
 void fm_input_set(fm_input *input, const float *x, size_t ld, int n, int cols);
 /* Memory for n_kinds int8 forms of n vectors of cols columns. */
 size_t fm_input_bytes(int n_kinds, int n, int cols);
-/* The int8 form that matrix needs, for all n. */
-const fm_act8 *fm_input_act(fm_device *device, fm_input *input, const fm_matrix_type *type);
 
 typedef struct fm_product { /* y[i * ldy + r] = matrix row r times token tokens[i] of input */
     const fm_matrix *matrix;

@@ -45,7 +45,8 @@ static void quantize_task(void *arg, int i, int thread) {
     w->k->quantize(w->input->x + t * w->input->ld, a->cols, a->group, a->width, a->q + t * (size_t)a->cols, a->scale + t * groups, a->sum + t * groups);
 }
 
-const fm_act8 *fm_input_act(fm_device *device, fm_input *input, const fm_matrix_type *type) {
+/* The int8 form of all its rows that matrices of type need. */
+static const fm_act8 *input_act(fm_device *device, fm_input *input, const fm_matrix_type *type) {
     int group = type->group < 64 ? type->group : 64;
     for (int i = 0; i < input->n_acts; i++) {
         if (input->acts[i].group == group && input->acts[i].width == type->width) return &input->acts[i];
@@ -107,7 +108,7 @@ void fm_multiply(fm_device *device, const fm_product *products, int n) {
         const fm_product *p = &products[i];
         bool act = device->config.int8 && !p->exact && p->matrix->type.format == FM_FORMAT_R16;
         int n_strips = fm_matrix_n_strips(&p->matrix->type), step = (int)(share / (strip_cost(p) + 1));
-        w.acts[i] = act ? fm_input_act(device, p->input, &p->matrix->type) : NULL;
+        w.acts[i] = act ? input_act(device, p->input, &p->matrix->type) : NULL;
         step = step < 2 ? 2 : step > n_strips ? n_strips : step; /* tiles take two strips at a time */
         int n_tasks = (n_strips + step - 1) / step;
         w.step[i] = (n_strips + n_tasks - 1) / n_tasks; /* all of a length */

@@ -15,13 +15,7 @@ static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     }
     if ((rc = fm_keys_moe(d, config, &moe, err)) < 0) return rc;
     if ((rc = fm_keys_first_dense(d, config, 3, err)) < 0 || (rc = fm_keys_expect(config, "moe_layer_freq", 1, err)) < 0) return rc;
-    if ((rc = fm_keys_groups(d, config, err)) < 0) return rc;
-    if ((rc = fm_config_bool(config, "norm_topk_prob", true, &d->router.renormalise, err)) < 0) return rc;
-    if ((rc = fm_config_expect_string(config, "scoring_func", "sigmoid", err)) < 0) return rc;
-    d->router.score = FM_SCORE_SIGMOID;
-    d->router.bias = true;
-    d->router.add = 1e-20f;
-    return fm_config_expect_string(config, "topk_method", "noaux_tc", err);
+    return fm_keys_sigmoid_router(d, config, err);
 }
 
 static const char *const names[FM_N_ROLES] = {FM_NAMES_BODY, FM_NAMES_LATENT, FM_NAMES_MLP,

@@ -6,15 +6,12 @@
 
 /* Layers [start, end] have experts, of these every interval-th. */
 static int read_layers(fm_description *d, const fm_config *config, fm_error *err) {
-    int start, end, interval, rc, n_dense = 0;
+    int start, end, interval, rc;
     if ((rc = fm_keys_same(config, "moe_layer_start_index", 1, 0, FM_MAX_LAYERS, &start, err)) < 0) return rc;
     if ((rc = fm_keys_same(config, "moe_layer_end_index", -1, -1, FM_MAX_LAYERS, &end, err)) < 0) return rc;
     if ((rc = fm_config_int(config, "moe_layer_interval", 1, 1, FM_MAX_LAYERS, &interval, err)) < 0) return rc;
-    for (int i = 0; i < d->n_layers; i++) {
-        d->layers[i].moe = (i + 1) % interval == 0 && i >= start && (end < 0 || i <= end);
-        n_dense += !d->layers[i].moe;
-    }
-    return n_dense ? fm_config_int(config, "intermediate_size", FM_REQUIRED, 1, 1 << 24, &d->dense_width, err) : 0;
+    for (int i = 0; i < d->n_layers; i++) d->layers[i].moe = (i + 1) % interval == 0 && i >= start && (end < 0 || i <= end);
+    return fm_keys_dense_width(d, config, err);
 }
 
 static int describe(fm_description *d, const fm_config *config, fm_error *err) {

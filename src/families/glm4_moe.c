@@ -13,16 +13,10 @@ static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     if ((rc = fm_keys_rope(d, config, 1e4, 0.5, err)) < 0) return rc;
     if ((rc = fm_keys_moe(d, config, &moe, err)) < 0) return rc;
     if ((rc = fm_keys_first_dense(d, config, 1, err)) < 0) return rc;
-    if ((rc = fm_keys_groups(d, config, err)) < 0) return rc;
-    if ((rc = fm_config_bool(config, "norm_topk_prob", true, &d->router.renormalise, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "use_qk_norm", false, &normed, err)) < 0) return rc;
-    if ((rc = fm_config_expect_string(config, "scoring_func", "sigmoid", err)) < 0) return rc;
-    d->router.score = FM_SCORE_SIGMOID;
-    d->router.bias = true;
-    d->router.add = 1e-20f;
     d->qk_norm = normed ? FM_QK_NORM_HEAD : FM_QK_NORM_NONE;
     d->o_bias = false;
-    return fm_config_expect_string(config, "topk_method", "noaux_tc", err);
+    return fm_keys_sigmoid_router(d, config, err);
 }
 
 static const char *const names[FM_N_ROLES] = {FM_NAMES_BODY, FM_NAMES_ATTENTION, FM_NAMES_MLP,

@@ -9,7 +9,7 @@
 /* mlp_layer_types, else first_k_dense_replace. */
 static int find_dense(fm_description *d, const fm_config *config, fm_error *err) {
     const json_t *types = fm_config_get(config, "mlp_layer_types");
-    int rc = fm_keys_first_dense(d, config, 1, err), n_dense = 0;
+    int rc = fm_keys_first_dense(d, config, 1, err);
     if (rc < 0 || !types) return rc;
     if (json_array_size(types) != (size_t)d->n_layers)
         return fm_fail(err, FM_EFORMAT, "%s: mlp_layer_types has %zu entries, but there are %d layers", config->path, json_array_size(types), d->n_layers);
@@ -19,9 +19,8 @@ static int find_dense(fm_description *d, const fm_config *config, fm_error *err)
         if (!dense && !(type && !strcmp(type, "sparse")))
             return fm_fail(err, FM_EUNSUPPORTED, "%s: mlp_layer_types[%d] is %s, which is not supported", config->path, i, type ? type : "no string");
         d->layers[i].moe = !dense;
-        n_dense += dense;
     }
-    return n_dense ? fm_config_int(config, "intermediate_size", FM_REQUIRED, 1, 1 << 24, &d->dense_width, err) : 0;
+    return fm_keys_dense_width(d, config, err);
 }
 
 static int describe(fm_description *d, const fm_config *config, fm_error *err) {
@@ -31,13 +30,7 @@ static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     if ((rc = fm_keys_latent(d, config, 1e4, err)) < 0) return rc;
     if ((rc = fm_keys_moe(d, config, &moe, err)) < 0) return rc;
     if ((rc = find_dense(d, config, err)) < 0 || (rc = fm_keys_expect(config, "moe_layer_freq", 1, err)) < 0) return rc;
-    if ((rc = fm_keys_groups(d, config, err)) < 0) return rc;
-    if ((rc = fm_config_bool(config, "norm_topk_prob", true, &d->router.renormalise, err)) < 0) return rc;
-    if ((rc = fm_config_expect_string(config, "scoring_func", "sigmoid", err)) < 0) return rc;
-    d->router.score = FM_SCORE_SIGMOID;
-    d->router.bias = true;
-    d->router.add = 1e-20f;
-    return fm_config_expect_string(config, "topk_method", "noaux_tc", err);
+    return fm_keys_sigmoid_router(d, config, err);
 }
 
 static const char *const names[FM_N_ROLES] = {FM_NAMES_BODY, FM_NAMES_LATENT, FM_NAMES_MLP,

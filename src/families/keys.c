@@ -170,7 +170,14 @@ int fm_keys_first_dense(fm_description *d, const fm_config *config, int fallback
     if ((rc = fm_config_int(config, "first_k_dense_replace", fallback, 0, d->n_layers, &first, err)) < 0) return rc;
     if ((rc = fm_config_int(config, "num_nextn_predict_layers", 0, 0, 64, &d->n_more_layers, err)) < 0) return rc;
     for (int i = 0; i < first; i++) d->layers[i].moe = false;
-    return first ? fm_config_int(config, "intermediate_size", FM_REQUIRED, 1, MAX_SIZE, &d->dense_width, err) : 0;
+    return fm_keys_dense_width(d, config, err);
+}
+
+int fm_keys_dense_width(fm_description *d, const fm_config *config, fm_error *err) {
+    for (int i = 0; i < d->n_layers; i++) {
+        if (!d->layers[i].moe) return fm_config_int(config, "intermediate_size", FM_REQUIRED, 1, MAX_SIZE, &d->dense_width, err);
+    }
+    return 0;
 }
 
 int fm_keys_groups(fm_description *d, const fm_config *config, fm_error *err) {
@@ -189,8 +196,19 @@ int fm_keys_groups(fm_description *d, const fm_config *config, fm_error *err) {
     return r->scale > 0 ? 0 : fm_fail(err, FM_EFORMAT, "%s: routed_scaling_factor is 0", config->path);
 }
 
+int fm_keys_sigmoid_router(fm_description *d, const fm_config *config, fm_error *err) {
+    int rc;
+    if ((rc = fm_keys_groups(d, config, err)) < 0) return rc;
+    if ((rc = fm_config_bool(config, "norm_topk_prob", true, &d->router.renormalise, err)) < 0) return rc;
+    if ((rc = fm_config_expect_string(config, "scoring_func", "sigmoid", err)) < 0) return rc;
+    d->router.score = FM_SCORE_SIGMOID;
+    d->router.bias = true;
+    d->router.add = 1e-20f;
+    return fm_config_expect_string(config, "topk_method", "noaux_tc", err);
+}
+
 int fm_keys_sparse_layers(fm_description *d, const fm_config *config, fm_error *err) {
-    int step, rc, n_dense = 0;
+    int step, rc;
     if ((rc = fm_config_int(config, "decoder_sparse_step", 1, 1, FM_MAX_LAYERS, &step, err)) < 0) return rc;
     for (int i = 0; i < d->n_layers; i++) d->layers[i].moe = (i + 1) % step == 0;
     const json_t *only = fm_config_get(config, "mlp_only_layers");
@@ -199,6 +217,5 @@ int fm_keys_sparse_layers(fm_description *d, const fm_config *config, fm_error *
         if (i < 0 || i >= d->n_layers) return fm_fail(err, FM_EFORMAT, "%s: mlp_only_layers names layer %d of %d", config->path, (int)i, d->n_layers);
         d->layers[i].moe = false;
     }
-    for (int i = 0; i < d->n_layers; i++) n_dense += !d->layers[i].moe;
-    return n_dense ? fm_config_int(config, "intermediate_size", FM_REQUIRED, 1, MAX_SIZE, &d->dense_width, err) : 0;
+    return fm_keys_dense_width(d, config, err);
 }

@@ -44,8 +44,12 @@ int fm_keys_expect(const fm_config *config, const char *key, int wanted, fm_erro
 int fm_keys_expect_false(const fm_config *config, const char *const *keys, fm_error *err);
 /* first_k_dense_replace (absent: fallback) and intermediate_size; num_nextn_predict_layers. */
 int fm_keys_first_dense(fm_description *d, const fm_config *config, int fallback, fm_error *err);
+/* intermediate_size, if a layer is dense. */
+int fm_keys_dense_width(fm_description *d, const fm_config *config, fm_error *err);
 /* n_group, topk_group (by the two best of a group), routed_scaling_factor. */
 int fm_keys_groups(fm_description *d, const fm_config *config, fm_error *err);
+/* The router of DeepSeek-V3: sigmoid scores, in those groups, with a bias in the choice; norm_topk_prob (absent: true); refuses another scoring_func or topk_method. */
+int fm_keys_sigmoid_router(fm_description *d, const fm_config *config, fm_error *err);
 /* decoder_sparse_step, mlp_only_layers and intermediate_size: which layers are dense. */
 int fm_keys_sparse_layers(fm_description *d, const fm_config *config, fm_error *err);
 

@@ -29,13 +29,13 @@ static int describe(fm_description *d, const fm_config *config, fm_error *err) {
     if ((rc = fm_config_int(config, "conv_L_cache", 3, 2, 16, &d->conv_taps, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "conv_bias", false, &d->conv_bias, err)) < 0) return rc;
     if ((rc = fm_config_int(config, "num_dense_layers", 2, 0, d->n_layers, &n_dense, err)) < 0) return rc;
-    if (n_dense && (rc = fm_config_int(config, "intermediate_size", FM_REQUIRED, 1, 1 << 24, &d->dense_width, err)) < 0) return rc;
+    for (int i = 0; i < n_dense; i++) d->layers[i].moe = false;
+    if ((rc = fm_keys_dense_width(d, config, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "use_expert_bias", true, &d->router.bias, err)) < 0) return rc;
     if ((rc = fm_config_bool(config, "norm_topk_prob", true, &d->router.renormalise, err)) < 0) return rc;
     if ((rc = fm_keys_float(config, "routed_scaling_factor", 1, &d->router.scale, err)) < 0) return rc;
     bool tied = fm_config_get(config, "tie_embedding") || !fm_config_get(config, "tie_word_embeddings");
     if (tied && (rc = fm_config_bool(config, "tie_embedding", true, &d->tied_head, err)) < 0) return rc;
-    for (int i = 0; i < n_dense; i++) d->layers[i].moe = false;
     d->mixer_bias = d->conv_bias;
     d->qk_norm = FM_QK_NORM_HEAD;
     d->router.score = FM_SCORE_SIGMOID;

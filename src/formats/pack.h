@@ -81,11 +81,9 @@ typedef struct fm_pack_tensor { /* of the dense part */
 /* FM_EIO: DIR is there already, or cannot be made. n_layers and n_experts are the model's. */
 int fm_packer_open(fm_packer **packer, const char *directory, int n_layers, int n_experts, fm_error *err);
 /* The same of a DIR.part that may have been begun before: state (NULL: nothing is said of it) is what fm_packer_state gave last. What the state names is there already;
- * everything else in DIR.part is removed. Closing without finish leaves DIR.part. FM_EIO also if another program has it open. */
-int fm_packer_open_again(fm_packer **packer, const char *directory, int n_layers, int n_experts, const json_t *state, fm_error *err);
-/* The same for a model with n_copies of each expert: layers n_layers and on are the second ones. */
-int fm_packer_open_copies(fm_packer **packer, const char *directory, const int shape[3], const json_t *state,
-                          fm_error *err); /* shape: n_layers, n_experts, n_copies */
+ * everything else in DIR.part is removed. Closing without finish leaves DIR.part. FM_EIO also if another program has it open. shape: n_layers, n_experts, n_copies of each
+ * expert: layers n_layers and on are the second ones. */
+int fm_packer_open_copies(fm_packer **packer, const char *directory, const int shape[3], const json_t *state, fm_error *err);
 /* What is written and on the disk, to be gone on with: {"dense_bytes": N, "tensors": {NAME: HASH}, "layers": […]}; NULL without memory. */
 json_t *fm_packer_state(const fm_packer *packer);
 bool fm_packer_has_dense(const fm_packer *packer);

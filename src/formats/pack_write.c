@@ -182,10 +182,6 @@ int fm_packer_open(fm_packer **out, const char *directory, int n_layers, int n_e
     return open_packer(out, directory, (const int[3]){n_layers, n_experts, 1}, NULL, err);
 }
 
-int fm_packer_open_again(fm_packer **out, const char *directory, int n_layers, int n_experts, const json_t *state, fm_error *err) {
-    return open_packer(out, directory, (const int[3]){n_layers, n_experts, 1}, &state, err);
-}
-
 int fm_packer_open_copies(fm_packer **out, const char *directory, const int shape[3], const json_t *state, fm_error *err) {
     return open_packer(out, directory, shape, &state, err);
 }

@@ -115,8 +115,6 @@ char *fm_exchange_text(fm_exchange *x, const char *text, size_t bytes);
 char *fm_exchange_dump(fm_exchange *x, json_t *json);
 /* Makes n jobs with the server's defaults, each with a new seed. */
 int fm_exchange_jobs(fm_exchange *x, int n, fm_refusal *why);
-/* A query parameter of the address, or NULL. HTTP thread. */
-const char *fm_exchange_query(const fm_exchange *x, const char *name);
 /* On the engine's thread only. The chat is NULL if the model has no template. */
 fm_engine *fm_exchange_engine(const fm_exchange *x);
 fm_chat *fm_exchange_chat(const fm_exchange *x);

@@ -154,8 +154,6 @@ void fm_exchange_leave(fm_exchange *x, bool engine) {
 fm_engine *fm_exchange_engine(const fm_exchange *x) { return x->wire->server->engine; }
 fm_chat *fm_exchange_chat(const fm_exchange *x) { return x->wire->server->chat; }
 
-const char *fm_exchange_query(const fm_exchange *x, const char *name) { return MHD_lookup_connection_value(x->wire->connection, MHD_GET_ARGUMENT_KIND, name); }
-
 int fm_exchange_read(fm_exchange *x, const char *body, size_t n, fm_refusal *why) {
     json_error_t at;
     if (n == 0) return fm_deny(why, 400, NULL, "the request has no body");

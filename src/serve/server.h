@@ -14,7 +14,6 @@
 enum {
     FM_OUT_PAUSE = 256 << 10,   /* bytes of a stream that its client has not taken: the answer pauses */
     FM_MOST_DEPTH = 64,         /* of JSON */
-    FM_MOST_MESSAGES = 4096,    /* of one request */
     FM_MOST_HEADERS = 16 << 10, /* bytes */
     FM_MOST_PIECES = 64,        /* sessions */
 };
@@ -146,7 +145,6 @@ int fm_jobs_submit(fm_server *s, fm_exchange *x, fm_refusal *why);
 fm_job *fm_jobs_next(fm_server *s);
 int fm_jobs_wait(fm_server *s, fm_job *job); /* adds one */
 void fm_jobs_drop(fm_server *s, const fm_exchange *x);
-int fm_jobs_retry_seconds(const fm_server *s);
 
 /* ---- server.c ---- */
 
@@ -184,8 +182,6 @@ int fm_work_open(fm_server *s, fm_job *job, fm_refusal *why);
 int fm_work_begin(fm_work *r, fm_session *session, fm_error *err);
 /* While all tokens are computed: chooses the next and tells the API. 1: the answer has ended. */
 int fm_work_next(fm_server *s, fm_work *r, fm_error *err);
-/* Ends it from outside. */
-void fm_work_stop(fm_server *s, fm_work *r, int stop);
 void fm_work_close(fm_job *job);
 
 /* ---- raw.c: a text that goes on without a template ---- */

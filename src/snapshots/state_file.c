@@ -142,7 +142,8 @@ int fm_state_fixed_units(const fm_state_view *v) { return v->fixed ? (int)((v->s
 
 int fm_state_n_units(const fm_state_view *v) { return fm_state_fixed_units(v) + fm_page_count(v->n) - v->first_row / FM_PAGE_TOKENS; }
 
-int fm_state_parts(const fm_state_view *v, int unit, fm_bytes *parts) {
+/* The parts of a unit, at most 1 + n_parts of the snapshots; returns how many, or -1 if its rows are nowhere. */
+static int parts_of(const fm_state_view *v, int unit, fm_bytes *parts) {
     const fm_snapshots *s = v->snapshots;
     if (unit < fm_state_fixed_units(v)) {
         uint64_t at = (uint64_t)unit * FM_UNIT_BYTES, left = s->fixed_bytes - at;
@@ -213,7 +214,7 @@ int fm_state_read_unit(fm_window *w, const fm_state_meta *meta, const fm_state_v
     fm_bytes *parts = malloc(((size_t)v->snapshots->n_parts + 1) * sizeof *parts);
     uint64_t at = unit_offset(meta, unit), hash = 0, end = at + meta->units[unit].bytes;
     const uint8_t *from;
-    int n = parts ? fm_state_parts(v, unit, parts) : 0, rc = parts ? 0 : fm_fail(err, FM_ENOMEM, "%s: no memory to read it", w->file->path);
+    int n = parts ? parts_of(v, unit, parts) : 0, rc = parts ? 0 : fm_fail(err, FM_ENOMEM, "%s: no memory to read it", w->file->path);
     for (int i = 0; i < n && rc == 0; at += parts[i++].bytes) {
         if ((rc = fm_window_need(w, at, parts[i].bytes, end, &from, err)) < 0) break;
         hash = XXH3_64bits_withSeed(from, parts[i].bytes, hash);
@@ -239,7 +240,7 @@ typedef struct writing {
 static int write_units(fm_writer *writer, writing *w, fm_error *err) {
     uint64_t at = w->h.meta_bytes;
     for (uint32_t i = 0; i < w->h.n_units; i++) {
-        int n = fm_state_parts(w->view, (int)i, w->parts), rc;
+        int n = parts_of(w->view, (int)i, w->parts), rc;
         if (n < 0) return fm_fail(err, FM_EINVAL, "%s: unit %" PRIu32 " is not in memory any more", writer->path, i);
         at = align_up(at);
         for (int j = 0; j < n; j++) {

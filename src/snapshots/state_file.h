@@ -65,8 +65,6 @@ typedef struct fm_state_view {
 
 int fm_state_n_units(const fm_state_view *view);
 int fm_state_fixed_units(const fm_state_view *view); /* of them, the first ones */
-/* The parts of a unit, at most 1 + n_parts of the snapshots; returns how many, or -1 if its rows are nowhere. */
-int fm_state_parts(const fm_state_view *view, int unit, fm_bytes *parts);
 /* FM_EFORMAT unless the file's units are of the sizes that view has. */
 int fm_state_check(const fm_state_meta *meta, const fm_state_view *view, const char *path, fm_error *err);
 

@@ -31,7 +31,7 @@ void fm_node_add(fm_parser *p, fm_node *node, fm_node *item) {
     if (item) fm_node_part(p, node, item);
 }
 
-const fm_text *fm_intern(fm_parser *p, const char *name, size_t bytes) {
+static const fm_text *intern(fm_parser *p, const char *name, size_t bytes) {
     const fm_text text = {.data = name, .bytes = bytes};
     fm_value *found = fm_dict_find_text(p->names, &text);
     if (found) return found->text;
@@ -78,7 +78,7 @@ void fm_expect_operator(fm_parser *p, const char *operator) {
 const fm_text *fm_expect_name(fm_parser *p) {
     if (p->token->kind != FM_TOKEN_NAME) fm_unexpected(p);
     const fm_token *token = p->token++;
-    return fm_intern(p, token->text, token->bytes);
+    return intern(p, token->text, token->bytes);
 }
 
 void fm_deeper(fm_parser *p) {

@@ -146,7 +146,6 @@ void fm_parse(fm_run *run, fm_tree *tree, const char *source, size_t bytes);
 fm_node *fm_node_new(fm_parser *parser, fm_node_kind kind, int line);
 void fm_node_add(fm_parser *parser, fm_node *node, fm_node *item);        /* item may be NULL */
 void fm_node_part(fm_parser *parser, fm_node *node, const fm_node *part); /* depth; refuses what is too deep */
-const fm_text *fm_intern(fm_parser *parser, const char *name, size_t bytes);
 bool fm_at_operator(const fm_parser *parser, const char *operator);
 bool fm_at_name(const fm_parser *parser, const char *name);
 bool fm_skip_operator(fm_parser *parser, const char *operator);

@@ -40,7 +40,8 @@ static uint32_t hash(const char *bytes, size_t n) {
     return (uint32_t)(h >> 32) ^ (uint32_t)h;
 }
 
-int32_t fm_vocabulary_find(const fm_vocabulary *v, const char *bytes, size_t n) {
+/* The id of the vocabulary entry with these bytes, by slots; -1: none. */
+static int32_t find_entry(const fm_vocabulary *v, const char *bytes, size_t n) {
     for (uint32_t at = hash(bytes, n) & v->mask; v->slots[at]; at = (at + 1) & v->mask) {
         uint32_t id = v->slots[at] - 1;
         if (v->offsets[id + 1] - v->offsets[id] == n && !memcmp(v->text + v->offsets[id], bytes, n)) return (int32_t)id;
@@ -178,7 +179,7 @@ static int encode_piece(encoder *e, const char *piece, size_t n) {
     const fm_tokenizer *t = e->tokenizer;
     int code = reserve(e, n);
     if (code) return code;
-    int32_t whole = t->vocabulary.slots ? fm_vocabulary_find(&t->vocabulary, piece, n) : -1;
+    int32_t whole = t->vocabulary.slots ? find_entry(&t->vocabulary, piece, n) : -1;
     if (whole >= 0) {
         e->ids[e->n++] = whole;
         return 0;

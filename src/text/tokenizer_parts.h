@@ -39,7 +39,6 @@ extern const fm_range fm_space_ranges[];
 extern const fm_range fm_new_letters[], fm_new_marks[], fm_new_numbers[], fm_new_punctuation[], fm_new_symbols[]; /* of \p{L} … */
 extern const fm_range fm_new_upper[], fm_new_lower[], fm_new_modifiers[], fm_new_other_letters[];                 /* of \p{Lu}, Ll, Lm, Lo */
 extern const fm_range fm_inert_ranges[];
-bool fm_in_ranges(const fm_range *ranges, int32_t c);
 
 /* ---- added_tokens.c ------------------------------------------------------------------------------------------------- */
 
@@ -180,8 +179,6 @@ typedef struct fm_vocabulary {
     uint32_t mask;
 } fm_vocabulary;
 
-/* The id of the vocabulary entry with these bytes, by slots; -1: none. */
-int32_t fm_vocabulary_find(const fm_vocabulary *v, const char *bytes, size_t n);
 /* Fills slots with the ids for which in is true. */
 int fm_vocabulary_index(fm_vocabulary *v, const bool *in, fm_error *err);
 

@@ -126,12 +126,12 @@ size_t fm_utf8_finish(fm_utf8_stream *stream, char *out) {
 
 /* ---- characters ---- */
 
-bool fm_in_ranges(const fm_range *ranges, int32_t c) {
+static bool in_ranges(const fm_range *ranges, int32_t c) {
     while (ranges->last >= 0 && ranges->last < c) ranges++;
     return ranges->last >= 0 && ranges->first <= c;
 }
 
-bool fm_is_space(int32_t c) { return c < 128 ? c == ' ' || (c >= '\t' && c <= '\r') : fm_in_ranges(fm_space_ranges, c); }
+bool fm_is_space(int32_t c) { return c < 128 ? c == ' ' || (c >= '\t' && c <= '\r') : in_ranges(fm_space_ranges, c); }
 
 bool fm_is_word(int32_t c) {
     switch (utf8proc_category(c)) {
@@ -148,7 +148,7 @@ bool fm_is_word(int32_t c) {
     case UTF8PROC_CATEGORY_PC: return true;
     case UTF8PROC_CATEGORY_SO: /* the circled and squared letters are alphabetic */
         return (c >= 0x24b6 && c <= 0x24e9) || (c >= 0x1f130 && c <= 0x1f149) || (c >= 0x1f150 && c <= 0x1f169) || (c >= 0x1f170 && c <= 0x1f189);
-    default: return c == 0x200c || c == 0x200d || fm_in_ranges(fm_new_letters, c) || fm_in_ranges(fm_new_marks, c);
+    default: return c == 0x200c || c == 0x200d || in_ranges(fm_new_letters, c) || in_ranges(fm_new_marks, c);
     }
 }
 
@@ -165,12 +165,12 @@ static bool is_plain(const char *text, size_t n) {
     int length;
     for (size_t at = 0; at < n; at += (size_t)length) {
         int32_t c = fm_utf8_read(text + at, &length);
-        if (c >= 0x300 && !fm_in_ranges(plain, c)) return false;
+        if (c >= 0x300 && !in_ranges(plain, c)) return false;
     }
     return true;
 }
 
-static bool inert(int32_t c) { return c >= 0x5c8 && fm_in_ranges(fm_inert_ranges, c); }
+static bool inert(int32_t c) { return c >= 0x5c8 && in_ranges(fm_inert_ranges, c); }
 
 static int combining_class(int32_t c) { return c < 0x300 || inert(c) ? 0 : (int)utf8proc_get_property(c)->combining_class; }
 

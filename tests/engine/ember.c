@@ -7,20 +7,10 @@
 #include <math.h>
 
 #include "golden.h"
+#include "logits.h"
 
 #define WINDOW 512
 #define N_WINDOWS 16
-
-typedef struct rows {
-    float *data; /* [n][vocab] */
-    int vocab;
-} rows;
-
-static int keep(void *user, int position, const float *logits) {
-    rows *r = user;
-    memcpy(r->data + (size_t)position * (size_t)r->vocab, logits, (size_t)r->vocab * sizeof *logits);
-    return 0;
-}
 
 static fm_engine *open_engine(const char *directory, int activations, int kv) {
     fm_engine_options options = FM_ENGINE_OPTIONS_INIT;
@@ -55,7 +45,7 @@ static double check_prompt(golden *g, fm_engine *engine, int prompt, int logits_
     rows r = {malloc((size_t)n * (size_t)vocab * sizeof(float)), vocab};
     fm_session *session;
     MUST(fm_session_open(&session, engine, err));
-    MUST(fm_session_feed(session, ids, n, FM_LOGITS_ALL, keep, &r, err));
+    MUST(fm_session_feed(session, ids, n, FM_LOGITS_ALL, rows_keep, &r, err));
     double worst = 0;
     for (size_t i = 0; i < (size_t)n_rows * (size_t)vocab; i++) {
         double d = fabs((double)r.data[(size_t)logits_from * (size_t)vocab + i] - (double)want[i]);
@@ -91,7 +81,7 @@ static int read_ids(fm_engine *engine, const char *directory, int32_t **ids) {
 static void window_logits(fm_engine *engine, const int32_t *ids, rows *r) {
     fm_session *session;
     MUST(fm_session_open(&session, engine, err));
-    MUST(fm_session_feed(session, ids, WINDOW, FM_LOGITS_ALL, keep, r, err));
+    MUST(fm_session_feed(session, ids, WINDOW, FM_LOGITS_ALL, rows_keep, r, err));
     fm_session_close(&session);
 }
 

@@ -5,22 +5,12 @@
 #include "cpu/cpu.h"
 #include "engine/engine.h"
 #include "golden.h"
+#include "logits.h"
 
 #define N_TOKENS 1024
 
 static const char ember[] = TEST_SOURCE_ROOT "/models/ember", tiny[] = TEST_SOURCE_ROOT "/tests/golden/qwen3_moe-bf16";
 static const char *const names[] = {"bf16", "f32", "q8"};
-
-typedef struct rows {
-    float *data; /* [n][vocab] */
-    int vocab;
-} rows;
-
-static int keep(void *user, int position, const float *logits) {
-    rows *r = user;
-    memcpy(r->data + (size_t)position * (size_t)r->vocab, logits, (size_t)r->vocab * sizeof *logits);
-    return 0;
-}
 
 static fm_engine_options options_of(int kv, int context) {
     fm_engine_options options = FM_ENGINE_OPTIONS_INIT;
@@ -44,7 +34,7 @@ static rows logits_of(const char *directory, int kv, const int32_t *ids, int n) 
     r.data = malloc((size_t)n * (size_t)r.vocab * sizeof *r.data);
     fm_session *session;
     MUST(fm_session_open(&session, engine, err));
-    MUST(fm_session_feed(session, ids, n, FM_LOGITS_ALL, keep, &r, err));
+    MUST(fm_session_feed(session, ids, n, FM_LOGITS_ALL, rows_keep, &r, err));
     fm_session_close(&session);
     fm_engine_close(&engine);
     return r;

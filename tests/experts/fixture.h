@@ -106,33 +106,25 @@ static inline void fixture_close(fixture *x) {
 
 /* A configuration that a test changes as it likes; io is the fake, which is reset. */
 static inline fm_store_config fixture_config(const fixture *x, int n_slots, int n_staging) {
+    static fm_extent firsts[N_KEYS];
+    fm_store_config config = {.n_layers = N_LAYERS,
+                              .n_experts = N_EXPERTS,
+                              .slot_bytes = x->slot_bytes,
+                              .n_slots = n_slots,
+                              .n_staging = n_staging,
+                              .n_extents = N_EXTENTS,
+                              .extents = x->extents,
+                              .files = x->files,
+                              .policy = &fm_policy_lru,
+                              .io = &io_fake_ops};
     io_fake = IO_FAKE_INIT;
     io_fake.alignment = x->alignment;
-    if (x->in_place) { /* its extents without the gaps of those that it does not have */
-        static fm_extent firsts[N_KEYS];
-        for (int key = 0; key < N_KEYS; key++) firsts[key] = x->extents[key * N_EXTENTS];
-        return (fm_store_config){.n_layers = N_LAYERS,
-                                 .n_experts = N_EXPERTS,
-                                 .slot_bytes = x->slot_bytes,
-                                 .n_slots = n_slots,
-                                 .n_staging = n_staging,
-                                 .in_place = true,
-                                 .n_extents = 1,
-                                 .extents = firsts,
-                                 .files = x->files,
-                                 .policy = &fm_policy_lru,
-                                 .io = &io_fake_ops};
-    }
-    return (fm_store_config){.n_layers = N_LAYERS,
-                             .n_experts = N_EXPERTS,
-                             .slot_bytes = x->slot_bytes,
-                             .n_slots = n_slots,
-                             .n_staging = n_staging,
-                             .n_extents = N_EXTENTS,
-                             .extents = x->extents,
-                             .files = x->files,
-                             .policy = &fm_policy_lru,
-                             .io = &io_fake_ops};
+    if (!x->in_place) return config;
+    for (int key = 0; key < N_KEYS; key++) firsts[key] = x->extents[key * N_EXTENTS]; /* without the gaps of those that it does not have */
+    config.in_place = true;
+    config.n_extents = 1;
+    config.extents = firsts;
+    return config;
 }
 
 static inline bool fixture_is_extent(const uint8_t *data, const fm_extent *e) {

@@ -75,21 +75,11 @@ static void check_floats(void) {
     }
     WORST(3, "sigmoidf, ulp");
     for (int i = 0; i < 200000; i++) {
-        float x = (float)(random_unit() * 2 * ldexp(1, -random_below(60))), signed_x = i % 2 || x >= 1 ? x : -x;
-        note(ulps(fm_log1pf(signed_x), log1p((double)signed_x)), (double)signed_x);
-    }
-    for (int i = 0; i < 1000; i++) note(ulps(fm_log1pf((float)i * 1e5f), log1p((double)((float)i * 1e5f))), i);
-    WORST(0.501, "log1pf, ulp");
-    for (int i = 0; i < 200000; i++) {
         float x = (float)(random_unit() * 200 - 87);
         note(ulps(fm_softplusf(x), x > 40 ? (double)x : log1p(exp((double)x))), (double)x);
     }
     WORST(0.51, "softplusf, ulp");
-    for (uint32_t i = 0x00800000; i < 0x7f800000; i += 7919) note(ulps(fm_logf(float_at(i)), log((double)float_at(i))), (double)float_at(i));
-    WORST(0.501, "logf, ulp");
-    CHECK(fm_logf(1) == 0 && fm_log1pf(0) == 0 && fm_log1pf(1e-30f) == 1e-30f, "exact ones");
-    CHECK(fm_logf(0) == -INFINITY && isnan(fm_logf(-1)) && isnan(fm_logf(NAN)), "outside");
-    CHECK(fm_softplusf(1000) == 1000 && fm_softplusf(-1000) == 0 && isnan(fm_softplusf(NAN)) && isnan(fm_log1pf(NAN)) && isnan(fm_sigmoidf(NAN)), "outside");
+    CHECK(fm_softplusf(1000) == 1000 && fm_softplusf(-1000) == 0 && isnan(fm_softplusf(NAN)) && isnan(fm_sigmoidf(NAN)), "outside");
     CHECK(fm_sigmoidf(-200) == 0 && fm_sigmoidf(200) == 1 && fm_sigmoidf(0) == 0.5f, "sigmoid's ends");
 }
 
@@ -116,6 +106,7 @@ static void check_doubles(void) {
     WORST(1e-14, "pow, relative");
     CHECK(fm_pow(10000, 0) == 1 && fm_exp(0) == 1 && fm_log(1) == 0, "exact ones");
     CHECK(fm_exp(-800) == 0 && fm_exp(800) == INFINITY && isnan(fm_exp(NAN)) && fm_log(INFINITY) == INFINITY, "special values");
+    CHECK(fm_log(0) == -INFINITY && isnan(fm_log(-1)) && isnan(fm_log(NAN)), "outside");
 }
 
 static void note_sincos(double x) {

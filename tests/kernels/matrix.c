@@ -222,6 +222,9 @@ static void check_all_f8(void) {
     for (int cols = 1; cols <= 300; cols += cols < 140 ? 1 : 11) check_f8(1 + cols % 5, cols, 1 + cols % 9);
     check_f8(3, 2048, 1);
     check_f8(4, 1000, 6);
+    for (int n = 31; n < 36; n++) check_f8(n % 5 + 1, 40 * n + n % 3, n); /* rows that are made f32 first */
+    check_f8(3, 4096, 33);
+    check_f8(3, 4097, 33);
 }
 
 static void check_quantize(const float *x, int cols, int group, int width) {

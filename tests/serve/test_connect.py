@@ -5,6 +5,7 @@ import socket
 import subprocess
 import threading
 import time
+from contextlib import closing
 
 import pytest
 
@@ -212,14 +213,11 @@ def test_another_kind_of_server(fake):
 def test_control_characters_do_not_reach_the_terminal(fake):
     if not TMUX:
         pytest.skip("there is no tmux")
-    terminal = Terminal([PROGRAM, "chat", "--connect", fake(stream(delta(content="a\033[2Jb\033]0;title\007c"), b"[DONE]"))])
-    try:
+    with closing(Terminal([PROGRAM, "chat", "--connect", fake(stream(delta(content="a\033[2Jb\033]0;title\007c"), b"[DONE]"))])) as terminal:
         terminal.prompt()
         terminal.type("Hi.", "Enter")
         screen = terminal.wait(r"^a.*c")
         assert "> Hi." in screen
-    finally:
-        terminal.close()
 
 
 # ---- at a terminal ----
@@ -227,8 +225,7 @@ def test_control_characters_do_not_reach_the_terminal(fake):
 @needs_tmux
 def test_the_terminal(server, tmp_path):
     own = [f"HOME={tmp_path / 'home'}", f"XDG_DATA_HOME={tmp_path / 'data'}", "NO_PROXY=127.0.0.1"]
-    terminal = Terminal([PROGRAM, "chat", "--connect", server.url], environment=own)
-    try:
+    with closing(Terminal([PROGRAM, "chat", "--connect", server.url], environment=own)) as terminal:
         terminal.prompt()
         assert f"ember at {server.url}" in terminal.screen()
         terminal.type("What is the capital of Norway?", "Enter")
@@ -239,16 +236,13 @@ def test_the_terminal(server, tmp_path):
         assert re.search(r"\033\[[0-9;]*36m(\033\[49m)?int add", terminal.screen(attributes=True))
         terminal.type("/quit", "Enter")
         terminal.wait(r"^left with 0")
-    finally:
-        terminal.close()
 
 
 @needs_tmux
 def test_ctrl_c(start, fake, home, tmp_path):
     server = start(*ENDLESS, context=16384)
     own = [f"HOME={tmp_path / 'home'}", f"XDG_DATA_HOME={tmp_path / 'data'}", "NO_PROXY=127.0.0.1"]
-    terminal = Terminal([PROGRAM, "chat", "--connect", server.url], environment=own)
-    try:
+    with closing(Terminal([PROGRAM, "chat", "--connect", server.url], environment=own)) as terminal:
         terminal.prompt()
         terminal.type("Tell me a story.", "Enter")
         terminal.wait(r"> Tell me a story\.\n\w[^\n]{20}", scrolled=True)
@@ -263,15 +257,12 @@ def test_ctrl_c(start, fake, home, tmp_path):
         terminal.wait("your message is taken back")
         terminal.keys("C-d")
         terminal.wait(r"^left with 0")
-    finally:
-        terminal.close()
 
 
 @needs_tmux
 def test_ctrl_c_of_a_silent_server(fake, tmp_path):
     url = fake(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: reading the prompt, 512 of 3000 tokens\n\n", hold=True)
-    terminal = Terminal([PROGRAM, "chat", "--connect", url], environment=[f"HOME={tmp_path / 'home'}", f"XDG_DATA_HOME={tmp_path / 'data'}"])
-    try:
+    with closing(Terminal([PROGRAM, "chat", "--connect", url], environment=[f"HOME={tmp_path / 'home'}", f"XDG_DATA_HOME={tmp_path / 'data'}"])) as terminal:
         terminal.prompt()
         terminal.type("Hi.", "Enter")
         terminal.wait("reading the prompt")
@@ -279,5 +270,3 @@ def test_ctrl_c_of_a_silent_server(fake, tmp_path):
         terminal.keys("C-c")
         terminal.wait("your message is taken back")
         assert time.monotonic() - begun < 3
-    finally:
-        terminal.close()

@@ -46,12 +46,16 @@ def small():
     s.stop()
 
 
-def ask(page, text):
-    """Sends a message; waits until it is answered; the answer's text."""
-    n = page.run("document.querySelectorAll('#log .assistant').length")
+def send(page, text):
     page.click("#text")
     page.type(text)
     page.key("Enter")
+
+
+def ask(page, text):
+    """Sends a message; waits until it is answered; the answer's text."""
+    n = page.run("document.querySelectorAll('#log .assistant').length")
+    send(page, text)
     return finished(page, n)
 
 
@@ -172,9 +176,7 @@ def test_code_is_a_block(small, open_page):
 def test_stream_and_stop(start, open_page, how):
     server = start(*ENDLESS, context=16384)
     page = open_page(server)
-    page.click("#text")
-    page.type("Tell me a story.")
-    page.key("Enter")
+    send(page, "Tell me a story.")
     for length in (200, 400, 600):  # it grows before one's eyes
         page.wait(f"document.querySelector('#log .assistant .body')?.innerText.length > {length}")
         assert page.run("!document.querySelector('#stop').hidden && !document.querySelector('#log .end').children.length")
@@ -183,9 +185,7 @@ def test_stream_and_stop(start, open_page, how):
     assert "Stopped." in page.run("document.querySelector('#log .assistant .end').innerText")
     server.wait_for("running", most=0)
     assert server.metrics()["cancelled_total"] == 1
-    page.click("#text")
-    page.type("And then?")
-    page.key("Enter")
+    send(page, "And then?")
     page.wait("document.querySelectorAll('#log .assistant .body')[1]?.innerText.length > 50")
     page.click("#stop")
 
@@ -277,9 +277,7 @@ def test_a_reload_keeps_the_conversations(small, open_page):
 @needs_browser
 def test_a_reload_in_the_middle_of_an_answer(start, open_page):
     page = open_page(start(*ENDLESS, context=16384))
-    page.click("#text")
-    page.type("Tell me a story.")
-    page.key("Enter")
+    send(page, "Tell me a story.")
     page.wait("document.querySelector('#log .assistant .body')?.innerText.length > 100 && localStorage.getItem(TALK + talk.id).length > 300")
     page.reload()
     assert page.wait("document.querySelector('#log .assistant .body').innerText")
@@ -312,16 +310,12 @@ def test_an_api_key_is_asked_for(start, open_page, tmp_path):
 def test_the_server_dies(start, open_page):
     server = start(*ENDLESS, context=16384)
     page = open_page(server)
-    page.click("#text")
-    page.type("Tell me a story.")
-    page.key("Enter")
+    send(page, "Tell me a story.")
     page.wait("document.querySelector('#log .assistant .body')?.innerText.length > 100")
     server.kill()
     finished(page)
     assert page.run("document.querySelector('#log .error').innerText") == "The connection was cut in the middle of the answer."
-    page.click("#text")
-    page.type("Are you there?")
-    page.key("Enter")
+    send(page, "Are you there?")
     finished(page, 1)
     assert page.run("document.querySelector('#log .assistant:last-child .error').innerText") == "The server cannot be reached."
     page.errors.clear()

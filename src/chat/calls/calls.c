@@ -86,7 +86,26 @@ int fm_call_expect(fm_call_scan *s, const char *text, size_t n, const char *tag,
     return FM_CALL_WAITS;
 }
 
+int fm_call_close(fm_call_scan *s, const char *text, size_t n, const char *tag, bool end) {
+    s->at = fm_call_skip(text, n, s->at);
+    int found = fm_tag_look(text, n, s->at, tag);
+    if (found < 0 && !end) return FM_CALL_WAITS;
+    if (found > 0) s->end = s->at + strlen(tag);
+    return FM_CALL_WHOLE;
+}
+
 /* ---- JSON ---- */
+
+int fm_call_scan_object(fm_call_scan *s, const char *text, size_t n) {
+    if (!s->mark) { /* it has not begun */
+        s->at = fm_call_skip(text, n, s->at);
+        if (s->at == n) return FM_CALL_WAITS;
+        if (text[s->at] != '{') return fm_call_broken(s, s->at);
+    }
+    if (!fm_call_scan_json(s, text, n)) return FM_CALL_WAITS;
+    s->end = s->at;
+    return FM_CALL_WHOLE;
+}
 
 bool fm_call_scan_json(fm_call_scan *s, const char *text, size_t n) {
     while (s->at < n) {

@@ -10,8 +10,6 @@
 
 static const char MESSAGE[] = "<|message|>", FUNCTIONS[] = "functions.";
 
-enum { HEADER, OBJECT };
-
 /* The recipient of a header [n]: behind to=, up to white space or a tag. */
 static const char *recipient(const char *header, size_t n, size_t *length) {
     for (size_t at = 0; at + 3 < n; at++) {
@@ -38,16 +36,8 @@ bool fm_harmony_is_call(const char *header, size_t n, const json_t *tools) {
 
 static int scan(fm_call_scan *s, const char *text, size_t n, bool end) {
     (void)end;
-    if (s->state == HEADER) {
-        if (!s->at) s->at = (size_t)((const char *)memmem(text, n, MESSAGE, sizeof MESSAGE - 1) - text) + sizeof MESSAGE - 1;
-        s->at = fm_call_skip(text, n, s->at);
-        if (s->at == n) return FM_CALL_WAITS;
-        if (text[s->at] != '{') return fm_call_broken(s, s->at);
-        s->state = OBJECT;
-    }
-    if (!fm_call_scan_json(s, text, n)) return FM_CALL_WAITS;
-    s->end = s->at;
-    return FM_CALL_WHOLE;
+    if (!s->at) s->at = (size_t)((const char *)memmem(text, n, MESSAGE, sizeof MESSAGE - 1) - text) + sizeof MESSAGE - 1;
+    return fm_call_scan_object(s, text, n);
 }
 
 static bool read_call(fm_call_list *calls, const char *text, size_t n, const json_t *tools) {

@@ -5,28 +5,18 @@
 
 #include "chat/calls.h"
 
-enum { BEGIN, OBJECT, CLOSING };
+enum { OBJECT, CLOSING };
 
 static const char TOOL_CALL[] = "<tool_call>", TOOL_CALL_END[] = "</tool_call>";
 
 static int scan(fm_call_scan *s, const char *text, size_t n, bool end) {
-    if (s->state == BEGIN) {
-        s->at = fm_call_skip(text, n, s->at ? s->at : sizeof TOOL_CALL - 1);
-        if (s->at == n) return FM_CALL_WAITS;
-        s->end = s->at;
-        if (text[s->at] != '{') return FM_CALL_BROKEN;
-        s->state = OBJECT;
-    }
+    if (!s->at) s->at = sizeof TOOL_CALL - 1;
     if (s->state == OBJECT) {
-        if (!fm_call_scan_json(s, text, n)) return FM_CALL_WAITS;
+        int rc = fm_call_scan_object(s, text, n);
+        if (rc != FM_CALL_WHOLE) return rc;
         s->state = CLOSING;
-        s->end = s->at;
     }
-    s->at = fm_call_skip(text, n, s->at);
-    int found = fm_tag_look(text, n, s->at, TOOL_CALL_END);
-    if (found < 0 && !end) return FM_CALL_WAITS;
-    if (found > 0) s->end = s->at + sizeof TOOL_CALL_END - 1;
-    return FM_CALL_WHOLE;
+    return fm_call_close(s, text, n, TOOL_CALL_END, end);
 }
 
 /* The text of the member `key` of the object at text [n], which is valid JSON: its value as written. */
@@ -95,14 +85,21 @@ static bool read_call(fm_call_list *calls, const char *text, size_t n, const jso
     return call && fm_call_read_json(call, begin, fm_call_json_bytes(begin, n - (size_t)(begin - text)));
 }
 
-static void force(fm_chars *out, const char *name) {
-    fm_chars_put(out, "<tool_call>\n{\"name\": ");
+void fm_call_force_json(fm_chars *out, const char *name, const char *arguments) {
+    fm_chars_put(out, "{\"name\": ");
     if (*name) {
         fm_call_string(out, name, strlen(name));
-        fm_chars_put(out, ", \"arguments\": ");
+        fm_chars_put(out, ", \"");
+        fm_chars_put(out, arguments);
+        fm_chars_put(out, "\": ");
     } else {
         fm_chars_put(out, "\"");
     }
+}
+
+static void force(fm_chars *out, const char *name) {
+    fm_chars_put(out, "<tool_call>\n");
+    fm_call_force_json(out, name, "arguments");
 }
 
 const fm_call_format fm_calls_json = {.name = "hermes json", .opens = {TOOL_CALL}, .scan = scan, .read = read_call, .force = force};
@@ -113,16 +110,8 @@ static const char PYTHON_TAG[] = "<|python_tag|>";
 
 static int scan_bare(fm_call_scan *s, const char *text, size_t n, bool end) {
     (void)end;
-    if (s->state == BEGIN) {
-        if (!s->at && fm_tag_look(text, n, 0, PYTHON_TAG) > 0) s->at = sizeof PYTHON_TAG - 1;
-        s->at = fm_call_skip(text, n, s->at);
-        if (s->at == n) return FM_CALL_WAITS;
-        if (text[s->at] != '{') return fm_call_broken(s, s->at);
-        s->state = OBJECT;
-    }
-    if (!fm_call_scan_json(s, text, n)) return FM_CALL_WAITS;
-    s->end = s->at;
-    return FM_CALL_WHOLE;
+    if (!s->at && fm_tag_look(text, n, 0, PYTHON_TAG) > 0) s->at = sizeof PYTHON_TAG - 1;
+    return fm_call_scan_object(s, text, n);
 }
 
 /* Without a tag it is a call only of a tool that there is. */
@@ -130,15 +119,7 @@ static bool read_bare(fm_call_list *calls, const char *text, size_t n, const jso
     return read_call(calls, text, n, tools) && (*text == '<' || fm_tool_find(tools, fm_chars_text(&calls->calls[0].name)));
 }
 
-static void force_bare(fm_chars *out, const char *name) {
-    fm_chars_put(out, "{\"name\": ");
-    if (*name) {
-        fm_call_string(out, name, strlen(name));
-        fm_chars_put(out, ", \"parameters\": ");
-    } else {
-        fm_chars_put(out, "\"");
-    }
-}
+static void force_bare(fm_chars *out, const char *name) { fm_call_force_json(out, name, "parameters"); }
 
 const fm_call_format fm_calls_llama = {
     .name = "llama json", .opens = {"{\"name\":", "{ \"name\":", PYTHON_TAG}, .scan = scan_bare, .read = read_bare, .force = force_bare};

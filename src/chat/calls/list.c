@@ -11,18 +11,6 @@ enum { BEGIN, LIST, OBJECT, BETWEEN, CLOSING, NAME, ID, ARGUMENTS };
 static const char GRANITE[] = "<|tool_call|>", HUNYUAN[] = "<tool_calls>", HUNYUAN_END[] = "</tool_calls>";
 static const char MISTRAL[] = "[TOOL_CALLS]", ARGS[] = "[ARGS]", CALL_ID[] = "[CALL_ID]";
 
-/* Behind the last value: close (NULL: none) belongs to the call if it follows. */
-static int scan_closing(fm_call_scan *s, const char *text, size_t n, const char *close, bool end) {
-    int found = 0;
-    if (close) {
-        s->at = fm_call_skip(text, n, s->at); /* s->end is behind the value */
-        found = fm_tag_look(text, n, s->at, close);
-        if (found < 0 && !end) return FM_CALL_WAITS;
-    }
-    if (found > 0) s->end = s->at + strlen(close);
-    return FM_CALL_WHOLE;
-}
-
 /* Behind an object that stands for itself: is there another? */
 static int scan_between(fm_call_scan *s, const char *text, size_t n, bool end) {
     s->at = fm_call_skip(text, n, s->at);
@@ -40,7 +28,7 @@ static int scan_step(fm_call_scan *s, const char *text, size_t n, const char *cl
         s->state = text[s->at] == '[' ? LIST : OBJECT;
         return FM_CALL_WAITS;
     case BETWEEN: return scan_between(s, text, n, end);
-    case CLOSING: return scan_closing(s, text, n, close, end);
+    case CLOSING: return close ? fm_call_close(s, text, n, close, end) : FM_CALL_WHOLE;
     default:
         if (!fm_call_scan_json(s, text, n)) return FM_CALL_WAITS;
         s->end = s->at;
@@ -81,16 +69,10 @@ static bool read_objects(fm_call_list *calls, const char *text, size_t n, size_t
     }
 }
 
-/* [{"name": … and the name, for the list's first call. */
 static void force_list(fm_chars *out, const char *open, const char *name) {
     fm_chars_put(out, open);
-    fm_chars_put(out, "[{\"name\": ");
-    if (*name) {
-        fm_call_string(out, name, strlen(name));
-        fm_chars_put(out, ", \"arguments\": ");
-    } else {
-        fm_chars_put(out, "\"");
-    }
+    fm_chars_put(out, "[");
+    fm_call_force_json(out, name, "arguments");
 }
 
 /* ---- Granite, Hunyuan ---- */

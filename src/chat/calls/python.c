@@ -41,11 +41,7 @@ static int scan(fm_call_scan *s, const char *text, size_t n, bool end) {
         s->state = CLOSING;
         s->end = s->at;
     }
-    s->at = fm_call_skip(text, n, s->at);
-    int found = fm_tag_look(text, n, s->at, END);
-    if (found < 0 && !end) return FM_CALL_WAITS;
-    if (found > 0) s->end = s->at + sizeof END - 1;
-    return FM_CALL_WHOLE;
+    return fm_call_close(s, text, n, END, end);
 }
 
 /* ---- literals ---- */

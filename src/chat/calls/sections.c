@@ -87,11 +87,8 @@ static int scan_tag(fm_call_scan *s, const char *text, size_t n, const char *tag
 }
 
 static int scan_closing(fm_call_scan *s, const char *text, size_t n, const section *x, bool end) {
-    s->at = fm_call_skip(text, n, s->at); /* s->mark is behind the call */
-    int found = fm_tag_look(text, n, s->at, x->end);
-    if (found < 0 && !end) return FM_CALL_WAITS;
-    s->end = found > 0 ? s->at + strlen(x->end) : s->mark;
-    return FM_CALL_WHOLE;
+    s->end = s->mark;
+    return fm_call_close(s, text, n, x->end, end);
 }
 
 static int scan_object(fm_call_scan *s, const char *text, size_t n) {

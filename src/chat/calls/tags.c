@@ -5,7 +5,17 @@
  *     <arg_value>VALUE</arg_value>
  *     </tool_call>
  *
- * and without the line feeds; MiniMax-M2:
+ * and without the line feeds; Qwen3-Coder and Qwen3.5:
+ *
+ *     <tool_call>
+ *     <function=NAME>
+ *     <parameter=KEY>
+ *     VALUE
+ *     </parameter>
+ *     </function>
+ *     </tool_call>
+ *
+ * MiniMax-M2:
  *
  *     <minimax:tool_call>
  *     <invoke name="NAME">
@@ -14,7 +24,7 @@
  *     </minimax:tool_call>
  *
  * A value is plain text that may hold anything: it ends at its closing tag behind which the next argument begins or the call ends. Several calls may stand in one outer tag; one
- * without it is a call only if there is a tool of that name. */
+ * without it, as models leave it out at times, is a call only if there is a tool of that name; without the outer end tag the call ends with its own. */
 #include <string.h>
 
 #include "chat/calls.h"
@@ -28,10 +38,20 @@ typedef struct tags {
     const char *key, *key_end;
     const char *value; /* NULL: key_end opens it */
     const char *value_end;
+    bool lines; /* values stand on lines of their own, whose line feeds are not theirs; names are taken with the spaces around them */
 } tags;
 
 static const tags glm = {
     .call = "<tool_call>", .call_end = "</tool_call>", .key = "<arg_key>", .key_end = "</arg_key>", .value = "<arg_value>", .value_end = "</arg_value>"};
+static const tags qwen = {.outer = "<tool_call>",
+                          .outer_end = "</tool_call>",
+                          .call = "<function=",
+                          .name_end = ">",
+                          .call_end = "</function>",
+                          .key = "<parameter=",
+                          .key_end = ">",
+                          .value_end = "</parameter>",
+                          .lines = true};
 static const tags minimax = {.outer = "<minimax:tool_call>",
                              .outer_end = "</minimax:tool_call>",
                              .call = "<invoke name=\"",
@@ -44,14 +64,14 @@ static const tags minimax = {.outer = "<minimax:tool_call>",
 enum { BEGIN, CALL, NAME, BODY, KEY, VALUE_TAG, VALUE, AFTER_VALUE, CLOSING };
 
 /* A name or key from s->mark up to end (NULL: a line feed or '<'), which is passed over if it is a tag. */
-static int scan_name(fm_call_scan *s, const char *text, size_t n, const char *end, int state) {
+static int scan_name(fm_call_scan *s, const char *text, size_t n, const tags *t, const char *end, int state) {
     for (; s->at < n; s->at++) {
         unsigned char c = (unsigned char)text[s->at];
         if (end ? c == (unsigned char)*end : c == '\n' || c == '<') break;
         if (c < 32 || c == '<' || s->at - s->mark >= MAX_NAME) return fm_call_broken(s, s->at);
     }
     if (s->at == n) return FM_CALL_WAITS;
-    if (fm_call_skip(text, s->at, s->mark) == s->at) return fm_call_broken(s, s->at);
+    if (s->at == (t->lines ? s->mark : fm_call_skip(text, s->at, s->mark))) return fm_call_broken(s, s->at);
     if (end) return fm_call_expect(s, text, n, end, state);
     s->state = state;
     return FM_CALL_WAITS;
@@ -59,7 +79,7 @@ static int scan_name(fm_call_scan *s, const char *text, size_t n, const char *en
 
 static int scan_call_name(fm_call_scan *s, const char *text, size_t n, const tags *t) {
     size_t start = s->mark;
-    int rc = scan_name(s, text, n, t->name_end, BODY);
+    int rc = scan_name(s, text, n, t, t->name_end, BODY);
     if (s->state != BODY || !t->outer || fm_tag_look(text, n, 0, t->outer) > 0) return rc;
     char name[MAX_NAME + 1];
     size_t length = s->at - strlen(t->name_end) - start;
@@ -106,12 +126,7 @@ static void scan_after_value(fm_call_scan *s, const char *text, size_t n, const 
 /* Behind the call: the outer tag's end belongs to it if it follows. */
 static int scan_closing(fm_call_scan *s, const char *text, size_t n, const tags *t, bool end) {
     s->end = s->mark;
-    if (!t->outer) return FM_CALL_WHOLE;
-    s->at = fm_call_skip(text, n, s->at);
-    int found = fm_tag_look(text, n, s->at, t->outer_end);
-    if (found < 0 && !end) return FM_CALL_WAITS;
-    if (found > 0) s->end = s->at + strlen(t->outer_end);
-    return FM_CALL_WHOLE;
+    return t->outer ? fm_call_close(s, text, n, t->outer_end, end) : FM_CALL_WHOLE;
 }
 
 static int scan_tags(fm_call_scan *s, const char *text, size_t n, const tags *t, bool end) {
@@ -129,7 +144,7 @@ static int scan_tags(fm_call_scan *s, const char *text, size_t n, const tags *t,
             break;
         case NAME: rc = scan_call_name(s, text, n, t); break;
         case BODY: rc = scan_body(s, text, n, t); break;
-        case KEY: rc = scan_name(s, text, n, t->key_end, t->value ? VALUE_TAG : VALUE); break;
+        case KEY: rc = scan_name(s, text, n, t, t->key_end, t->value ? VALUE_TAG : VALUE); break;
         case VALUE_TAG:
             s->at = fm_call_skip(text, n, s->at);
             if (s->at < n) rc = fm_call_expect(s, text, n, t->value, VALUE);
@@ -175,7 +190,10 @@ static bool read_arguments(fm_call *call, const char *text, size_t n, size_t at,
         size_t value = (size_t)(end - text) + strlen(t->key_end);
         if (t->value) value = fm_call_skip(text, n, value) + strlen(t->value);
         at = value_end(text, n, value, t);
-        good = add_argument(&call->arguments, seen, key, text + value, at - strlen(t->value_end) - value, properties);
+        size_t n_value = at - strlen(t->value_end) - value;
+        if (t->lines && n_value && text[value] == '\n') value++, n_value--;
+        if (t->lines && n_value && text[value + n_value - 1] == '\n') n_value--;
+        good = add_argument(&call->arguments, seen, key, text + value, n_value, properties);
         at = fm_call_skip(text, n, at);
     }
     fm_chars_put(&call->arguments, "}");
@@ -189,34 +207,35 @@ static bool read_tags(fm_call_list *calls, const char *text, size_t n, const tag
     size_t at = (size_t)((const char *)memmem(text, n, t->call, strlen(t->call)) - text) + strlen(t->call), end = at;
     while (t->name_end ? text[end] != *t->name_end : text[end] != '\n' && text[end] != '<') end++;
     size_t behind = t->name_end ? end + strlen(t->name_end) : end;
-    at = fm_call_skip(text, end, at);
-    while (end > at && fm_is_blank(text[end - 1])) end--;
+    if (!t->lines) at = fm_call_skip(text, end, at);
+    while (!t->lines && end > at && fm_is_blank(text[end - 1])) end--;
     fm_chars_add(&call->name, text + at, end - at);
     return read_arguments(call, text, n, behind, t, tools);
 }
 
-static int scan_glm(fm_call_scan *s, const char *text, size_t n, bool end) { return scan_tags(s, text, n, &glm, end); }
-static int scan_minimax(fm_call_scan *s, const char *text, size_t n, bool end) { return scan_tags(s, text, n, &minimax, end); }
-static bool read_glm(fm_call_list *calls, const char *text, size_t n, const json_t *tools) { return read_tags(calls, text, n, &glm, tools); }
-static bool read_minimax(fm_call_list *calls, const char *text, size_t n, const json_t *tools) { return read_tags(calls, text, n, &minimax, tools); }
-
-static void force_glm(fm_chars *out, const char *name) {
-    fm_chars_put(out, glm.call);
+/* The outer tag, if there is one, the call's and the name. */
+static void force_tags(fm_chars *out, const char *name, const tags *t) {
+    if (t->outer) fm_chars_put(out, t->outer);
+    if (t->outer) fm_chars_put(out, "\n");
+    fm_chars_put(out, t->call);
     if (!*name) return;
     fm_chars_put(out, name);
+    if (t->name_end) fm_chars_put(out, t->name_end);
     fm_chars_put(out, "\n");
 }
 
-static void force_minimax(fm_chars *out, const char *name) {
-    fm_chars_put(out, minimax.outer);
-    fm_chars_put(out, "\n");
-    fm_chars_put(out, minimax.call);
-    if (!*name) return;
-    fm_chars_put(out, name);
-    fm_chars_put(out, minimax.name_end);
-    fm_chars_put(out, "\n");
-}
+/* The three functions of a format: those above with its tags. */
+#define FORMAT(x)                                                                                                                                              \
+    static int scan_##x(fm_call_scan *s, const char *text, size_t n, bool end) { return scan_tags(s, text, n, &(x), end); }                                    \
+    static bool read_##x(fm_call_list *calls, const char *text, size_t n, const json_t *tools) { return read_tags(calls, text, n, &(x), tools); }              \
+    static void force_##x(fm_chars *out, const char *name) { force_tags(out, name, &(x)); }
+
+FORMAT(glm)
+FORMAT(qwen)
+FORMAT(minimax)
 
 const fm_call_format fm_calls_glm = {.name = "glm", .opens = {"<tool_call>"}, .scan = scan_glm, .read = read_glm, .force = force_glm};
+const fm_call_format fm_calls_xml = {
+    .name = "qwen3-coder xml", .opens = {"<tool_call>", "<function="}, .scan = scan_qwen, .read = read_qwen, .force = force_qwen};
 const fm_call_format fm_calls_minimax = {
     .name = "minimax", .opens = {"<minimax:tool_call>", "<invoke name=\""}, .scan = scan_minimax, .read = read_minimax, .force = force_minimax};

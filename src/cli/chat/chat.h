@@ -62,7 +62,6 @@ void fm_chat_turn(struct chat *chat);
 void fm_chat_say(struct chat *chat, const char *text);
 /* The session is brought to the conversation as far as that costs no computation; says how far. */
 void fm_chat_restore(struct chat *chat);
-void fm_chat_keep(struct chat *chat); /* the conversation's file is written, if there is anything in it */
 
 /* The conversation is left, for another or for good: its file is written, and the state after its last answer is kept. */
 void fm_chat_leave(struct chat *chat);

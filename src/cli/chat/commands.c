@@ -195,12 +195,8 @@ static char *edited(const char *text, fm_error *err) {
     }
     fputs(text, file);
     fclose(file);
-    if (fm_process_edit(path, err) >= 0 && fm_read_text(&changed, NULL, path, false, err) >= 0) {
-        char *grown = realloc(changed.bytes, changed.n + 1);
-        if (grown) changed.bytes = grown;
-        while (grown && changed.n > 0 && grown[changed.n - 1] == '\n') changed.n--;
-        if (grown) grown[changed.n] = '\0';
-    }
+    if (fm_process_edit(path, err) >= 0 && fm_read_text(&changed, NULL, path, false, err) >= 0)
+        while (changed.n > 0 && changed.bytes[changed.n - 1] == '\n') changed.bytes[--changed.n] = '\0';
     unlink(path);
     return changed.bytes;
 }

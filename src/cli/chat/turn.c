@@ -13,14 +13,8 @@ int fm_chat_complain(struct chat *c, const fm_error *err) {
     return err->code;
 }
 
-void fm_chat_leave(struct chat *c) {
-    fm_error err = {0};
-
-    fm_chat_keep(c);
-    if (c->session && fm_session_position(c->session) > 0 && fm_session_keep(c->session, &err) < 0) fm_chat_complain(c, &err);
-}
-
-void fm_chat_keep(struct chat *c) {
+/* Writes the conversation's file, if there is anything in it. */
+static void keep_file(struct chat *c) {
     char name[64], path[PATH_MAX];
     fm_error err = {0};
 
@@ -28,6 +22,13 @@ void fm_chat_keep(struct chat *c) {
     snprintf(name, sizeof name, "sessions/%s.json", c->talk.id);
     if (!fm_data_path(path, sizeof path, name)) fm_cli_fail(&err, FM_EIO, "this conversation is not kept: there is no directory for it");
     if (err.code || fm_talk_save(&c->talk, path, &err) < 0) fm_chat_complain(c, &err);
+}
+
+void fm_chat_leave(struct chat *c) {
+    fm_error err = {0};
+
+    keep_file(c);
+    if (c->session && fm_session_position(c->session) > 0 && fm_session_keep(c->session, &err) < 0) fm_chat_complain(c, &err);
 }
 
 /* ---- the request ---- */
@@ -180,7 +181,7 @@ void fm_chat_turn(struct chat *c) {
         more = rc > 0 && answered.stop == FM_STOP_CALLS && run_calls(c, &err);
         if (err.code) rc = err.code;
         fm_free(answered.message);
-        fm_chat_keep(c);
+        keep_file(c);
     }
     fm_input_quiet(c->input, false);
     if (rc < 0) fm_chat_complain(c, &err);

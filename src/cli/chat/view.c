@@ -40,8 +40,8 @@ void fm_view_open(struct view *v, struct progress *progress, const fm_engine *en
 }
 
 void fm_view_close(struct view *v) {
-    free(v->thought);
-    v->thought = NULL;
+    free(v->thought.bytes);
+    v->thought = (struct text){0};
 }
 
 /* ---- lines about the conversation ---- */
@@ -140,7 +140,7 @@ static void window_close(struct view *v) {
 
 static int count_tokens(const struct view *v) {
     int32_t *ids = NULL;
-    int n = fm_engine_encode(v->engine, v->thought ? v->thought : "", v->n_thought, false, &ids, NULL);
+    int n = fm_engine_encode(v->engine, v->thought.bytes, v->thought.n, false, &ids, NULL);
 
     fm_free(ids);
     return n > 0 ? n : 0;
@@ -149,23 +149,14 @@ static int count_tokens(const struct view *v) {
 static int count_characters(const struct view *v) {
     int n = 0;
 
-    for (size_t i = 0; i < v->n_thought; i++) n += ((unsigned char)v->thought[i] & 0xc0) != 0x80;
+    for (size_t i = 0; i < v->thought.n; i++) n += ((unsigned char)v->thought.bytes[i] & 0xc0) != 0x80;
     return n;
-}
-
-static void keep_thought(struct view *v, const char *text, size_t n) {
-    char *grown = realloc(v->thought, v->n_thought + n + 1);
-
-    if (!grown) return; /* it is for /set reasoning only */
-    v->thought = grown;
-    memcpy(grown + v->n_thought, text, n);
-    grown[v->n_thought += n] = '\0';
 }
 
 static void feed_reasoning(struct view *v, const char *text, size_t n) {
     FILE *out = v->terminal ? stdout : stderr;
 
-    keep_thought(v, text, n);
+    fm_text_add(&v->thought, text, n); /* without memory /set reasoning shows less */
     if (v->reasoning == REASONING_HIDE) return;
     if (v->reasoning == REASONING_FOLD && !v->styles) return;
     if (v->reasoning == REASONING_FOLD) {
@@ -182,10 +173,10 @@ static void feed_reasoning(struct view *v, const char *text, size_t n) {
 }
 
 static void end_reasoning(struct view *v) {
-    size_t n = v->n_thought;
+    size_t n = v->thought.n;
 
     if (v->reasoning == REASONING_FOLD) window_close(v);
-    if (v->reasoning == REASONING_SHOW && n && v->thought[n - 1] != '\n') fputc('\n', v->terminal ? stdout : stderr);
+    if (v->reasoning == REASONING_SHOW && n && v->thought.bytes[n - 1] != '\n') fputc('\n', v->terminal ? stdout : stderr);
     v->visible.n = 0;
     if (v->reasoning == REASONING_HIDE || n == 0) return;
     if (v->engine)
@@ -195,7 +186,7 @@ static void end_reasoning(struct view *v) {
 }
 
 void fm_view_thought(struct view *v) {
-    if (v->n_thought) fm_view_quote(v, v->thought, v->n_thought);
+    if (v->thought.n) fm_view_quote(v, v->thought.bytes, v->thought.n);
 }
 
 /* ---- text ---- */
@@ -272,9 +263,8 @@ void fm_view_begin(struct view *v) {
     v->part = NOTHING;
     v->text_begun = false;
     v->visible = (struct visible){0};
-    free(v->thought);
-    v->thought = NULL;
-    v->n_thought = 0;
+    free(v->thought.bytes);
+    v->thought = (struct text){0};
 }
 
 int fm_view_event(void *user, const fm_event *event) {

@@ -7,8 +7,7 @@
 #include <stdio.h>
 
 #include "cli/chat/markdown.h"
-#include "cli/output.h"
-#include "flash_moe.h"
+#include "cli/cli.h"
 
 enum { REASONING_SHOW, REASONING_FOLD, REASONING_HIDE };
 enum { WINDOW_ROWS = 6, ROW_BYTES = 1024 };
@@ -29,12 +28,11 @@ struct view {
     struct markdown markdown;
     struct visible visible;
     struct window window;
-    int part;        /* enum of view.c: what is being shown */
-    bool text_begun; /* of this answer */
-    char last;       /* byte of text */
-    int failed;      /* errno of writing stdout; 0: none */
-    char *thought;   /* the last answer's reasoning, malloc'd, 0-terminated; NULL: none */
-    size_t n_thought;
+    int part;            /* enum of view.c: what is being shown */
+    bool text_begun;     /* of this answer */
+    char last;           /* byte of text */
+    int failed;          /* errno of writing stdout; 0: none */
+    struct text thought; /* the last answer's reasoning */
 };
 
 void fm_view_open(struct view *view, struct progress *progress, const fm_engine *engine);

@@ -231,7 +231,7 @@ static int bench(const char *model, const struct bench_options *options, const f
     if (rc >= 0) rc = fm_bench_run(&result, engine, asked, &err);
     fm_progress_clear(&progress);
     if (rc < 0) {
-        status = rc == FM_EINVAL ? fm_usage_error("%s", err.message) : fm_report(&err);
+        status = fm_report_given(&err);
     } else {
         for (int i = 0; i < result.n_warnings; i++) fprintf(stderr, "flash-moe: warning: %s\n", result.warnings[i]);
         status = options->json ? print_json(&result, engine) : options->csv ? print_csv(&result, engine, options->commit) : print_text(&result, engine);

@@ -133,7 +133,7 @@ static int compare_main(const struct cli_command *command, int argc, char **argv
     struct cli_words words;
     struct text text;
     fm_error err = {0};
-    int status, rc;
+    int status;
 
     (void)argc;
     if (fm_options_parse(command, groups, 2, 2, &words, argv, &status) != 0) return status;
@@ -143,7 +143,7 @@ static int compare_main(const struct cli_command *command, int argc, char **argv
     if (options.engine.context > 0 && options.engine.context < options.window)
         return fm_usage_error("--context is %d, but must be at least the --window of %d", options.engine.context, options.window);
     if (options.stride > options.window) return fm_usage_error("--stride is %d, but must be at most the --window of %d", options.stride, options.window);
-    if ((rc = fm_read_text(&text, options.prompt, options.file, false, &err)) < 0) return rc == FM_EINVAL ? fm_usage_error("%s", err.message) : fm_report(&err);
+    if (fm_read_text(&text, options.prompt, options.file, false, &err) < 0) return fm_report_given(&err);
     status = compare(models, &options, &text);
     free(text.bytes);
     return status;

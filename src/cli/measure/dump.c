@@ -1,4 +1,4 @@
-/* cli/dump.c: `flash-moe dump`: writes every layer's output and the logits, for comparing with another program. */
+/* cli/measure/dump.c: `flash-moe dump`: writes every layer's output and the logits, for comparing with another program. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -49,13 +49,11 @@ static int split(struct splitter *s, char *bytes, bool kinds, fm_error *err) {
 
 int fm_prompts_split(struct prompts *out, struct text *text, const char *path, const char *kind, fm_error *err) {
     struct splitter s = {.out = out, .path = path, .kind = kind};
-    char *bytes = realloc(text->bytes, text->n + 1), *zero;
+    char *bytes = text->bytes, *zero;
 
     *out = (struct prompts){0};
-    if (bytes) text->bytes = bytes;
-    if (!bytes || !(out->items = calloc(text->n / 4 + 2, sizeof *out->items)) || !(out->kinds = calloc(text->n / 4 + 2, sizeof *out->kinds)))
+    if (!(out->items = calloc(text->n / 4 + 2, sizeof *out->items)) || !(out->kinds = calloc(text->n / 4 + 2, sizeof *out->kinds)))
         return fm_cli_fail(err, FM_ENOMEM, "%s does not fit in memory", path);
-    bytes[text->n] = 0;
     if (strlen(bytes) < text->n) {
         zero = bytes + strlen(bytes);
         return fm_cli_fail(err, FM_EFORMAT, "%s has a byte 0 at %td, and prompts are text", path, zero - bytes);

@@ -100,8 +100,7 @@ static int synth(const char *config, const char *output, const fm_synth_options 
     int rc;
 
     rc = fm_synth_plan_make(&plan, config, output, options, &err);
-    if (rc == FM_EINVAL) return fm_usage_error("%s", err.message);
-    if (rc < 0) return fm_report(&err);
+    if (rc < 0) return fm_report_given(&err);
     print_plan(&plan, options, output);
     if (plan.disk_bytes > plan.free_bytes) {
         fm_finish_output();

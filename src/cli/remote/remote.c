@@ -26,8 +26,7 @@ struct request {
     struct remote *remote;
     const struct remote_calls *calls; /* NULL: of no answer */
     struct stream *stream;            /* of an answer with status 200 */
-    char *body;                       /* anything else */
-    size_t n_body;
+    struct text body;                 /* anything else */
     long status;
     char reason[CURL_ERROR_SIZE];
 };
@@ -44,13 +43,7 @@ static size_t take(char *bytes, size_t size, size_t n, void *user) {
     n *= size;
     q->remote->lib.easy_getinfo(q->remote->curl, CURLINFO_RESPONSE_CODE, &q->status);
     if (q->stream && q->status == 200) return fm_stream_feed(q->stream, bytes, n) ? 0 : n;
-    if (q->n_body + n > MOST_BODY) return 0;
-    char *grown = realloc(q->body, q->n_body + n + 1);
-    if (!grown) return 0;
-    q->body = grown;
-    memcpy(grown + q->n_body, bytes, n);
-    grown[q->n_body += n] = '\0';
-    return n;
+    return q->body.n + n <= MOST_BODY && fm_text_add(&q->body, bytes, n) ? n : 0;
 }
 
 static bool wants_stop(const struct request *q) { return q->calls && q->calls->stop && q->calls->stop(); }
@@ -92,7 +85,7 @@ static int fail_status(const struct request *q, fm_error *err) {
 
     if (q->status == 401 && !r->key_from) return fm_cli_fail(err, FM_EIO, "%s: the server wants an API key: --api-key FILE", r->url);
     if (q->status == 401) return fm_cli_fail(err, FM_EIO, "%s: the API key of --api-key %s is not the server's", r->url, r->key_from);
-    if (q->body && fm_stream_refusal(message, sizeof message, q->body, q->n_body))
+    if (q->body.n && fm_stream_refusal(message, sizeof message, q->body.bytes, q->body.n))
         return fm_cli_fail(err, q->status == 400 ? FM_EINVAL : FM_EIO, "%s: the server answered %ld: %s", r->url, q->status, message);
     return fm_cli_fail(err, FM_EIO, "%s: the server answered %ld", r->url, q->status);
 }
@@ -171,7 +164,7 @@ static int find_model(struct remote *r, fm_error *err) {
     r->lib.easy_setopt(r->curl, CURLOPT_TIMEOUT, (long)MODELS_SECONDS);
     code = run(&q);
     r->lib.easy_setopt(r->curl, CURLOPT_TIMEOUT, 0L);
-    json_t *list = q.body ? json_loadb(q.body, q.n_body, 0, NULL) : NULL, *first = json_array_get(json_object_get(list, "data"), 0);
+    json_t *list = q.body.n ? json_loadb(q.body.bytes, q.body.n, 0, NULL) : NULL, *first = json_array_get(json_object_get(list, "data"), 0);
     const char *id = json_string_value(json_object_get(first, "id"));
     if (code != CURLE_OK)
         rc = fail_connection(&q, code, err);
@@ -183,7 +176,7 @@ static int find_model(struct remote *r, fm_error *err) {
         rc = fm_cli_fail(err, FM_ENOMEM, "no memory for a model's name");
     r->context = (int)json_integer_value(json_object_get(first, "context_length"));
     json_decref(list);
-    free(q.body);
+    free(q.body.bytes);
     return rc;
 }
 
@@ -287,7 +280,7 @@ int fm_remote_answer(struct remote *r, const char *request, const struct remote_
     if (rc >= 0) fill(out, &stream, begun, timed.first, stopped);
     r->lib.easy_setopt(r->curl, CURLOPT_HTTPGET, 1L);
     fm_stream_close(&stream);
-    free(q.body);
+    free(q.body.bytes);
     free(body);
     return rc;
 }

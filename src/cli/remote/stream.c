@@ -4,23 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/cli.h"
-
 enum { MOST_LINE = 16 << 20, MOST_CALLS = 256 };
-
-static bool add_bytes(struct bytes *b, const char *bytes, size_t n) {
-    if (b->n + n + 1 > b->room) {
-        size_t room = 2 * (b->n + n) + 256;
-        char *data = realloc(b->data, room);
-        if (!data) return false;
-        b->data = data;
-        b->room = room;
-    }
-    if (n) memcpy(b->data + b->n, bytes, n);
-    b->n += n;
-    b->data[b->n] = '\0';
-    return true;
-}
 
 void fm_stream_open(struct stream *s) {
     s->n_prompt = s->n_cached = s->n_tokens = s->n_reasoning = s->open_call = -1;
@@ -29,10 +13,10 @@ void fm_stream_open(struct stream *s) {
 }
 
 void fm_stream_close(struct stream *s) {
-    free(s->line.data);
-    free(s->data.data);
-    free(s->content.data);
-    free(s->reasoning.data);
+    free(s->line.bytes);
+    free(s->data.bytes);
+    free(s->content.bytes);
+    free(s->reasoning.bytes);
     json_decref(s->calls);
 }
 
@@ -45,11 +29,11 @@ static void give(struct stream *s, const fm_event *event) {
 
 static void no_memory(struct stream *s) { fm_cli_fail(&s->error, FM_ENOMEM, "no memory for the answer"); }
 
-static void add_text(struct stream *s, struct bytes *all, int type, const json_t *text) {
+static void add_text(struct stream *s, struct text *all, int type, const json_t *text) {
     fm_event event = {.type = type, .text = json_string_value(text), .bytes = json_string_length(text)};
 
     if (!event.bytes) return;
-    if (!add_bytes(all, event.text, event.bytes)) return no_memory(s);
+    if (!fm_text_add(all, event.text, event.bytes)) return no_memory(s);
     give(s, &event);
 }
 
@@ -162,7 +146,7 @@ static void read_event(struct stream *s, const char *text, size_t n) {
 static void read_line(struct stream *s, const char *line, size_t n) {
     if (n && line[n - 1] == '\r') n--;
     if (n == 0) {
-        if (s->data.n) read_event(s, s->data.data, s->data.n);
+        if (s->data.n) read_event(s, s->data.bytes, s->data.n);
         s->data.n = 0;
     } else if (*line == ':') {
         char text[160];
@@ -171,7 +155,7 @@ static void read_line(struct stream *s, const char *line, size_t n) {
         if (s->comment && *text) s->comment(s->comment_user, text);
     } else if (n >= 5 && memcmp(line, "data:", 5) == 0) {
         size_t from = n > 5 && line[5] == ' ' ? 6 : 5;
-        if ((s->data.n && !add_bytes(&s->data, "\n", 1)) || !add_bytes(&s->data, line + from, n - from)) no_memory(s);
+        if ((s->data.n && !fm_text_add(&s->data, "\n", 1)) || !fm_text_add(&s->data, line + from, n - from)) no_memory(s);
     }
 }
 
@@ -179,17 +163,17 @@ int fm_stream_feed(struct stream *s, const char *bytes, size_t n) {
     for (size_t at = 0, end; at < n && !s->error.code && !s->stopped; at = end) {
         const char *newline = memchr(bytes + at, '\n', n - at);
         end = newline ? (size_t)(newline - bytes) + 1 : n;
-        if (!add_bytes(&s->line, bytes + at, end - at - (newline != NULL))) no_memory(s);
+        if (!fm_text_add(&s->line, bytes + at, end - at - (newline != NULL))) no_memory(s);
         if (s->line.n + s->data.n > MOST_LINE) fm_cli_fail(&s->error, FM_EFORMAT, "an event of the answer has more than 16 MiB");
         if (!newline || s->error.code) continue;
-        read_line(s, s->line.data, s->line.n);
+        read_line(s, s->line.bytes, s->line.n);
         s->line.n = 0;
     }
     return s->error.code || s->stopped;
 }
 
 int fm_stream_end(struct stream *s, fm_error *err) {
-    if (s->data.n && !s->error.code && !s->stopped) read_event(s, s->data.data, s->data.n); /* its empty line is missing */
+    if (s->data.n && !s->error.code && !s->stopped) read_event(s, s->data.bytes, s->data.n); /* its empty line is missing */
     if (!s->error.code && !s->stopped && !s->whole) fm_cli_fail(&s->error, FM_EFORMAT, "the connection ended in the middle of the answer");
     end_call(s);
     if (s->error.code && err) *err = s->error;
@@ -197,10 +181,10 @@ int fm_stream_end(struct stream *s, fm_error *err) {
 }
 
 char *fm_stream_message(const struct stream *s) {
-    json_t *message = json_pack("{s:s, s:s}", "role", "assistant", "content", s->content.data ? s->content.data : "");
+    json_t *message = json_pack("{s:s, s:s}", "role", "assistant", "content", s->content.bytes ? s->content.bytes : "");
     char *text;
 
-    if (s->reasoning.n) json_object_set_new(message, "reasoning_content", json_string(s->reasoning.data));
+    if (s->reasoning.n) json_object_set_new(message, "reasoning_content", json_string(s->reasoning.bytes));
     if (json_array_size(s->calls)) json_object_set(message, "tool_calls", s->calls);
     text = json_dumps(message, JSON_COMPACT);
     json_decref(message);

@@ -2,16 +2,7 @@
 #ifndef FM_CLI_REMOTE_STREAM_H
 #define FM_CLI_REMOTE_STREAM_H
 
-#include <jansson.h>
-#include <stdbool.h>
-#include <stddef.h>
-
-#include "flash_moe.h"
-
-struct bytes {  /* that grow; 0-terminated once there are any */
-    char *data; /* malloc'd */
-    size_t n, room;
-};
+#include "cli/cli.h"
 
 struct stream {
     fm_event_fn event;
@@ -27,7 +18,7 @@ struct stream {
     fm_error error;                                /* code != 0: what is wrong; the rest is dropped */
     bool stopped;                                  /* event asked for it */
     /* Its own: */
-    struct bytes line, data, content, reasoning;
+    struct text line, data, content, reasoning;
     json_t *calls; /* list */
     int open_call; /* -1: none */
 };

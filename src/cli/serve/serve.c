@@ -212,7 +212,7 @@ static int serve_main(const struct cli_command *command, int argc, char **argv) 
     if (rc >= 0)
         status = run(words.words[0], &options, key, bias);
     else
-        status = rc == FM_EINVAL ? fm_usage_error("%s", err.message) : fm_report(&err);
+        status = fm_report_given(&err);
 
 end:
     free(bias);

@@ -119,16 +119,6 @@ static void end_reasoning(struct run *r) {
     r->dim = false;
 }
 
-static int keep_arguments(struct run *r, const fm_event *event) {
-    char *grown = realloc(r->arguments.bytes, r->arguments.n + event->bytes + 1);
-
-    if (!grown) return fm_cli_fail(&r->err, FM_ENOMEM, "no memory for a call's arguments");
-    r->arguments.bytes = grown;
-    memcpy(grown + r->arguments.n, event->text, event->bytes);
-    r->arguments.n += event->bytes;
-    return 0;
-}
-
 /* {"tool_call": {"id": …, "name": …, "arguments": …}} on a line of its own. */
 static int show_call(struct run *r, const fm_event *event) {
     json_t *arguments = json_loadb(r->arguments.bytes ? r->arguments.bytes : "{}", r->arguments.bytes ? r->arguments.n : 2, JSON_ALLOW_NUL, NULL);
@@ -155,7 +145,9 @@ static int show_event(void *user, const fm_event *event) {
     case FM_EVENT_TEXT: return fm_run_show(r, event->text, event->bytes);
     case FM_EVENT_REASONING: return show_reasoning(r, event->text, event->bytes);
     case FM_EVENT_CALL: r->arguments.n = 0; return 0;
-    case FM_EVENT_ARGUMENTS: return keep_arguments(r, event);
+    case FM_EVENT_ARGUMENTS:
+        if (fm_text_add(&r->arguments, event->text, event->bytes)) return 0;
+        return fm_cli_fail(&r->err, FM_ENOMEM, "no memory for a call's arguments");
     case FM_EVENT_CALL_END: return show_call(r, event);
     default: return 0;
     }

@@ -43,16 +43,6 @@ static const struct cli_option report_table[] = {
 
 /* ---- text ---- */
 
-static int keep_text(struct run *r, const char *text, size_t bytes) {
-    char *grown = realloc(r->text.bytes, r->text.n + bytes + 1);
-
-    if (!grown) return fm_cli_fail(&r->err, FM_ENOMEM, "no memory for the text");
-    r->text.bytes = grown;
-    memcpy(grown + r->text.n, text, bytes);
-    r->text.n += bytes;
-    return 0;
-}
-
 void fm_run_begin(struct run *r) {
     if (r->started) return;
     fm_progress_clear(&r->progress);
@@ -63,7 +53,7 @@ void fm_run_begin(struct run *r) {
 int fm_run_show(struct run *r, const char *text, size_t bytes) {
     fm_run_begin(r);
     if (bytes == 0) return 0;
-    if (r->options->json) return keep_text(r, text, bytes);
+    if (r->options->json) return fm_text_add(&r->text, text, bytes) ? 0 : fm_cli_fail(&r->err, FM_ENOMEM, "no memory for the text");
     r->end = text[bytes - 1];
     errno = 0;
     if (fwrite(text, 1, bytes, stdout) == bytes && fflush(stdout) == 0) return 0;
@@ -199,7 +189,7 @@ static int run_main(const struct cli_command *command, int argc, char **argv) {
     if (rc >= 0)
         status = run(words.words[0], &options, &prompt, request, bias);
     else
-        status = rc == FM_EINVAL ? fm_usage_error("%s", err.message) : fm_report(&err);
+        status = fm_report_given(&err);
 
 end:
     free(prompt.bytes);

@@ -373,8 +373,9 @@ static void mul_floats(const fm_matrix *matrix, int first, int last, const float
 }
 
 static void mul_float(const fm_matrix *matrix, int first, int last, const float *x, size_t ldx, const int32_t *tokens, int n, float *y, size_t ldy) {
-    enum { COLUMNS = 8192 };
-    if (matrix->type.format != FM_FORMAT_F8 || n < 4 || matrix->type.cols > COLUMNS) {
+    /* It pays for enough tokens, more where a block makes each weight for several at once, and while a row stays in the first cache. */
+    enum { TOKENS = 8 * FLOAT_ROWS * FLOAT_TOKENS, COLUMNS = 4096 };
+    if (matrix->type.format != FM_FORMAT_F8 || n < TOKENS || matrix->type.cols > COLUMNS) {
         mul_floats(matrix, first, last, x, ldx, tokens, n, y, ldy);
         return;
     }

@@ -2,7 +2,7 @@
  * for bit (tests/kernels compares with memcmp).
  *
  * How that is possible: arithmetic is in 16 lanes; sums over a vector go through dot's tree below on every ISA; `fma` stands where it is
- * meant and nowhere else (-ffp-contract=off); exp, log1p, sin, cos and pow are ours (base/math.h), the same operations in each form; division
+ * meant and nowhere else (-ffp-contract=off); exp, log, sin, cos and pow are ours (base/math.h), the same operations in each form; division
  * and sqrt are IEEE's. Denormals are flushed (FTZ, DAZ) on every computing thread.
  *
  *   sum of n products or values ("dot"): column c goes to lane c % 16 of accumulator (c / 16) % 4 by fma, in the order of c, from +0; columns

@@ -1,10 +1,10 @@
-/* serve/jobs.c: answers that wait for a session: who is next, and when there are too many. */
+/* serve/answers/jobs.c: answers that wait for a session: who is next, and when there are too many. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "serve/server.h"
 
-int fm_jobs_retry_seconds(const fm_server *s) {
+static int retry_seconds(const fm_server *s) {
     double seconds = s->job_seconds * (s->n_waiting + 1) / s->o.parallel;
     return seconds < 1 ? 1 : seconds > 60 ? 60 : (int)seconds;
 }
@@ -17,7 +17,7 @@ int fm_jobs_submit(fm_server *s, fm_exchange *x, fm_refusal *why) {
         rc = fm_deny(why, 503, NULL, "the server is shutting down");
     } else if (x->n_jobs && there + x->n_jobs > room) {
         rc = fm_deny(why, 429, NULL, "%d answers are being made and %d wait, which is all that may", s->n_running, s->n_waiting + s->n_coming);
-        why->retry_seconds = fm_jobs_retry_seconds(s);
+        why->retry_seconds = retry_seconds(s);
     } else if (s->n_fresh == s->room_fresh) {
         int more = 2 * s->room_fresh + 64;
         fm_exchange **fresh = realloc(s->fresh, (size_t)more * sizeof *fresh);

@@ -1,4 +1,4 @@
-/* serve/logprobs.c: how likely a token was, and which were the likeliest. */
+/* serve/answers/logprobs.c: how likely a token was, and which were the likeliest. */
 #include <math.h>
 
 #include "serve/server.h"

@@ -1,4 +1,4 @@
-/* serve/raw.c: a text that goes on without a chat template: tokens in, whole characters out, up to a stop string. */
+/* serve/answers/raw.c: a text that goes on without a chat template: tokens in, whole characters out, up to a stop string. */
 #include <stdlib.h>
 #include <string.h>
 

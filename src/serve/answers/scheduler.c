@@ -1,4 +1,4 @@
-/* serve/scheduler.c: the engine's thread: which tokens are computed together, and what comes of them. Everything that needs the engine happens here, between two steps. */
+/* serve/answers/scheduler.c: the engine's thread: which tokens are computed together, and what comes of them. Everything that needs the engine happens here, between two steps. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

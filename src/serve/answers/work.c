@@ -1,4 +1,4 @@
-/* serve/work.c: one answer, from its prompt to its last token. On the engine's thread. */
+/* serve/answers/work.c: one answer, from its prompt to its last token. On the engine's thread. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -243,6 +243,14 @@ static void note_times(fm_work *r) {
     r->job->answer_seconds = now - r->first;
 }
 
+static void stop_work(fm_server *s, fm_work *r, int stop) {
+    fm_error err;
+    if (r->ended) return;
+    if (r->answer && fm_answer_end(r->answer, stop, &err) < 0) r->job->stop = stop;
+    if (r->raw) fm_raw_end(r->raw, stop);
+    ended(s, r);
+}
+
 int fm_work_next(fm_server *s, fm_work *r, fm_error *err) {
     const float *logits = fm_session_logits(r->session);
     int before = r->job->n_tokens;
@@ -258,18 +266,10 @@ int fm_work_next(fm_server *s, fm_work *r, fm_error *err) {
     if (rc == 1) return ended(s, r);
     give_events(s, r);
     if (fm_session_position(r->session) == s->facts.context) {
-        fm_work_stop(s, r, FM_STOP_LENGTH);
+        stop_work(s, r, FM_STOP_LENGTH);
         return 1;
     }
     return append(r, id, err);
-}
-
-void fm_work_stop(fm_server *s, fm_work *r, int stop) {
-    fm_error err;
-    if (r->ended) return;
-    if (r->answer && fm_answer_end(r->answer, stop, &err) < 0) r->job->stop = stop;
-    if (r->raw) fm_raw_end(r->raw, stop);
-    ended(s, r);
 }
 
 void fm_work_close(fm_job *job) {

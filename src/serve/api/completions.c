@@ -51,7 +51,7 @@ static int read_prompts(fm_exchange *x, int n, fm_refusal *why) {
     const json_t *prompt = json_object_get(x->body, "prompt");
     bool several = json_is_array(prompt) && !json_is_integer(json_array_get(prompt, 0));
     size_t n_prompts = several ? json_array_size(prompt) : 1;
-    if (!prompt || json_is_null(prompt)) return fm_deny(why, 400, "prompt", "prompt: it has to be there");
+    if (!fm_is_given(prompt)) return fm_deny(why, 400, "prompt", "prompt: it has to be there");
     if (!n_prompts) return fm_deny(why, 400, "prompt", "prompt: it is empty");
     if (n_prompts * (size_t)n > (size_t)x->facts->most_jobs)
         return fm_deny(why, 400, n > 1 ? "n" : "prompt", "%zu answers are asked for at once, and there may be at most %d", n_prompts * (size_t)n,

@@ -99,7 +99,8 @@ int fm_field_stops(fm_exchange *x, const char *name, const char *const **out, in
     return 0;
 }
 
-int fm_field_bias(fm_exchange *x, const char *name, fm_sampling *sampling, fm_refusal *why) {
+/* {"ID": BIAS} of -100 … 100, behind the server's own. */
+static int read_bias(fm_exchange *x, const char *name, fm_sampling *sampling, fm_refusal *why) {
     const json_t *value = field(x->body, name);
     const char *key;
     json_t *bias;
@@ -124,7 +125,8 @@ int fm_field_bias(fm_exchange *x, const char *name, fm_sampling *sampling, fm_re
     return 0;
 }
 
-int fm_field_seed(const json_t *object, const char *name, uint64_t *out, bool *given, fm_refusal *why) {
+/* A whole number of any sign. */
+static int read_seed(const json_t *object, const char *name, uint64_t *out, bool *given, fm_refusal *why) {
     const json_t *value = field(object, name);
     *given = value != NULL;
     if (!value) return 0;
@@ -162,8 +164,8 @@ int fm_fields_sampling(fm_exchange *x, fm_refusal *why) {
     if (s->top_k < 0) s->top_k = 0; /* "off" in some clients' words */
     if (fm_field_number(x->body, "min_p", 0, 1, &s->min_p, why) < 0) return -1;
     if (read_penalties(x->body, s, why) < 0) return -1;
-    if (fm_field_bias(x, "logit_bias", s, why) < 0) return -1;
-    if (fm_field_seed(x->body, "seed", &s->seed, &seeded, why) < 0) return -1;
+    if (read_bias(x, "logit_bias", s, why) < 0) return -1;
+    if (read_seed(x->body, "seed", &s->seed, &seeded, why) < 0) return -1;
     for (int i = 1; i < x->n_jobs; i++) {
         uint64_t own = x->jobs[i].sampling.seed;
         x->jobs[i].sampling = *s;
@@ -171,3 +173,29 @@ int fm_fields_sampling(fm_exchange *x, fm_refusal *why) {
     }
     return 0;
 }
+
+/* ---- what lies inside of fields ---- */
+
+bool fm_is_given(const json_t *value) { return value && !json_is_null(value); }
+
+int fm_denied_inside(const char *where, int rc, fm_refusal *why) {
+    if (rc >= 0) return rc;
+    const fm_refusal inner = *why;
+    char param[sizeof why->param + 64];
+    snprintf(param, sizeof param, "%.60s%s%s", where, *inner.param ? "." : "", inner.param);
+    fm_deny(why, inner.status, param, "%s: %s", param, inner.message);
+    memcpy(why->code, inner.code, sizeof why->code);
+    return rc;
+}
+
+int fm_no_memory(fm_refusal *why) { return fm_deny(why, 500, NULL, "there is no memory for this request"); }
+
+bool fm_has_tool(const json_t *tools, const char *name) {
+    for (size_t i = 0; i < json_array_size(tools); i++) {
+        const char *its = fm_member_text(json_object_get(json_array_get(tools, i), "function"), "name");
+        if (!*name || (its && !strcmp(its, name))) return true;
+    }
+    return false;
+}
+
+const char *fm_member_text(const json_t *object, const char *member) { return json_string_value(json_object_get(object, member)); }

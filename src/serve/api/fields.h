@@ -27,15 +27,21 @@ int fm_field_bool(const json_t *object, const char *name, bool *out, fm_refusal 
 int fm_field_text(const json_t *object, const char *name, const char **out, fm_refusal *why);
 /* A text or a list of texts, none empty, as borrowed strings. */
 int fm_field_stops(fm_exchange *x, const char *name, const char *const **out, int *n, fm_refusal *why);
-/* {"ID": BIAS} of -100 … 100, behind the server's own. */
-int fm_field_bias(fm_exchange *x, const char *name, fm_sampling *sampling, fm_refusal *why);
-/* A whole number of any sign. */
-int fm_field_seed(const json_t *object, const char *name, uint64_t *out, bool *given, fm_refusal *why);
 /* The model's name, which is checked with --strict-model. */
 int fm_field_model(const fm_exchange *x, fm_refusal *why);
 
-/* temperature, top_p, top_k, min_p, the penalties, logit_bias and seed under OpenAI's names, into job 0; fm_fields_sampling_all copies them to the others, with seeds
- * that follow. */
+/* temperature, top_p, top_k, min_p, the penalties, logit_bias and seed under OpenAI's names, into all jobs, with seeds that follow. */
 int fm_fields_sampling(fm_exchange *x, fm_refusal *why);
+
+/* If rc is a refusal, it is about something inside of `where`: its field's name and its sentence say so. Returns rc. */
+int fm_denied_inside(const char *where, int rc, fm_refusal *why);
+int fm_no_memory(fm_refusal *why); /* status 500 */
+/* Whether these tools, in OpenAI's form, have one of this name; "": any at all. */
+bool fm_has_tool(const json_t *tools, const char *name);
+/* The string that a member of an object is, or NULL. */
+const char *fm_member_text(const json_t *object, const char *member);
+bool fm_is_given(const json_t *value); /* neither missing nor null */
+
+#define FM_COUNT(array) ((int)(sizeof(array) / sizeof *(array)))
 
 #endif

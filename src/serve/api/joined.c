@@ -1,7 +1,6 @@
 /* serve/api/joined.c: see joined.h. */
 #include "serve/api/joined.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -33,27 +32,3 @@ void fm_joined_clear(fm_joined *j) {
     free(j->bytes);
     *j = (fm_joined){0};
 }
-
-int fm_denied_inside(const char *where, int rc, fm_refusal *why) {
-    if (rc >= 0) return rc;
-    const fm_refusal inner = *why;
-    char param[sizeof why->param + 64];
-    snprintf(param, sizeof param, "%.60s%s%s", where, *inner.param ? "." : "", inner.param);
-    fm_deny(why, inner.status, param, "%s: %s", param, inner.message);
-    memcpy(why->code, inner.code, sizeof why->code);
-    return rc;
-}
-
-int fm_no_memory(fm_refusal *why) { return fm_deny(why, 500, NULL, "there is no memory for this request"); }
-
-bool fm_has_tool(const json_t *tools, const char *name) {
-    for (size_t i = 0; i < json_array_size(tools); i++) {
-        const char *its = fm_member_text(json_object_get(json_array_get(tools, i), "function"), "name");
-        if (!*name || (its && !strcmp(its, name))) return true;
-    }
-    return false;
-}
-
-const char *fm_member_text(const json_t *object, const char *member) { return json_string_value(json_object_get(object, member)); }
-
-bool fm_is_given(const json_t *value) { return value && !json_is_null(value); }

@@ -15,8 +15,4 @@ void fm_openai_end(fm_exchange *x, fm_job *job);
 void fm_openai_finish(fm_exchange *x);
 void fm_openai_close(fm_exchange *x);
 
-/* {"prompt_tokens" …}, of all jobs. */
-json_t *fm_openai_usage(const fm_exchange *x);
-const char *fm_openai_finish_reason(const fm_job *job);
-
 #endif

@@ -60,7 +60,7 @@ static int check_tools(const json_t *tools, fm_refusal *why) {
     if (!json_is_array(tools)) return fm_deny(why, 400, "tools", "'tools' has to be a list");
     for (size_t i = 0; i < json_array_size(tools); i++) {
         const json_t *tool = json_array_get(tools, i), *function = json_object_get(tool, "function");
-        const char *type = json_string_value(json_object_get(tool, "type")), *name = json_string_value(json_object_get(function, "name"));
+        const char *type = fm_member_text(tool, "type"), *name = fm_member_text(function, "name");
         if (!type || strcmp(type, "function"))
             return fm_deny(why, 400, "tools", "tool %zu is of type '%.60s', but only functions are supported", i, type ? type : "");
         if (!name || !*name) return fm_deny(why, 400, "tools", "tool %zu has no function with a name", i);
@@ -71,13 +71,12 @@ static int check_tools(const json_t *tools, fm_refusal *why) {
 /* The tools that the model is told of, and whether it has to call one. */
 static int read_tools(fm_exchange *x, const json_t **tools, const char **force, fm_refusal *why) {
     const json_t *choice = json_object_get(x->body, "tool_choice"), *function = json_object_get(choice, "function");
-    const char *word = json_string_value(choice), *type = json_string_value(json_object_get(choice, "type"));
+    const char *word = json_string_value(choice), *type = fm_member_text(choice, "type");
     *tools = json_object_get(x->body, "tools");
     *force = NULL;
-    if (json_is_null(*tools)) *tools = NULL;
-    if (*tools && check_tools(*tools, why) < 0) return -1;
+    if (fm_is_given(*tools) && check_tools(*tools, why) < 0) return -1;
     if (json_array_size(*tools) == 0) *tools = NULL;
-    if (!choice || json_is_null(choice) || (word && strcmp(word, "auto") == 0)) return 0;
+    if (!fm_is_given(choice) || (word && strcmp(word, "auto") == 0)) return 0;
     if (word && strcmp(word, "none") == 0) {
         *tools = NULL;
         return 0;
@@ -85,7 +84,7 @@ static int read_tools(fm_exchange *x, const json_t **tools, const char **force, 
     if (word && strcmp(word, "required") == 0)
         *force = "";
     else if (type && strcmp(type, "function") == 0)
-        *force = json_string_value(json_object_get(function, "name"));
+        *force = fm_member_text(function, "name");
     if (!*force || (!word && !**force))
         return fm_deny(why, 400, "tool_choice", "'tool_choice' has to be none, auto, required, or {\"type\": \"function\", \"function\": {\"name\"}}");
     if (!*tools) return fm_deny(why, 400, "tool_choice", "'tool_choice' asks for a call, but the request has no tools");
@@ -99,7 +98,7 @@ static int read_kwargs(fm_exchange *x, json_t **out, fm_refusal *why) {
     json_t *given = json_object_get(x->body, "chat_template_kwargs");
     const char *effort = NULL;
     *out = NULL;
-    if (given && !json_is_null(given) && !json_is_object(given)) return fm_deny(why, 400, "chat_template_kwargs", "'chat_template_kwargs' has to be an object");
+    if (fm_is_given(given) && !json_is_object(given)) return fm_deny(why, 400, "chat_template_kwargs", "'chat_template_kwargs' has to be an object");
     if (fm_field_text(x->body, "reasoning_effort", &effort, why) < 0) return -1;
     json_t *kwargs = json_is_object(given) ? json_copy(given) : json_object();
     if (effort && x->facts->uses_effort) {
@@ -154,30 +153,30 @@ static int read_request(fm_exchange *x, fm_job *job, fm_refusal *why) {
     if (tools) json_object_set(request, "tools", (json_t *)tools);
     if (kwargs) json_object_set_new(request, "chat_template_kwargs", kwargs);
     job->request = fm_exchange_dump(x, request);
-    return job->request ? 0 : fm_deny(why, 500, NULL, "there is no memory for a request");
+    return job->request ? 0 : fm_no_memory(why);
 }
 
 static int read_stream(fm_exchange *x, fm_openai_chat *chat, fm_refusal *why) {
     const json_t *options = json_object_get(x->body, "stream_options");
     static const fm_field known[] = {{"include_usage", FM_FIELD_USED}, {"include_obfuscation", FM_FIELD_ONLY, "false"}};
     if (fm_field_bool(x->body, "stream", &x->stream, why) < 0) return -1;
-    if (!options || json_is_null(options)) return 0;
+    if (!fm_is_given(options)) return 0;
     if (!json_is_object(options)) return fm_deny(why, 400, "stream_options", "'stream_options' has to be an object");
     if (!x->stream) return fm_deny(why, 400, "stream_options", "'stream_options' needs 'stream': true");
-    if (fm_fields_check(options, known, 2, why) < 0) return -1;
+    if (fm_fields_check(options, known, FM_COUNT(known), why) < 0) return -1;
     return fm_field_bool(options, "include_usage", &chat->include_usage, why);
 }
 
 static int parse(fm_exchange *x, fm_refusal *why) {
     fm_openai_chat *chat = x->state = fm_exchange_alloc(x, sizeof *chat);
     int n = 1;
-    if (!chat) return fm_deny(why, 500, NULL, "there is no memory for a request");
-    if (fm_fields_check(x->body, fields, sizeof fields / sizeof *fields, why) < 0) return -1;
+    if (!chat) return fm_no_memory(why);
+    if (fm_fields_check(x->body, fields, FM_COUNT(fields), why) < 0) return -1;
     if (fm_field_model(x, why) < 0 || check_messages(json_object_get(x->body, "messages"), why) < 0) return -1;
     if (read_stream(x, chat, why) < 0 || fm_field_int(x->body, "n", 1, x->facts->most_jobs, &n, why) < 0) return -1;
     if (fm_exchange_jobs(x, n, why) < 0 || fm_fields_sampling(x, why) < 0) return -1;
     if (read_options(x, &x->jobs[0], why) < 0 || read_request(x, &x->jobs[0], why) < 0) return -1;
-    if (!(chat->logprobs = fm_exchange_alloc(x, (size_t)n * sizeof *chat->logprobs))) return fm_deny(why, 500, NULL, "there is no memory for a request");
+    if (!(chat->logprobs = fm_exchange_alloc(x, (size_t)n * sizeof *chat->logprobs))) return fm_no_memory(why);
     for (int i = 1; i < n; i++) {
         fm_sampling sampling = x->jobs[i].sampling;
         x->jobs[i] = x->jobs[0];

@@ -8,9 +8,10 @@
 static json_t *text(const char *bytes, size_t n) { return fm_utf8_json(bytes, n); }
 static json_t *name_of(const fm_exchange *x) { return text(x->facts->alias, strlen(x->facts->alias)); }
 
-const char *fm_openai_finish_reason(const fm_job *job) { return job->stop == FM_STOP_CALLS ? "tool_calls" : job->stop == FM_STOP_LENGTH ? "length" : "stop"; }
+static const char *finish_reason(const fm_job *job) { return job->stop == FM_STOP_CALLS ? "tool_calls" : job->stop == FM_STOP_LENGTH ? "length" : "stop"; }
 
-json_t *fm_openai_usage(const fm_exchange *x) {
+/* {"prompt_tokens" …}, of all jobs. */
+static json_t *usage_of(const fm_exchange *x) {
     int n_answer = 0, n_reasoning = 0, n_prompt = x->jobs[0].n_prompt;
     for (int i = 0; i < x->n_jobs; i++) {
         n_answer += x->jobs[i].n_tokens;
@@ -97,14 +98,14 @@ void fm_openai_event(fm_exchange *x, fm_job *job, const fm_event *e) {
 }
 
 void fm_openai_end(fm_exchange *x, fm_job *job) {
-    if (x->stream) send_delta(x, job, json_object(), NULL, fm_openai_finish_reason(job));
+    if (x->stream) send_delta(x, job, json_object(), NULL, finish_reason(job));
 }
 
 static void finish_stream(fm_exchange *x) {
     const fm_openai_chat *chat = x->state;
     if (chat->include_usage) {
         json_t *last = chunk(x, json_array());
-        json_object_set_new(last, "usage", fm_openai_usage(x));
+        json_object_set_new(last, "usage", usage_of(x));
         json_object_set_new(last, "timings", timings(x));
         fm_sse(x, NULL, last);
     }
@@ -119,7 +120,7 @@ static json_t *choice(const fm_exchange *x, const fm_job *job) {
     if (!logprobs && job->n_logprobs >= 0) logprobs = json_array();
     chat->logprobs[job->index] = NULL;
     return json_pack("{s:i, s:o?, s:o, s:s}", "index", job->index, "message", message, "logprobs", logprobs_object(logprobs), "finish_reason",
-                     fm_openai_finish_reason(job));
+                     finish_reason(job));
 }
 
 void fm_openai_finish(fm_exchange *x) {
@@ -133,7 +134,7 @@ void fm_openai_finish(fm_exchange *x) {
     snprintf(id, sizeof id, "chatcmpl-%s", x->id);
     fm_reply_json(x, 200,
                   json_pack("{s:s, s:s, s:I, s:o, s:s, s:o, s:o}", "id", id, "object", "chat.completion", "created", (json_int_t)x->created, "model",
-                            name_of(x), "system_fingerprint", "flash-moe-" FM_VERSION, "choices", choices, "usage", fm_openai_usage(x)));
+                            name_of(x), "system_fingerprint", "flash-moe-" FM_VERSION, "choices", choices, "usage", usage_of(x)));
 }
 
 void fm_openai_close(fm_exchange *x) {

@@ -1,16 +1,12 @@
 /* template/filters/filters.c: finds a filter by its name, and the filters of any value. See library.h. */
 #include "template/filters/filters.h"
 
-#define FILTER(name) static fm_value name(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest)
-
-FILTER(filter_default) {
-    (void)rest;
+FM_CALLABLE(filter_default) {
     if (self.type != FM_UNDEFINED && (!fm_flag(given[1]) || fm_true(&self))) return self;
     return given[0].type == FM_MISSING ? fm_string_of(run, "") : given[0];
 }
 
-FILTER(filter_attr) {
-    (void)rest;
+FM_CALLABLE(filter_attr) {
     const fm_text *name = fm_text_of(run, given[0], "an attribute's name");
     fm_value member;
     if (self.type == FM_UNDEFINED) fm_refuse_use(run, self);
@@ -18,29 +14,16 @@ FILTER(filter_attr) {
     return fm_undefined(run, "'%s' has no attribute '%.*s'", fm_object_name(self), (int)(name->bytes < 100 ? name->bytes : 100), name->data);
 }
 
-FILTER(filter_string) {
-    (void)given, (void)rest;
-    return fm_string(fm_str(run, self));
-}
+FM_CALLABLE(filter_string) { return fm_string(fm_str(run, self)); }
 
-FILTER(filter_safe) {
-    (void)given, (void)rest;
-    return fm_marked(run, fm_str(run, self), true);
-}
+FM_CALLABLE(filter_safe) { return fm_marked(run, fm_str(run, self), true); }
 
-FILTER(filter_escape) {
-    (void)given, (void)rest;
-    return fm_string(fm_escape(run, self));
-}
+FM_CALLABLE(filter_escape) { return fm_string(fm_escape(run, self)); }
 
-FILTER(filter_forceescape) {
-    (void)given, (void)rest;
-    return fm_string(fm_escape(run, fm_marked(run, fm_str(run, self), false)));
-}
+FM_CALLABLE(filter_forceescape) { return fm_string(fm_escape(run, fm_marked(run, fm_str(run, self), false))); }
 
 /* tojson as transformers has it: json.dumps. */
-FILTER(filter_tojson) {
-    (void)rest;
+FM_CALLABLE(filter_tojson) {
     fm_writer writer = {.run = run}, spaces = {.run = run};
     fm_json_style style = {.ascii = fm_flag(given[0]), .sort = fm_flag(given[3])};
     if (given[1].type == FM_STRING) {
@@ -62,15 +45,11 @@ FILTER(filter_tojson) {
     return fm_written_string(&writer);
 }
 
-FILTER(refuse_random) {
-    (void)self, (void)given, (void)rest;
-    fm_refuse(run, FM_EUNSUPPORTED, "the filter 'random' is not known here: no two renderings would agree");
-}
+FM_CALLABLE(filter_pprint) { return fm_pretty(run, self); }
 
-FILTER(refuse_urlize) {
-    (void)self, (void)given, (void)rest;
-    fm_refuse(run, FM_EUNSUPPORTED, "the filter 'urlize' is not known here");
-}
+FM_CALLABLE(refuse_random) { fm_refuse(run, FM_EUNSUPPORTED, "the filter 'random' is not known here: no two renderings would agree"); }
+
+FM_CALLABLE(refuse_urlize) { fm_refuse(run, FM_EUNSUPPORTED, "the filter 'urlize' is not known here"); }
 
 static const fm_function filters[] = {
     {"tojson", filter_tojson, "ensure_ascii? indent? separators? sort_keys?"},
@@ -82,7 +61,7 @@ static const fm_function filters[] = {
     {"e", filter_escape, "/"},
     {"forceescape", filter_forceescape, ""},
     {"attr", filter_attr, "name"},
-    {"pprint", fm_pretty, ""},
+    {"pprint", filter_pprint, ""},
     {"random", refuse_random, "*"},
     {"urlize", refuse_urlize, "*"},
 };

@@ -9,6 +9,6 @@ fm_table fm_text_filters(void);
 fm_table fm_number_filters(void);
 fm_table fm_word_filters(void);
 /* The filter pprint. */
-fm_value fm_pretty(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest);
+fm_value fm_pretty(fm_run *run, fm_value value);
 
 #endif

@@ -3,8 +3,6 @@
 
 #include "template/filters/filters.h"
 
-#define FILTER(name) static fm_value name(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest)
-
 /* ---- attributes of items */
 
 /* "a.b.0" as the keys to look up one after the other; an attribute that is no text is a key itself. */
@@ -54,15 +52,13 @@ static fm_list *copy_of(fm_run *run, const fm_list *list) {
 
 /* ---- one item, or one value of all */
 
-FILTER(filter_first) {
-    (void)given, (void)rest;
+FM_CALLABLE(filter_first) {
     if (self.type == FM_ITERATOR && self.list->at < self.list->n) return self.list->items[self.list->at++];
     const fm_list *items = fm_items(run, self);
     return items->n ? items->items[0] : fm_undefined(run, "No first item, sequence was empty.");
 }
 
-FILTER(filter_last) {
-    (void)given, (void)rest;
+FM_CALLABLE(filter_last) {
     if (self.type == FM_ITERATOR || self.type == FM_LOOP) fm_refuse(run, FM_EFORMAT, "'%s' object is not reversible", fm_type_name(self));
     const fm_list *items = fm_items(run, self);
     return items->n ? items->items[items->n - 1] : fm_undefined(run, "No last item, sequence was empty.");
@@ -80,18 +76,11 @@ static fm_value extreme(fm_run *run, fm_value self, const fm_value *given, const
     return items->items[best];
 }
 
-FILTER(filter_min) {
-    (void)rest;
-    return extreme(run, self, given, "<");
-}
+FM_CALLABLE(filter_min) { return extreme(run, self, given, "<"); }
 
-FILTER(filter_max) {
-    (void)rest;
-    return extreme(run, self, given, ">");
-}
+FM_CALLABLE(filter_max) { return extreme(run, self, given, ">"); }
 
-FILTER(filter_sum) {
-    (void)rest;
+FM_CALLABLE(filter_sum) {
     const fm_list *items = fm_items(run, self), *path = path_of(run, given[0]);
     fm_value sum = given[1].type == FM_MISSING ? fm_int(0) : given[1];
     if (sum.type == FM_STRING) fm_refuse(run, FM_EFORMAT, "sum() can't sum strings");
@@ -99,8 +88,7 @@ FILTER(filter_sum) {
     return sum;
 }
 
-FILTER(filter_join) {
-    (void)rest;
+FM_CALLABLE(filter_join) {
     const fm_list *items = fm_items(run, self), *path = path_of(run, given[1]);
     const fm_text *separator = given[0].type == FM_MISSING ? fm_text_borrow(run, "", 0) : fm_str(run, given[0]);
     fm_writer writer = {.run = run};
@@ -112,8 +100,7 @@ FILTER(filter_join) {
     return fm_written_string(&writer);
 }
 
-FILTER(filter_length) {
-    (void)given, (void)rest;
+FM_CALLABLE(filter_length) {
     size_t n;
     if (self.type == FM_LOOP) return fm_int((int64_t)fm_loop_length(run, self.loop));
     if (!fm_has_length(self, &n)) fm_refuse(run, FM_EFORMAT, "object of type '%s' has no len()", fm_type_name(self));
@@ -122,20 +109,15 @@ FILTER(filter_length) {
 
 /* ---- other lists */
 
-FILTER(filter_list) {
-    (void)given, (void)rest;
-    return fm_of_list(FM_LIST, copy_of(run, fm_items(run, self)));
-}
+FM_CALLABLE(filter_list) { return fm_of_list(FM_LIST, copy_of(run, fm_items(run, self))); }
 
-FILTER(filter_items) {
-    (void)given, (void)rest;
+FM_CALLABLE(filter_items) {
     if (self.type == FM_UNDEFINED) return fm_of_list(FM_ITERATOR, fm_list_new(run, 0));
     if (self.type != FM_DICT) fm_refuse(run, FM_EFORMAT, "Can only get item pairs from a mapping.");
     return fm_of_list(FM_ITERATOR, fm_items(run, fm_of_dict(FM_ITEMS, self.dict)));
 }
 
-FILTER(filter_reverse) {
-    (void)given, (void)rest;
+FM_CALLABLE(filter_reverse) {
     if (self.type == FM_STRING) {
         fm_value bounds[3] = {fm_none(), fm_none(), fm_int(-1)};
         return fm_slice(run, self, bounds);
@@ -150,8 +132,7 @@ FILTER(filter_reverse) {
 
 static bool reversed(fm_run *run, fm_value value) { return value.type != FM_MISSING && fm_whole(run, value, "'reverse'") != 0; }
 
-FILTER(filter_sort) {
-    (void)rest;
+FM_CALLABLE(filter_sort) {
     fm_list *items = copy_of(run, fm_items(run, self)), *keys = fm_list_new(run, items->n), *paths = fm_list_new(run, 0);
     if (given[2].type == FM_STRING) {
         const fm_list *names = fm_split(run, given[2].text, fm_text_borrow(run, ",", 1), -1, false);
@@ -170,8 +151,7 @@ FILTER(filter_sort) {
     return fm_of_list(FM_LIST, items);
 }
 
-FILTER(filter_dictsort) {
-    (void)rest;
+FM_CALLABLE(filter_dictsort) {
     bool by_value = given[1].type == FM_STRING && fm_text_is(given[1].text, "value");
     if (given[1].type != FM_MISSING && !by_value && !(given[1].type == FM_STRING && fm_text_is(given[1].text, "key"))) {
         fm_refuse(run, FM_EFORMAT, "You can only sort by either \"key\" or \"value\"");
@@ -184,8 +164,7 @@ FILTER(filter_dictsort) {
     return fm_of_list(FM_LIST, items);
 }
 
-FILTER(filter_unique) {
-    (void)rest;
+FM_CALLABLE(filter_unique) {
     const fm_list *items = fm_items(run, self), *keys = keys_of(run, items, path_of(run, given[1]), fm_none(), fm_flag(given[0]));
     fm_list *unique = fm_list_new(run, 0);
     fm_dict *seen = fm_dict_new(run);
@@ -197,8 +176,7 @@ FILTER(filter_unique) {
     return fm_of_list(FM_ITERATOR, unique);
 }
 
-FILTER(filter_groupby) {
-    (void)rest;
+FM_CALLABLE(filter_groupby) {
     fm_list *items = copy_of(run, fm_items(run, self)), *path = path_of(run, given[0]), *groups = fm_list_new(run, 0), *group = NULL;
     bool case_sensitive = fm_flag(given[2]);
     fm_sort(run, items, keys_of(run, items, path, given[1], case_sensitive), false);
@@ -216,8 +194,7 @@ FILTER(filter_groupby) {
     return fm_of_list(FM_LIST, groups);
 }
 
-FILTER(filter_batch) {
-    (void)rest;
+FM_CALLABLE(filter_batch) {
     const fm_list *items = fm_items(run, self);
     fm_list *batches = fm_list_new(run, 0), *batch = fm_list_new(run, 0);
     int64_t size = fm_whole(run, given[0], "a batch's size");
@@ -238,8 +215,7 @@ FILTER(filter_batch) {
     return fm_of_list(FM_ITERATOR, batches);
 }
 
-FILTER(filter_slice) {
-    (void)rest;
+FM_CALLABLE(filter_slice) {
     const fm_list *items = fm_items(run, self);
     fm_list *slices = fm_list_new(run, 0);
     int64_t n = fm_whole(run, given[0], "the number of slices"), at = 0;
@@ -267,8 +243,7 @@ static const fm_function *named(fm_run *run, fm_value name, bool is_test) {
     return function;
 }
 
-FILTER(filter_map) {
-    (void)given;
+FM_CALLABLE(filter_map) {
     fm_list *mapped = fm_list_new(run, 0), *path = NULL;
     fm_value otherwise = fm_none();
     const fm_function *function = NULL;
@@ -317,25 +292,13 @@ static fm_value choose(fm_run *run, fm_value self, const fm_arguments *rest, boo
     return fm_of_list(FM_ITERATOR, chosen);
 }
 
-FILTER(filter_select) {
-    (void)given;
-    return choose(run, self, rest, false, true);
-}
+FM_CALLABLE(filter_select) { return choose(run, self, rest, false, true); }
 
-FILTER(filter_reject) {
-    (void)given;
-    return choose(run, self, rest, false, false);
-}
+FM_CALLABLE(filter_reject) { return choose(run, self, rest, false, false); }
 
-FILTER(filter_selectattr) {
-    (void)given;
-    return choose(run, self, rest, true, true);
-}
+FM_CALLABLE(filter_selectattr) { return choose(run, self, rest, true, true); }
 
-FILTER(filter_rejectattr) {
-    (void)given;
-    return choose(run, self, rest, true, false);
-}
+FM_CALLABLE(filter_rejectattr) { return choose(run, self, rest, true, false); }
 
 static const fm_function filters[] = {
     {"length", filter_length, "/"},

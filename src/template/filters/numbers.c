@@ -5,8 +5,6 @@
 
 #include "template/filters/filters.h"
 
-#define FILTER(name) static fm_value name(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest)
-
 /* ---- reading numbers */
 
 static int digit_of(char c) {
@@ -74,8 +72,7 @@ static fm_value truncated(fm_run *run, double real) {
     return fm_int((int64_t)real);
 }
 
-FILTER(filter_int) {
-    (void)rest;
+FM_CALLABLE(filter_int) {
     fm_value otherwise = given[0].type == FM_MISSING ? fm_int(0) : given[0];
     int64_t base = 10, whole;
     double real;
@@ -93,8 +90,7 @@ FILTER(filter_int) {
     return truncated(run, real);
 }
 
-FILTER(filter_float) {
-    (void)rest;
+FM_CALLABLE(filter_float) {
     double real;
     if (self.type == FM_UNDEFINED) fm_refuse_use(run, self);
     if (fm_is_number(self)) return fm_float(fm_to_double(self));
@@ -104,8 +100,7 @@ FILTER(filter_float) {
 
 /* ---- changing them */
 
-FILTER(filter_abs) {
-    (void)given, (void)rest;
+FM_CALLABLE(filter_abs) {
     if (self.type == FM_UNDEFINED) fm_refuse_use(run, self);
     if (!fm_is_number(self)) fm_refuse(run, FM_EFORMAT, "bad operand type for abs(): '%s'", fm_type_name(self));
     if (self.type == FM_FLOAT) return fm_float(fabs(self.real));
@@ -140,8 +135,7 @@ static fm_value round_real(fm_run *run, double real, int64_t places) {
     return fm_float(real);
 }
 
-FILTER(filter_round) {
-    (void)rest;
+FM_CALLABLE(filter_round) {
     bool to_int = given[0].type == FM_NONE;
     int64_t places = given[0].type == FM_MISSING || to_int ? 0 : fm_whole(run, given[0], "a precision"), whole;
     const fm_text *method = given[1].type == FM_MISSING ? NULL : fm_text_of(run, given[1], "a method of rounding");
@@ -167,8 +161,7 @@ FILTER(filter_round) {
     return fm_arithmetic(run, '/', scaled, unit);
 }
 
-FILTER(filter_filesizeformat) {
-    (void)rest;
+FM_CALLABLE(filter_filesizeformat) {
     static const char *const names[2][8] = {{"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"}, {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"}};
     fm_writer writer = {.run = run};
     bool binary = fm_flag(given[0]);

@@ -130,9 +130,8 @@ static void print(printer *p, fm_value value, int64_t indent, int64_t allowance,
     }
 }
 
-fm_value fm_pretty(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest) {
-    (void)given, (void)rest;
+fm_value fm_pretty(fm_run *run, fm_value value) {
     printer p = {.out = {.run = run}, .run = run};
-    print(&p, sorted(run, self), 0, 0, true);
+    print(&p, sorted(run, value), 0, 0, true);
     return fm_written_string(&p.out);
 }

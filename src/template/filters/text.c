@@ -3,8 +3,6 @@
 
 #include "template/filters/filters.h"
 
-#define FILTER(name) static fm_value name(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest)
-
 static fm_value plain(fm_run *run, const fm_text *text) { return fm_marked(run, text, false); }
 
 /* A number of the arguments, or what it is when left out. */
@@ -13,8 +11,7 @@ static int64_t number_or(fm_run *run, fm_value value, int64_t otherwise, const c
 }
 
 #define CHANGE(name, function)                                                                                                                                 \
-    FILTER(name) {                                                                                                                                             \
-        (void)given, (void)rest;                                                                                                                               \
+    FM_CALLABLE(name) {                                                                                                                                        \
         const fm_text *text = fm_str(run, self);                                                                                                               \
         return fm_marked(run, function(run, text), text->markup);                                                                                              \
     }
@@ -22,15 +19,11 @@ CHANGE(filter_upper, fm_upper)
 CHANGE(filter_lower, fm_lower)
 CHANGE(filter_capitalize, fm_capitalize)
 
-FILTER(filter_trim) {
-    (void)rest;
-    return fm_string(fm_strip(run, fm_str(run, self), fm_given(given[0]) ? fm_text_of(run, given[0], "what is trimmed") : NULL, 3));
-}
+FM_CALLABLE(filter_trim) { return fm_string(fm_strip(run, fm_str(run, self), fm_given(given[0]) ? fm_text_of(run, given[0], "what is trimmed") : NULL, 3)); }
 
 static bool splits_words(int32_t point) { return fm_point_is_space(point) || (point < 0x80 && point && strchr("-({[<", point) != NULL); }
 
-FILTER(filter_title) {
-    (void)given, (void)rest;
+FM_CALLABLE(filter_title) {
     const fm_text *text = plain(run, fm_str(run, self)).text;
     fm_writer writer = {.run = run};
     for (size_t at = 0, n; at < text->bytes;) {
@@ -49,14 +42,12 @@ FILTER(filter_title) {
     return fm_written_string(&writer);
 }
 
-FILTER(filter_replace) {
-    (void)rest;
+FM_CALLABLE(filter_replace) {
     int64_t most = fm_given(given[2]) ? fm_whole(run, given[2], "a count") : -1;
     return plain(run, fm_replace(run, fm_str(run, self), fm_str(run, given[0]), fm_str(run, given[1]), most));
 }
 
-FILTER(filter_center) {
-    (void)rest;
+FM_CALLABLE(filter_center) {
     const fm_text *text = fm_str(run, self);
     int64_t width = number_or(run, given[0], 80, "a width"), n = width - (int64_t)text->points, left;
     fm_writer writer = {.run = run};
@@ -68,8 +59,7 @@ FILTER(filter_center) {
     return fm_marked(run, fm_written(&writer), text->markup);
 }
 
-FILTER(filter_indent) {
-    (void)rest;
+FM_CALLABLE(filter_indent) {
     const fm_text *text = fm_text_of(run, self, "what is indented"), *indent;
     bool first = fm_flag(given[1]), blank = fm_flag(given[2]);
     fm_writer spaces = {.run = run}, writer = {.run = run}, ended = {.run = run};
@@ -92,8 +82,7 @@ FILTER(filter_indent) {
     return fm_marked(run, fm_written(&writer), text->markup);
 }
 
-FILTER(filter_truncate) {
-    (void)rest;
+FM_CALLABLE(filter_truncate) {
     size_t length;
     int64_t most = number_or(run, given[0], 255, "a length"), leeway = fm_given(given[3]) ? fm_whole(run, given[3], "a leeway") : 5;
     const fm_text *end = given[2].type == FM_MISSING ? fm_text_borrow(run, "...", 3) : fm_text_of(run, given[2], "what a truncated text ends with");
@@ -105,8 +94,7 @@ FILTER(filter_truncate) {
     return fm_arithmetic(run, '+', fm_string(part), fm_string(end));
 }
 
-FILTER(filter_wordcount) {
-    (void)given, (void)rest;
+FM_CALLABLE(filter_wordcount) {
     const fm_text *text = fm_str(run, self);
     int64_t words = 0;
     bool in_word = false;
@@ -119,8 +107,7 @@ FILTER(filter_wordcount) {
     return fm_int(words);
 }
 
-FILTER(filter_format) {
-    (void)given;
+FM_CALLABLE(filter_format) {
     const fm_text *text = fm_str(run, self);
     fm_list *values = fm_list_new(run, rest->n);
     if (rest->n && rest->n_named) fm_refuse(run, FM_EFORMAT, "can't handle positional and keyword arguments at the same time");
@@ -147,8 +134,7 @@ static void write_quoted(fm_writer *writer, const fm_text *text, bool query) {
     }
 }
 
-FILTER(filter_urlencode) {
-    (void)given, (void)rest;
+FM_CALLABLE(filter_urlencode) {
     fm_writer writer = {.run = run};
     if (self.type == FM_STRING || !fm_is_iterable(self)) {
         write_quoted(&writer, fm_str(run, self), false);
@@ -166,8 +152,7 @@ FILTER(filter_urlencode) {
     return fm_written_string(&writer);
 }
 
-FILTER(filter_xmlattr) {
-    (void)rest;
+FM_CALLABLE(filter_xmlattr) {
     fm_writer writer = {.run = run};
     bool space = given[0].type == FM_MISSING || fm_flag(given[0]);
     if (self.type == FM_UNDEFINED) fm_refuse_use(run, self);

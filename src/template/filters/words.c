@@ -4,8 +4,6 @@
 
 #include "template/filters/filters.h"
 
-#define FILTER(name) static fm_value name(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest)
-
 /* ---- wordwrap: Python's textwrap, line by line */
 
 static bool is_wrap_space(int32_t c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
@@ -98,8 +96,7 @@ static void wrap_line(fm_writer *writer, const line *l, size_t width, const bool
     }
 }
 
-FILTER(filter_wordwrap) {
-    (void)rest;
+FM_CALLABLE(filter_wordwrap) {
     const fm_text *text = fm_text_of(run, self, "what is wrapped"),
                   *between = fm_given(given[2]) ? fm_text_of(run, given[2], "wrapstring") : fm_text_borrow(run, "\n", 1);
     int64_t width = given[0].type == FM_MISSING ? 79 : fm_whole(run, given[0], "a width");
@@ -187,8 +184,7 @@ static size_t write_reference(fm_writer *writer, const char *data, size_t bytes)
     return used;
 }
 
-FILTER(filter_striptags) {
-    (void)given, (void)rest;
+FM_CALLABLE(filter_striptags) {
     const fm_text *text = fm_marked(run, fm_str(run, self), false).text;
     fm_writer bare = {.run = run}, spaced = {.run = run}, writer = {.run = run};
     size_t at = 0;

@@ -47,15 +47,13 @@ size_t fm_loop_length(fm_run *run, fm_loop *loop) {
 
 static bool has_next(fm_run *run, fm_loop *loop) { return loop->index + 1 < loop->n || (loop->more && loop->more(run, loop)); }
 
-static fm_value loop_cycle(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest) {
-    (void)given;
+FM_CALLABLE(loop_cycle) {
     if (!rest->n) fm_refuse(run, FM_EFORMAT, "no items for cycling given");
     if (rest->n_named) fm_refuse(run, FM_EFORMAT, "cycle() takes no keyword arguments");
     return rest->values[self.loop->index % rest->n];
 }
 
-static fm_value loop_changed(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest) {
-    (void)given;
+FM_CALLABLE(loop_changed) {
     fm_list *now = fm_list_new(run, rest->n);
     if (rest->n_named) fm_refuse(run, FM_EFORMAT, "changed() takes no keyword arguments");
     for (size_t i = 0; i < rest->n; i++) fm_list_add(run, now, rest->values[i]);
@@ -93,16 +91,14 @@ static bool loop_member(fm_run *run, fm_loop *loop, const fm_text *name, fm_valu
 
 /* ---- cyclers */
 
-static fm_value cycler_next(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest) {
-    (void)run, (void)given, (void)rest;
+FM_CALLABLE(cycler_next) {
     fm_cycler *cycler = self.cycler;
     fm_value item = cycler->items->items[cycler->at];
     cycler->at = (cycler->at + 1) % cycler->items->n;
     return item;
 }
 
-static fm_value cycler_reset(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest) {
-    (void)run, (void)given, (void)rest;
+FM_CALLABLE(cycler_reset) {
     self.cycler->at = 0;
     return fm_none();
 }
@@ -113,28 +109,20 @@ static const fm_function cycler_methods[] = {{"next", cycler_next, ""}, {"reset"
 
 static fm_value as_number(fm_value value) { return value.type == FM_BOOL ? fm_int(value.truth) : value; }
 
-static fm_value number_itself(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest) {
-    (void)run, (void)given, (void)rest;
-    return as_number(self);
-}
+FM_CALLABLE(number_itself) { return as_number(self); }
 
-static fm_value whole_bits(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest) {
-    (void)run, (void)given, (void)rest;
+FM_CALLABLE(whole_bits) {
     int64_t whole = as_number(self).whole;
     uint64_t size = whole < 0 ? -(uint64_t)whole : (uint64_t)whole;
     return fm_int(size ? 64 - __builtin_clzll(size) : 0);
 }
 
-static fm_value whole_ones(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest) {
-    (void)run, (void)given, (void)rest;
+FM_CALLABLE(whole_ones) {
     int64_t whole = as_number(self).whole;
     return fm_int(__builtin_popcountll(whole < 0 ? -(uint64_t)whole : (uint64_t)whole));
 }
 
-static fm_value real_is_whole(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest) {
-    (void)run, (void)given, (void)rest;
-    return fm_bool(isfinite(self.real) && floor(self.real) == self.real);
-}
+FM_CALLABLE(real_is_whole) { return fm_bool(isfinite(self.real) && floor(self.real) == self.real); }
 
 static const fm_function whole_methods[] = {{"conjugate", number_itself, ""}, {"bit_length", whole_bits, ""}, {"bit_count", whole_ones, ""}};
 static const fm_function real_methods[] = {{"conjugate", number_itself, ""}, {"is_integer", real_is_whole, ""}};

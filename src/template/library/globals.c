@@ -5,7 +5,6 @@
 
 #include "template/library/inner.h"
 
-#define FUNCTION(name) static fm_value name(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest)
 #define MAX_RANGE 100000 /* as the sandbox has it */
 
 const fm_text *fm_text_of(fm_run *run, fm_value value, const char *what) {
@@ -24,8 +23,7 @@ fm_value fm_marked(fm_run *run, const fm_text *text, bool markup) {
 
 /* ---- range, dict, namespace */
 
-FUNCTION(make_range) {
-    (void)self, (void)rest;
+FM_CALLABLE(make_range) {
     int64_t first = fm_whole(run, given[0], "a bound of range()"), start = 0, stop = first, step = 1;
     if (given[1].type != FM_MISSING) {
         start = first;
@@ -59,13 +57,9 @@ fm_dict *fm_make_dict(fm_run *run, const fm_arguments *arguments) {
     return dict;
 }
 
-FUNCTION(make_dict) {
-    (void)self, (void)given;
-    return fm_of_dict(FM_DICT, fm_make_dict(run, rest));
-}
+FM_CALLABLE(make_dict) { return fm_of_dict(FM_DICT, fm_make_dict(run, rest)); }
 
-FUNCTION(make_namespace) {
-    (void)self, (void)given;
+FM_CALLABLE(make_namespace) {
     fm_dict *dict = fm_make_dict(run, rest);
     for (size_t i = 0; i < dict->n; i++) {
         fm_value name = dict->pairs[i].key;
@@ -77,8 +71,7 @@ FUNCTION(make_namespace) {
 
 /* ---- cycler, joiner */
 
-FUNCTION(make_cycler) {
-    (void)self, (void)given;
+FM_CALLABLE(make_cycler) {
     if (!rest->n) fm_refuse(run, FM_EFORMAT, "a cycler needs at least one item");
     if (rest->n_named) fm_refuse(run, FM_EFORMAT, "cycler() takes no keyword arguments");
     fm_cycler *cycler = fm_take_zeroed(run, sizeof *cycler);
@@ -87,22 +80,17 @@ FUNCTION(make_cycler) {
     return (fm_value){.type = FM_CYCLER, .cycler = cycler};
 }
 
-FUNCTION(make_joiner) {
-    (void)self, (void)rest;
+FM_CALLABLE(make_joiner) {
     fm_cycler *joiner = fm_take_zeroed(run, sizeof *joiner);
     joiner->separator = given[0].type == FM_MISSING ? fm_text_borrow(run, ", ", 2) : fm_text_of(run, given[0], "a joiner's separator");
     return (fm_value){.type = FM_JOINER, .cycler = joiner};
 }
 
-FUNCTION(refuse_lipsum) {
-    (void)self, (void)given, (void)rest;
-    fm_refuse(run, FM_EUNSUPPORTED, "lipsum() is random and not known here");
-}
+FM_CALLABLE(refuse_lipsum) { fm_refuse(run, FM_EUNSUPPORTED, "lipsum() is random and not known here"); }
 
 /* ---- what chat templates have beyond jinja2 */
 
-FUNCTION(raise_exception) {
-    (void)self, (void)rest;
+FM_CALLABLE(raise_exception) {
     const fm_text *message = fm_str(run, given[0]);
     fm_refuse(run, FM_EINVAL, "%.*s", (int)(message->bytes < 390 ? message->bytes : 390), message->data);
 }
@@ -129,8 +117,7 @@ static size_t write_directive(fm_writer *writer, const char *format, size_t byte
     return n;
 }
 
-FUNCTION(strftime_now) {
-    (void)self, (void)rest;
+FM_CALLABLE(strftime_now) {
     const fm_text *format = fm_text_of(run, given[0], "the format of strftime_now()");
     fm_writer writer = {.run = run};
     time_t seconds = (time_t)run->now;

@@ -10,6 +10,11 @@ typedef struct fm_table {
     size_t n;
 } fm_table;
 
+/* A function that templates call, as fm_function has it: FM_CALLABLE(filter_first) { … }. Few use all of their arguments. */
+#define FM_UNUSED __attribute__((unused))
+#define FM_CALLABLE(name)                                                                                                                                      \
+    static fm_value name(FM_UNUSED fm_run *run, FM_UNUSED fm_value self, FM_UNUSED const fm_value *given, FM_UNUSED const fm_arguments *rest)
+
 /* methods.c, containers.c: of text and of containers; n 0: the type has none. */
 fm_table fm_text_methods(void);
 fm_table fm_container_methods(fm_type type);
@@ -31,8 +36,6 @@ static inline bool fm_flag(fm_value value) { return fm_true(&value); }
 const fm_text *fm_text_of(fm_run *run, fm_value value, const char *what);
 /* text as a string value that is, or is not, marked as safe. */
 fm_value fm_marked(fm_run *run, const fm_text *text, bool markup);
-/* The first item of n that equals item, from number `from` on; n: none. */
-size_t fm_list_find(fm_run *run, const fm_list *list, fm_value item, size_t from);
 /* A string of an ASCII number of any base as int() reads it, a sign and spaces around it; false: it is none. */
 bool fm_parse_whole(fm_run *run, const fm_text *text, int64_t base, int64_t *whole);
 

@@ -4,7 +4,6 @@
 
 #include "template/library/inner.h"
 
-#define METHOD(name) static fm_value name(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest)
 #define NONE ((size_t)-1)
 
 /* What Python's Markup gives back as Markup. */
@@ -15,10 +14,7 @@ static const fm_text *text_or_null(fm_run *run, fm_value value, const char *what
 /* ---- case and kinds of characters */
 
 #define CHANGE(name, function)                                                                                                                                 \
-    METHOD(name) {                                                                                                                                             \
-        (void)given, (void)rest;                                                                                                                               \
-        return like(run, self, function(run, self.text));                                                                                                      \
-    }
+    FM_CALLABLE(name) { return like(run, self, function(run, self.text)); }
 CHANGE(text_upper, fm_upper)
 CHANGE(text_lower, fm_lower)
 CHANGE(text_title, fm_title)
@@ -27,8 +23,7 @@ CHANGE(text_swapcase, fm_swapcase)
 CHANGE(text_casefold, fm_casefold)
 
 #define KIND(name)                                                                                                                                             \
-    METHOD(text_##name) {                                                                                                                                      \
-        (void)given, (void)rest;                                                                                                                               \
+    FM_CALLABLE(text_##name) {                                                                                                                                 \
         fm_charge(run, self.text->bytes);                                                                                                                      \
         return fm_bool(fm_text_all(self.text, #name));                                                                                                         \
     }
@@ -43,8 +38,7 @@ KIND(isspace)
 KIND(istitle)
 KIND(isupper)
 
-METHOD(text_isprintable) {
-    (void)given, (void)rest;
+FM_CALLABLE(text_isprintable) {
     fm_charge(run, self.text->bytes);
     for (size_t at = 0, n; at < self.text->bytes; at += n) {
         int32_t point = fm_point(self.text->data + at, self.text->bytes - at, &n);
@@ -54,8 +48,7 @@ METHOD(text_isprintable) {
     return fm_bool(true);
 }
 
-METHOD(text_isidentifier) {
-    (void)given, (void)rest;
+FM_CALLABLE(text_isidentifier) {
     fm_charge(run, self.text->bytes);
     for (size_t at = 0, n; at < self.text->bytes; at += n) {
         int32_t point = fm_point(self.text->data + at, self.text->bytes - at, &n);
@@ -101,30 +94,23 @@ static int64_t find_point(fm_run *run, fm_value self, const fm_value *given, boo
     return at == NONE ? -1 : (int64_t)fm_count_points(text->data, from + at);
 }
 
-METHOD(text_find) {
-    (void)rest;
-    return fm_int(find_point(run, self, given, false));
-}
+FM_CALLABLE(text_find) { return fm_int(find_point(run, self, given, false)); }
 
-METHOD(text_rfind) {
-    (void)rest;
-    return fm_int(find_point(run, self, given, true));
-}
+FM_CALLABLE(text_rfind) { return fm_int(find_point(run, self, given, true)); }
 
-METHOD(text_index) {
+FM_CALLABLE(text_index) {
     fm_value at = text_find(run, self, given, rest);
     if (at.whole < 0) fm_refuse(run, FM_EFORMAT, "substring not found");
     return at;
 }
 
-METHOD(text_rindex) {
+FM_CALLABLE(text_rindex) {
     fm_value at = text_rfind(run, self, given, rest);
     if (at.whole < 0) fm_refuse(run, FM_EFORMAT, "substring not found");
     return at;
 }
 
-METHOD(text_count) {
-    (void)rest;
+FM_CALLABLE(text_count) {
     const fm_text *what = fm_text_of(run, given[0], "what is counted");
     size_t from, to;
     int64_t n = 0;
@@ -152,47 +138,29 @@ static fm_value stands(fm_run *run, fm_value self, const fm_value *given, bool e
     return fm_bool(false);
 }
 
-METHOD(text_startswith) {
-    (void)rest;
-    return stands(run, self, given, false);
-}
+FM_CALLABLE(text_startswith) { return stands(run, self, given, false); }
 
-METHOD(text_endswith) {
-    (void)rest;
-    return stands(run, self, given, true);
-}
+FM_CALLABLE(text_endswith) { return stands(run, self, given, true); }
 
 /* ---- strip and replace */
 
-METHOD(text_strip) {
-    (void)rest;
-    return like(run, self, fm_strip(run, self.text, text_or_null(run, given[0], "strip()'s argument"), 3));
-}
+FM_CALLABLE(text_strip) { return like(run, self, fm_strip(run, self.text, text_or_null(run, given[0], "strip()'s argument"), 3)); }
 
-METHOD(text_lstrip) {
-    (void)rest;
-    return like(run, self, fm_strip(run, self.text, text_or_null(run, given[0], "lstrip()'s argument"), 1));
-}
+FM_CALLABLE(text_lstrip) { return like(run, self, fm_strip(run, self.text, text_or_null(run, given[0], "lstrip()'s argument"), 1)); }
 
-METHOD(text_rstrip) {
-    (void)rest;
-    return like(run, self, fm_strip(run, self.text, text_or_null(run, given[0], "rstrip()'s argument"), 2));
-}
+FM_CALLABLE(text_rstrip) { return like(run, self, fm_strip(run, self.text, text_or_null(run, given[0], "rstrip()'s argument"), 2)); }
 
-METHOD(text_removeprefix) {
-    (void)rest;
+FM_CALLABLE(text_removeprefix) {
     const fm_text *text = self.text, *what = fm_text_of(run, given[0], "a prefix");
     return stands_at(text->data, text->bytes, what, false) ? fm_string(fm_text_part(run, text, what->bytes, text->bytes - what->bytes)) : self;
 }
 
-METHOD(text_removesuffix) {
-    (void)rest;
+FM_CALLABLE(text_removesuffix) {
     const fm_text *text = self.text, *what = fm_text_of(run, given[0], "a suffix");
     return stands_at(text->data, text->bytes, what, true) ? fm_string(fm_text_part(run, text, 0, text->bytes - what->bytes)) : self;
 }
 
-METHOD(text_replace) {
-    (void)rest;
+FM_CALLABLE(text_replace) {
     const fm_text *from = fm_text_of(run, given[0], "what is replaced"), *to = fm_text_of(run, given[1], "what it is replaced with");
     if (self.text->markup) to = fm_escape(run, given[1]);
     return like(run, self, fm_replace(run, self.text, from, to, given[2].type == FM_MISSING ? -1 : fm_whole(run, given[2], "a count")));
@@ -206,18 +174,11 @@ static fm_value split(fm_run *run, fm_value self, const fm_value *given, bool fr
     return fm_of_list(FM_LIST, fm_split(run, self.text, separator, most, from_right));
 }
 
-METHOD(text_split) {
-    (void)rest;
-    return split(run, self, given, false);
-}
+FM_CALLABLE(text_split) { return split(run, self, given, false); }
 
-METHOD(text_rsplit) {
-    (void)rest;
-    return split(run, self, given, true);
-}
+FM_CALLABLE(text_rsplit) { return split(run, self, given, true); }
 
-METHOD(text_splitlines) {
-    (void)rest;
+FM_CALLABLE(text_splitlines) {
     return fm_of_list(FM_LIST, fm_split_lines(run, self.text, given[0].type != FM_MISSING && fm_whole(run, given[0], "'keepends'")));
 }
 
@@ -235,18 +196,11 @@ static fm_value partition(fm_run *run, fm_value self, fm_value separator, bool l
     return fm_of_list(FM_TUPLE, list);
 }
 
-METHOD(text_partition) {
-    (void)rest;
-    return partition(run, self, given[0], false);
-}
+FM_CALLABLE(text_partition) { return partition(run, self, given[0], false); }
 
-METHOD(text_rpartition) {
-    (void)rest;
-    return partition(run, self, given[0], true);
-}
+FM_CALLABLE(text_rpartition) { return partition(run, self, given[0], true); }
 
-METHOD(text_join) {
-    (void)rest;
+FM_CALLABLE(text_join) {
     const fm_list *items = fm_items(run, given[0]);
     fm_writer writer = {.run = run};
     for (size_t i = 0; i < items->n; i++) {
@@ -275,24 +229,16 @@ static int64_t missing_width(fm_run *run, fm_value self, fm_value width) {
     return n > (int64_t)self.text->points ? n - (int64_t)self.text->points : 0;
 }
 
-METHOD(text_center) {
-    (void)rest;
+FM_CALLABLE(text_center) {
     int64_t n = missing_width(run, self, given[0]), left = n / 2 + (n & given[0].whole & 1);
     return pad(run, self, given[1], left, n - left);
 }
 
-METHOD(text_ljust) {
-    (void)rest;
-    return pad(run, self, given[1], 0, missing_width(run, self, given[0]));
-}
+FM_CALLABLE(text_ljust) { return pad(run, self, given[1], 0, missing_width(run, self, given[0])); }
 
-METHOD(text_rjust) {
-    (void)rest;
-    return pad(run, self, given[1], missing_width(run, self, given[0]), 0);
-}
+FM_CALLABLE(text_rjust) { return pad(run, self, given[1], missing_width(run, self, given[0]), 0); }
 
-METHOD(text_zfill) {
-    (void)rest;
+FM_CALLABLE(text_zfill) {
     fm_writer writer = {.run = run};
     int64_t n = missing_width(run, self, given[0]);
     bool sign = self.text->bytes && (self.text->data[0] == '-' || self.text->data[0] == '+');
@@ -302,8 +248,7 @@ METHOD(text_zfill) {
     return like(run, self, fm_written(&writer));
 }
 
-METHOD(text_expandtabs) {
-    (void)rest;
+FM_CALLABLE(text_expandtabs) {
     fm_writer writer = {.run = run};
     int64_t tab = given[0].type == FM_MISSING ? 8 : fm_whole(run, given[0], "a tab's size"), column = 0;
     for (size_t at = 0, n; at < self.text->bytes; at += n) {
@@ -321,13 +266,9 @@ METHOD(text_expandtabs) {
 
 /* ---- format */
 
-METHOD(text_format) {
-    (void)given;
-    return fm_format_text(run, self.text, rest);
-}
+FM_CALLABLE(text_format) { return fm_format_text(run, self.text, rest); }
 
-METHOD(text_format_map) {
-    (void)rest;
+FM_CALLABLE(text_format_map) {
     if (given[0].type != FM_DICT) fm_refuse(run, FM_EFORMAT, "format_map() takes a mapping, not a value of type %s", fm_type_name(given[0]));
     const fm_dict *dict = given[0].dict;
     fm_arguments arguments = {.names = fm_take(run, (dict->n + 1) * sizeof *arguments.names), .named = fm_take(run, (dict->n + 1) * sizeof *arguments.named)};

@@ -2,10 +2,7 @@
 #include "template/library/inner.h"
 
 #define TEST(name, condition)                                                                                                                                  \
-    static fm_value name(fm_run *run, fm_value self, const fm_value *given, const fm_arguments *rest) {                                                        \
-        (void)run, (void)self, (void)given, (void)rest;                                                                                                        \
-        return fm_bool(condition);                                                                                                                             \
-    }
+    FM_CALLABLE(name) { return fm_bool(condition); }
 
 static bool remainder_is(fm_run *run, fm_value self, fm_value by, int64_t remainder) {
     return fm_equal(run, fm_arithmetic(run, '%', self, by), fm_int(remainder));

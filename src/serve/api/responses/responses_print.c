@@ -10,7 +10,7 @@
 /* A member of the request as it was, or what it is when it is not given (new). */
 static json_t *given(const fm_exchange *x, const char *name, json_t *otherwise) {
     json_t *value = json_object_get(x->body, name);
-    if (!value || json_is_null(value)) return otherwise;
+    if (!fm_is_given(value)) return otherwise;
     json_decref(otherwise);
     return json_incref(value);
 }
