@@ -160,3 +160,17 @@ int fm_path_join(char *out, size_t size, const char *directory, const char *name
 }
 
 bool fm_path_exists(const char *path) { return access(path, F_OK) == 0; }
+
+int fm_path_make(const char *path, unsigned mode, fm_error *err) {
+    char *part = strdup(path);
+    int rc = part ? 0 : fm_fail(err, FM_ENOMEM, "%s: no memory for a path", path);
+    for (size_t n = strlen(path), at = 1; at <= n && rc == 0; at++) {
+        if (path[at] && path[at] != '/') continue;
+        part[at] = 0;
+        int failed = mkdir(part, (mode_t)mode) ? errno : 0;
+        if (failed && failed != EEXIST && !fm_path_exists(part)) rc = fm_fail_errno(err, FM_EIO, failed, "%s: it cannot be made", part);
+        part[at] = path[at];
+    }
+    free(part);
+    return rc;
+}

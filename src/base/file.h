@@ -39,5 +39,7 @@ int fm_file_read_text(char **text, size_t *bytes, const char *path, size_t limit
 /* directory + "/" + name into out[size]; FM_EINVAL if it does not fit. */
 int fm_path_join(char *out, size_t size, const char *directory, const char *name, fm_error *err);
 bool fm_path_exists(const char *path);
+/* Makes the directory and what is missing above it. FM_EIO. */
+int fm_path_make(const char *path, unsigned mode, fm_error *err);
 
 #endif

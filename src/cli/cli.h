@@ -34,8 +34,19 @@ fm_engine_options fm_engine_choose(const struct engine_choices *choices, struct 
 /* "bf16", "f32" or "q8". */
 const char *fm_kv_text(int kv);
 
+/* "DIR/flash-moe/NAME" with the directories above it made: DIR is what the environment's variable names, else in_home below the home directory. NULL: there is no such directory,
+ * or it cannot be made. */
+struct user_folder {
+    const char *variable, *in_home;
+    unsigned mode;
+};
+const char *fm_user_path(char *path, size_t size, const struct user_folder *folder, const char *name);
+
 /* The file of --heat: asked itself, NULL for "off", or with NULL one of the model's in the user's cache directory, which is made (NULL if that cannot be). */
 const char *fm_heat_path(char *path, size_t size, const char *asked, const char *model);
+
+/* The value of a JSON file; NULL after an error. */
+int fm_json_read(json_t **out, const char *path, fm_error *err);
 
 /* KEY=VALUE of --template-arg as members of object: VALUE is JSON, or text where it is none. */
 int fm_template_args(json_t *object, const struct text_list *list, fm_error *err);

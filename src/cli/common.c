@@ -68,30 +68,27 @@ fm_engine_options fm_engine_choose(const struct engine_choices *choices, struct 
     return options;
 }
 
-/* Makes the directories of path, which is written to and restored. */
-static bool make_directories(char *path) {
-    for (char *p = strchr(path + 1, '/'); p; p = strchr(p + 1, '/')) {
-        *p = '\0';
-        bool made = mkdir(path, 0777) == 0 || errno == EEXIST;
-        *p = '/';
-        if (!made) return false;
-    }
-    return true;
-}
-
-/* "DIR/flash-moe/NAME" in the user's cache directory, which is made. */
-static const char *cache_path(char *path, size_t size, const char *name) {
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    bool own = cache && cache[0] == '/';
+const char *fm_user_path(char *path, size_t size, const struct user_folder *folder, const char *name) {
+    const char *given = getenv(folder->variable), *home = getenv("HOME");
+    bool own = given && given[0] == '/';
 
     if (!own && !(home && home[0] == '/')) return NULL;
-    int n = snprintf(path, size, "%s%s/flash-moe/%s", own ? cache : home, own ? "" : "/.cache", name);
-    return n > 0 && (size_t)n < size && make_directories(path) ? path : NULL;
+    int n = snprintf(path, size, "%s%s/flash-moe/%s", own ? given : home, own ? "" : folder->in_home, name);
+    if (n < 0 || (size_t)n >= size) return NULL;
+    for (char *p = strchr(path + 1, '/'); p; p = strchr(p + 1, '/')) {
+        *p = '\0';
+        bool made = mkdir(path, (mode_t)folder->mode) == 0 || errno == EEXIST;
+        *p = '/';
+        if (!made) return NULL;
+    }
+    return path;
 }
+
+static const struct user_folder cache = {"XDG_CACHE_HOME", "/.cache", 0777};
 
 const char *fm_session_cache_path(char *path, size_t size, const char *asked) {
     if (asked) return strcmp(asked, "off") ? asked : NULL;
-    return cache_path(path, size, "sessions");
+    return fm_user_path(path, size, &cache, "sessions");
 }
 
 const char *fm_heat_path(char *path, size_t size, const char *asked, const char *model) {
@@ -102,7 +99,18 @@ const char *fm_heat_path(char *path, size_t size, const char *asked, const char 
     if (!realpath(model, real)) return NULL;
     for (const char *p = real; *p; p++) hash = (hash ^ (unsigned char)*p) * 1099511628211u;
     snprintf(name, sizeof name, "%.100s-%08x.heat", strrchr(real, '/') + 1, (unsigned)(hash ^ hash >> 32));
-    return cache_path(path, size, name);
+    return fm_user_path(path, size, &cache, name);
+}
+
+int fm_json_read(json_t **out, const char *path, fm_error *err) {
+    FILE *file = fopen(path, "rb");
+    json_error_t at;
+
+    *out = NULL;
+    if (!file) return fm_cli_fail(err, FM_EIO, "%s cannot be opened: %s", path, strerror(errno));
+    *out = json_loadf(file, 0, &at);
+    fclose(file);
+    return *out ? 0 : fm_cli_fail(err, FM_EFORMAT, "%s is no JSON: line %d: %s", path, at.line, at.text);
 }
 
 /* ---- options of the chat template ---- */

@@ -123,20 +123,6 @@ void fm_directory_make_room(fm_directory *d, uint64_t bytes, const struct timesp
 
 /* ---- lock ---- */
 
-/* path, and what is missing above it. */
-static int make_directory(const char *path, fm_error *err) {
-    char part[FM_DIRECTORY_PATH];
-    snprintf(part, sizeof part, "%s", path);
-    for (char *at = part + 1;; at++) {
-        if (*at && *at != '/') continue;
-        char end = *at;
-        *at = 0;
-        if (mkdir(part, 0700) && errno != EEXIST && !fm_path_exists(part)) return fm_fail_errno(err, FM_EIO, errno, "%s: it cannot be made", part);
-        if (!end) return 0;
-        *at = end;
-    }
-}
-
 /* What was written when, less what the time since allows. A text that is none, or a clock that was set back, counts as just now. */
 static uint64_t read_wrote(int fd) {
     char text[64] = "";
@@ -158,7 +144,7 @@ static void write_wrote(int fd, uint64_t bytes) {
 int fm_directory_lock(fm_directory *d, double deadline, fm_error *err) {
     char path[FM_DIRECTORY_PATH + 8];
     listing l;
-    int rc = make_directory(d->own, err);
+    int rc = fm_path_make(d->own, 0700, err);
     if (rc < 0) return rc;
     snprintf(path, sizeof path, "%s/lock", d->path);
     d->lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);

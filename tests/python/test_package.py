@@ -346,9 +346,11 @@ def test_after_a_fork():
         warnings.simplefilter("ignore")
         s = flash_moe.Session(sys.argv[1], memory="64M", context=256)
         want = s.generate("The capital of Norway is", max_tokens=8, temperature=0)
+        stream = s.stream("Once upon a time", temperature=0)
+        next(stream)
         child = os.fork()
         if child == 0:
-            for use in (lambda: s.generate("x"), lambda: s.logits, lambda: s.stats):
+            for use in (lambda: next(stream), lambda: s.generate("x"), lambda: s.logits, lambda: s.stats):
                 try:
                     use()
                 except flash_moe.ForkedError as e:
@@ -356,12 +358,12 @@ def test_after_a_fork():
             s.close()
             print(flash_moe.generate(sys.argv[1], "The capital of Norway is", max_tokens=8, temperature=0, memory="64M"), flush=True)
             sys.exit(0)
-        assert os.waitpid(child, 0)[1] == 0
+        assert os.waitpid(child, 0)[1] == 0 and next(stream).stats.tokens == 2
         assert s.generate("The capital of Norway is", max_tokens=8, temperature=0) == want
     """)
     assert result.returncode == 0 and result.stderr == "", result.stderr
     lines = result.stdout.splitlines()
-    assert len(lines) == 4 and all("after a fork it cannot be used" in x for x in lines[:3]) and lines[3] == " Oslo."
+    assert len(lines) == 5 and all("after a fork it cannot be used" in x for x in lines[:4]) and lines[4] == " Oslo."
 
 
 @pytest.mark.parametrize("work", ["s.feed([300] * 30000)", "s.generate('Once', temperature=1, logit_bias={0: -100, 2: -100})", "s.chat('Hi', max_tokens=25000, logit_bias={0: -100, 2: -100})",

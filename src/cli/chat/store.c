@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -172,16 +171,10 @@ static int from_json(struct talk *talk, const json_t *file, const char *path, fm
 }
 
 int fm_talk_load(struct talk *talk, const char *path, fm_error *err) {
-    json_error_t error;
     json_t *file;
-    FILE *stream = fopen(path, "rb");
-    int rc;
+    int rc = fm_json_read(&file, path, err);
 
-    if (!stream) return fm_cli_fail(err, FM_EIO, "%s cannot be opened: %s", path, strerror(errno));
-    file = json_loadf(stream, 0, &error);
-    fclose(stream);
-    if (!file) return fm_cli_fail(err, FM_EFORMAT, "%s is no JSON: line %d: %s", path, error.line, error.text);
-    rc = from_json(talk, file, path, err);
+    if (rc >= 0) rc = from_json(talk, file, path, err);
     json_decref(file);
     return rc;
 }
@@ -189,20 +182,7 @@ int fm_talk_load(struct talk *talk, const char *path, fm_error *err) {
 /* ---- the folder ---- */
 
 const char *fm_data_path(char *path, size_t size, const char *name) {
-    const char *data = getenv("XDG_DATA_HOME"), *home = getenv("HOME");
-    bool own = data && data[0] == '/';
-    int n;
-
-    if (!own && !(home && home[0] == '/')) return NULL;
-    n = snprintf(path, size, "%s%s/flash-moe/%s", own ? data : home, own ? "" : "/.local/share", name);
-    if (n < 0 || (size_t)n >= size) return NULL;
-    for (char *p = strchr(path + 1, '/'); p; p = strchr(p + 1, '/')) {
-        *p = '\0';
-        bool made = mkdir(path, 0700) == 0 || errno == EEXIST;
-        *p = '/';
-        if (!made) return NULL;
-    }
-    return path;
+    return fm_user_path(path, size, &(struct user_folder){"XDG_DATA_HOME", "/.local/share", 0700}, name);
 }
 
 static bool is_conversation(const char *name) {

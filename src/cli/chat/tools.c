@@ -111,17 +111,11 @@ static int add_entry(struct toolbox *box, json_t *entry, size_t number, fm_error
 
 static int read_file(struct toolbox *box, fm_error *err) {
     const char *path = box->options.file;
-    FILE *stream = fopen(path, "rb");
-    json_error_t error;
     json_t *file, *entry;
     size_t i;
-    int rc = 0;
+    int rc = fm_json_read(&file, path, err);
 
-    if (!stream) return fm_cli_fail(err, FM_EIO, "%s cannot be opened: %s", path, strerror(errno));
-    file = json_loadf(stream, 0, &error);
-    fclose(stream);
-    if (!file) return fm_cli_fail(err, FM_EFORMAT, "%s is no JSON: line %d: %s", path, error.line, error.text);
-    if (!json_is_array(file)) rc = fm_cli_fail(err, FM_EFORMAT, "%s: tools are a JSON list, [{\"name\": …, \"command\": …}, …]", path);
+    if (rc >= 0 && !json_is_array(file)) rc = fm_cli_fail(err, FM_EFORMAT, "%s: tools are a JSON list, [{\"name\": …, \"command\": …}, …]", path);
     json_array_foreach(file, i, entry) if (rc >= 0) rc = add_entry(box, entry, i + 1, err);
     json_decref(file);
     return rc;
