@@ -68,8 +68,9 @@ typedef struct fm_pack_options {
     int dense;               /* the same of all other matrices, but that routers and shared experts' gates get 8 bits instead of fewer */
     int group;               /* weights that share a scale in what is quantised: 32, 64 or 128; 0: as the source has, else 64 */
     bool search;             /* quantise by a search for the least squared error instead of by MLX's rule */
-    bool delete_consumed;    /* gives the source's weights back to the disk as soon as all of a file is packed; at the end its files are removed. Of a file that
-                                has another name, or that a link outside of huggingface_hub's cache or another snapshot there leads to, only this name is */
+    bool delete_consumed;    /* gives the source's weights back to the disk: a file of which all is packed is in .consumed beside its place from then on, and
+                                gone at the end. Of one that has another name, or is a link that another snapshot of huggingface_hub's cache has too or that
+                                leads elsewhere, only this name goes */
     const char
         *rules; /* JSON file: [{"tensors": GLOB, "layers": "0-3", "bits": 6 | "bf16" | "keep", "group": 32, "search": true}, …], of which only tensors must
                                 be there; names are the packed model's without .weight; later rules win over earlier ones, and all over the above. NULL: none */
