@@ -28,26 +28,13 @@ int fm_hub_cache_open(fm_hub_cache *c, const char *top, const char *repo, fm_err
     return 0;
 }
 
-int fm_hub_directories(const char *path, fm_error *err) {
-    char part[FM_HUB_PATH];
-    size_t n = strlen(path);
-    if (n >= sizeof part) return fm_fail(err, FM_EINVAL, "%s: the path is too long", path);
-    for (size_t i = 1; i <= n; i++) {
-        if (path[i] != '/' && path[i] != '\0') continue;
-        snprintf(part, sizeof part, "%.*s", (int)i, path);
-        int failed = mkdir(part, 0777) ? errno : 0;
-        if (failed && failed != EEXIST && !fm_path_exists(part)) return fm_fail_errno(err, FM_EIO, failed, "%s: it cannot be made", part);
-    }
-    return 0;
-}
-
 int fm_hub_cache_make(const fm_hub_cache *c, const char *commit, fm_error *err) {
     char path[FM_HUB_PATH];
     fm_hub_snapshot_path(c, commit, path);
-    int rc = fm_hub_directories(path, err);
+    int rc = fm_path_make(path, 0777, err);
     snprintf(path, sizeof path, "%s/blobs", c->repo);
-    if (rc == 0) rc = fm_hub_directories(path, err);
-    return rc == 0 ? fm_hub_directories(c->locks, err) : rc;
+    if (rc == 0) rc = fm_path_make(path, 0777, err);
+    return rc == 0 ? fm_path_make(c->locks, 0777, err) : rc;
 }
 
 void fm_hub_blob_path(const fm_hub_cache *c, const char *hash, char out[FM_HUB_PATH]) { snprintf(out, FM_HUB_PATH, "%s/blobs/%s", c->repo, hash); }
@@ -68,7 +55,7 @@ int fm_hub_cache_link(const fm_hub_cache *c, const char *commit, const fm_hub_fi
     (void)unlink(path);
     char *slash = strrchr(path, '/');
     *slash = '\0';
-    int rc = fm_hub_directories(path, err);
+    int rc = fm_path_make(path, 0777, err);
     *slash = '/';
     if (rc < 0) return rc;
     for (const char *p = file->name; *p; p++) up += *p == '/';
@@ -88,7 +75,7 @@ int fm_hub_cache_note(const fm_hub_cache *c, const char *revision, const char *c
     snprintf(path, sizeof path, "%s/refs/%s", c->repo, revision);
     char *slash = strrchr(path, '/');
     *slash = '\0';
-    int rc = fm_hub_directories(path, err);
+    int rc = fm_path_make(path, 0777, err);
     *slash = '/';
     if (rc < 0) return rc;
     /* Beside refs/, as everything in there is a revision. */

@@ -33,8 +33,6 @@ int fm_hub_cache_note(const fm_hub_cache *cache, const char *revision, const cha
 /* The commit that a revision was when it was noted; false: unknown. */
 bool fm_hub_cache_commit(const fm_hub_cache *cache, const char *revision, char commit[41]);
 
-/* Makes a directory and those above it. FM_EIO. */
-int fm_hub_directories(const char *path, fm_error *err);
 bool fm_hub_has_bytes(const char *path, uint64_t bytes);
 
 #endif

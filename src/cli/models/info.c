@@ -1,4 +1,4 @@
-/* cli/info.c: `flash-moe info`: what a model is, part by part. Nothing is loaded. */
+/* cli/models/info.c: `flash-moe info`: what a model is, part by part. Nothing is loaded. */
 #include <stdio.h>
 #include <string.h>
 

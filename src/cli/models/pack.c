@@ -123,8 +123,7 @@ static int pack(const char *model, const struct own_options *given, const fm_pac
     fm_error err = {0};
     int rc = fm_pack_plan_make(&plan, model, given->output, options, &err);
 
-    if (rc == FM_EINVAL) return fm_usage_error("%s", err.message);
-    if (rc < 0) return fm_report(&err);
+    if (rc < 0) return fm_report_given(&err);
     if (given->dry_run && given->json) return fm_json_print(plan_json(&plan));
     if (!given->json && plan.model_bytes > 0) print_plan(&plan, model, given->output);
     if (given->dry_run) return fm_finish_output();

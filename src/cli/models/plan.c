@@ -1,4 +1,4 @@
-/* cli/plan.c: `flash-moe plan`: will a model fit, and what can this machine's disk and memory give? The formulas are an upper bound: they know the bytes that a
+/* cli/models/plan.c: `flash-moe plan`: will a model fit, and what can this machine's disk and memory give? The formulas are an upper bound: they know the bytes that a
  * token has to move and the speeds measured here, and no arithmetic. */
 #include <stdio.h>
 #include <string.h>

@@ -103,7 +103,7 @@ static int pull(const char *name, const struct pull_options *given, const fm_pul
     rc = given->dry_run ? fm_pull_plan_make(&plan, name, &options, &err) : fm_pull(name, &options, &result, &err);
     fm_progress_clear(&shown.progress);
     if (rc < 0)
-        status = rc == FM_EINVAL ? fm_usage_error("%s", err.message) : fm_report(&err);
+        status = fm_report_given(&err);
     else
         status = given->dry_run ? print_plan(&plan, &shown) : print_result(&result, given);
     json_decref(shown.list);
