@@ -195,7 +195,7 @@ typedef struct fm_pull_result {
 FM_API int fm_pull(const char *name, const fm_pull_options *options, fm_pull_result *result, fm_error *err);
 
 /* Where a model that was pulled before is: the path of its snapshot into path [size]. The hub is not asked. FM_EINVAL: name is no name of a model; FM_EIO: it is not in the cache,
- * or not all of it. */
+ * or not all of it; one of which fm_pack_model has given files back is found until all of it is packed, so that that can go on. */
 FM_API int fm_pull_find(char *path, size_t size, const char *name, const char *cache, fm_error *err);
 
 /* ---- quality: how well a model predicts a text, and how far two models are from each other -------------------------- */

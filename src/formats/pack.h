@@ -68,6 +68,10 @@ void fm_pack_close(fm_pack **pack);
 
 /* ---- writing: pack_write.c ---- */
 
+/* Beside the files of a source that is given back while it is packed: those of which all is packed; and in the source's own a link to the journal of that packing. */
+#define FM_PACK_CONSUMED ".consumed"
+#define FM_PACK_CONSUMED_JOURNAL ".consumed/journal"
+
 /* Everything is written into DIR.part, which finish renames to DIR. */
 typedef struct fm_packer fm_packer;
 

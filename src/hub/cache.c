@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "flash_moe_tools.h"
 #include "formats/json.h"
+#include "formats/pack.h"
 
 int fm_hub_cache_open(fm_hub_cache *c, const char *top, const char *repo, fm_error *err) {
     char folder[220];
@@ -153,10 +154,21 @@ static bool has_weights(const char *snapshot) {
     return any;
 }
 
-/* A snapshot may have only some of the files: other programs fetch what they need, and a pull may have been stopped. */
-static bool is_whole(const char *snapshot) {
+/* Whether there is a journal of a packing that gives the files back. The link of one that was killed when it had ended is removed. */
+static bool is_being_packed(const char *snapshot) {
+    char path[FM_HUB_PATH];
+    if (fm_path_join(path, sizeof path, snapshot, FM_PACK_CONSUMED_JOURNAL, NULL) < 0) return false;
+    if (fm_path_exists(path)) return true;
+    if (unlink(path) == 0 && fm_path_join(path, sizeof path, snapshot, FM_PACK_CONSUMED, NULL) == 0) (void)rmdir(path);
+    return false;
+}
+
+/* A snapshot may have only some of the files: other programs fetch what they need, a pull may have been stopped, and a packing that gives them back: that has to find it
+ * again. */
+static bool is_usable(const char *snapshot) {
     char path[FM_HUB_PATH];
     if (fm_path_join(path, sizeof path, snapshot, "config.json", NULL) < 0 || !fm_path_exists(path)) return false;
+    if (is_being_packed(snapshot)) return true;
     if (fm_path_join(path, sizeof path, snapshot, "model.json", NULL) == 0 && fm_path_exists(path)) return has_layers(snapshot, path);
     if (fm_path_join(path, sizeof path, snapshot, "model.safetensors.index.json", NULL) == 0 && fm_path_exists(path)) return has_shards(snapshot, path);
     return has_weights(snapshot);
@@ -170,7 +182,7 @@ int fm_pull_find(char *path, size_t size, const char *name, const char *cache, f
     if (rc < 0 || (rc = fm_hub_cache_open(&c, cache, n.repo, err)) < 0) return rc;
     if (!fm_hub_cache_commit(&c, n.revision, commit)) return fm_fail(err, FM_EIO, "%s: it is not in %s", name, cache);
     fm_hub_snapshot_path(&c, commit, snapshot);
-    if (!is_whole(snapshot)) return fm_fail(err, FM_EIO, "%s: it is not in %s, or not all of it", name, cache);
+    if (!is_usable(snapshot)) return fm_fail(err, FM_EIO, "%s: it is not in %s, or not all of it", name, cache);
     if (strlen(snapshot) >= size) return fm_fail(err, FM_EINVAL, "%s: the path is too long", snapshot);
     memcpy(path, snapshot, strlen(snapshot) + 1);
     return 0;

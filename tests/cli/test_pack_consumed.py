@@ -151,7 +151,9 @@ def test_delete_consumed_goes_on_after_kill_9(tmp_path):
 
 
 def test_kill_9_at_any_moment(bank, tmp_path):
-    """Two widths, and blobs of the cache that are consumed: the same bytes in the end, and nothing left of the source or of the work."""
+    """Two widths, and blobs of the cache that are consumed: the same bytes in the end, and nothing left of the source or of the work. The model is named as on the hub, and
+    found by that name although files of it are gone."""
+    environment = {**{k: v for k, v in os.environ.items() if not k.startswith("HF_")}, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     options, kills, generator = ["--experts", "3,2", "--threads", "2"], 0, random.Random(7)
     begin = time.monotonic()
     pack(bank, tmp_path / "want", *options)
@@ -161,7 +163,8 @@ def test_kill_9_at_any_moment(bank, tmp_path):
         shutil.rmtree(out, ignore_errors=True)
         snapshot = as_cache(bank, tmp_path / "hub")
         while not out.exists() or (tmp_path / "out.part.json").exists():
-            process = subprocess.Popen([PROGRAM, "pack", snapshot, "-o", out, *options, "--delete-consumed"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            process = subprocess.Popen([PROGRAM, "pack", "org/name", "-o", out, *options, "--delete-consumed"], env=environment, stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
             try:
                 process.wait(generator.uniform(0, seconds * 1.2))
             except subprocess.TimeoutExpired:
@@ -170,6 +173,8 @@ def test_kill_9_at_any_moment(bank, tmp_path):
             stderr = process.communicate()[1]
             assert process.returncode in (0, -signal.SIGKILL), stderr
         assert tree(out) == want and not list(tmp_path.glob("out.*"))
+        refused_by_name = subprocess.run([PROGRAM, "info", "org/name"], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        assert refused_by_name.returncode == 1 and "no model of that name" in refused_by_name.stderr
         left = [p.name for p in snapshot.rglob("*")]
-        assert not any(name.endswith((".bin", ".safetensors", ".consumed")) for name in left) and "config.json" in left
+        assert not any(name.endswith((".bin", ".safetensors", ".consumed")) for name in left) and "config.json" in left, left
         assert {p.name for p in (snapshot.parents[1] / "blobs").iterdir()} == {os.path.basename(os.readlink(p)) for p in snapshot.rglob("*") if p.is_symlink()}

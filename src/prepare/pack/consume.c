@@ -13,7 +13,7 @@
 #include "families/families.h"
 #include "prepare/pack/pack.h"
 
-#define CONSUMED ".consumed"
+#define CONSUMED FM_PACK_CONSUMED
 
 static const char *name_of(const fm_pack_job *job, int file) {
     const char *path = job->model->tensors.files[file].path, *slash = strrchr(path, '/');
@@ -295,6 +295,19 @@ uint64_t fm_uses_peak(const fm_pack_job *job, const json_t *state, uint64_t dens
     return (uint64_t)most;
 }
 
+/* A link to the journal in the model's .consumed, or its removal: by it a model of the hub's cache is found by its name although files are missing, as long as packing has to
+ * go on. Only that would be lost without it. */
+static void mark(const fm_journal *journal, const char *model, bool set) {
+    char hidden[FM_PATH_BYTES], path[FM_PATH_BYTES], real[PATH_MAX];
+    if (fm_path_join(hidden, sizeof hidden, model, CONSUMED, NULL) < 0 || fm_path_join(path, sizeof path, model, FM_PACK_CONSUMED_JOURNAL, NULL) < 0) return;
+    if (!set || !realpath(journal->path, real)) {
+        if (unlink(path) == 0) (void)rmdir(hidden);
+    } else if (mkdir(hidden, 0777) == 0 || errno == EEXIST) {
+        (void)unlink(path);
+        (void)!symlink(real, path);
+    }
+}
+
 int fm_consume_layer(fm_pack_job *job, int layer, fm_error *err) {
     const fm_model *model = job->model;
     char path[FM_PATH_BYTES];
@@ -309,6 +322,7 @@ int fm_consume_layer(fm_pack_job *job, int layer, fm_error *err) {
     json_t *state = fm_packer_state(job->packer);
     rc = state ? fm_journal_save(&job->journal, state, &job->figures, err) : fm_fail(err, FM_ENOMEM, "no memory for a journal");
     json_decref(state);
+    if (!job->feed && rc == 0) mark(&job->journal, model->path, true);
     for (int file = 0; file < model->tensors.n_files && rc == 0; file++) {
         if (last_layer(job, file) != layer || !fm_journal_is_consumed(&job->journal, model, file)) continue;
         if (job->feed) punch(model, file, model->tensors.files[file].path);
@@ -357,6 +371,7 @@ static int remove_consumed(const char *folder, const char *name, uint64_t *kept_
 int fm_consume_rest(const fm_journal *journal, const char *model, const json_t *files, uint64_t *kept_bytes, fm_error *err) {
     char folder[FM_PATH_BYTES];
     int rc = 0;
+    mark(journal, model, true);
     for (size_t i = 0; i < json_array_size(files) && rc == 0; i++) {
         const char *name = json_string_value(json_array_get(files, i)), *slash = name ? strrchr(name, '/') : NULL;
         if (!name || !*name || *name == '/' || !strncmp(name, "../", 3) || strstr(name, "/../"))
@@ -366,8 +381,10 @@ int fm_consume_rest(const fm_journal *journal, const char *model, const json_t *
         if (!slash) folder[n - 1] = '\0';
         rc = remove_consumed(folder, slash ? slash + 1 : name, kept_bytes, err);
     }
-    if (rc == 0) fm_journal_remove(journal);
-    return rc;
+    if (rc < 0) return rc;
+    fm_journal_remove(journal);
+    mark(journal, model, false);
+    return 0;
 }
 
 /* "experts/layer_00.bin" of the path of a file that may be in experts/.consumed; NULL without memory. */
