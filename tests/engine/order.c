@@ -180,7 +180,7 @@ int main(int argc, char **argv) {
     o.context = 512;
     o.n_threads = 1;
     o.memory_bytes = (uint64_t)256 << 20;
-    for (int kv = FM_KV_BF16; kv <= (argc > 1 ? FM_KV_BF16 : FM_KV_Q8); kv++) check_kind(kv, o);
+    for (int kv = FM_KV_BF16; kv <= (argc > 1 || TEST_SLOW ? FM_KV_BF16 : FM_KV_Q8); kv++) check_kind(kv, o);
     if (argc > 1) return TEST_END();
     o.n_threads = 2;
     check_reads(o);
