@@ -154,21 +154,12 @@ static bool has_weights(const char *snapshot) {
     return any;
 }
 
-/* Whether there is a journal of a packing that gives the files back. The link of one that was killed when it had ended is removed. */
-static bool is_being_packed(const char *snapshot) {
-    char path[FM_HUB_PATH];
-    if (fm_path_join(path, sizeof path, snapshot, FM_PACK_CONSUMED_JOURNAL, NULL) < 0) return false;
-    if (fm_path_exists(path)) return true;
-    if (unlink(path) == 0 && fm_path_join(path, sizeof path, snapshot, FM_PACK_CONSUMED, NULL) == 0) (void)rmdir(path);
-    return false;
-}
-
 /* A snapshot may have only some of the files: other programs fetch what they need, a pull may have been stopped, and a packing that gives them back: that has to find it
  * again. */
 static bool is_usable(const char *snapshot) {
     char path[FM_HUB_PATH];
     if (fm_path_join(path, sizeof path, snapshot, "config.json", NULL) < 0 || !fm_path_exists(path)) return false;
-    if (is_being_packed(snapshot)) return true;
+    if (fm_path_join(path, sizeof path, snapshot, FM_PACK_CONSUMED_JOURNAL, NULL) == 0 && fm_path_exists(path)) return true;
     if (fm_path_join(path, sizeof path, snapshot, "model.json", NULL) == 0 && fm_path_exists(path)) return has_layers(snapshot, path);
     if (fm_path_join(path, sizeof path, snapshot, "model.safetensors.index.json", NULL) == 0 && fm_path_exists(path)) return has_shards(snapshot, path);
     return has_weights(snapshot);

@@ -82,6 +82,14 @@ def full(path):
     filler.unlink()
 
 
+def fails_when_full(process, path):
+    """A paused process goes on and ends with one sentence that names a file there and what was missing."""
+    process.send_signal(signal.SIGCONT)
+    stderr = process.communicate(timeout=60)[1]
+    assert process.returncode == 1 and stderr.startswith(f"flash-moe: {path}/") and stderr.count("\n") == 1, stderr
+    assert "cannot be written" in stderr and stderr.endswith(": No space left on device.\n"), stderr
+
+
 @contextlib.contextmanager
 def as_nobody(program):
     """A directory that everyone may look into, and a function that runs the program there as nobody."""

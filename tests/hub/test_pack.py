@@ -12,7 +12,7 @@ import time
 import pytest
 
 from conftest import tree
-from small_disk import full, on_small_disk, pause
+from small_disk import fails_when_full, full, on_small_disk, pause
 
 KILLS = int(os.environ.get("FLASH_MOE_KILLS", 6))
 
@@ -235,10 +235,7 @@ def test_a_disk_that_becomes_full(serve, sharded, packed, tmp_path, consumed):
         pause(process, (disk / "packed.part" / "experts" / "narrow_01.bin").exists)
         hub.bytes_per_second = None
         with full(disk):
-            process.send_signal(signal.SIGCONT)
-            stderr = process.communicate(timeout=60)[1]
-            assert process.returncode == 1 and stderr.startswith(f"flash-moe: {disk}/") and stderr.count("\n") == 1, stderr
-            assert "cannot be written" in stderr and stderr.endswith(": No space left on device.\n"), stderr
+            fails_when_full(process, disk)
             assert not target.exists()
         assert puller.run("pull", "org/name", "--pack", target, *options).returncode == 0
         assert tree(target) == want and rest(target) == []

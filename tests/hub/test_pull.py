@@ -13,7 +13,7 @@ import pytest
 
 from conftest import PROGRAM, SMALL, ember_files
 from hub_server import git_hash
-from small_disk import as_nobody, full, on_small_disk, pause
+from small_disk import as_nobody, fails_when_full, full, on_small_disk, pause
 
 KILLS = int(os.environ.get("FLASH_MOE_KILLS", 8))
 EXTRA = {"README.md": b"# read me", ".gitattributes": b"*.safetensors lfs", "original/model.safetensors": b"x" * 200_000, "consolidated.safetensors": b"y" * 200_000,
@@ -345,10 +345,7 @@ def test_a_disk_that_becomes_full(serve, ember, tmp_path):
         pause(process, lambda: any(p.stat().st_size > 1_000_000 for p in disk.rglob("*.incomplete")))
         hub.bytes_per_second = None
         with full(disk):
-            process.send_signal(signal.SIGCONT)
-            stderr = process.communicate(timeout=60)[1]
-            assert process.returncode == 1 and stderr.startswith(f"flash-moe: {disk}/") and stderr.count("\n") == 1, stderr
-            assert "cannot be written" in stderr and stderr.endswith(": No space left on device.\n"), stderr
+            fails_when_full(process, disk)
             assert "model.safetensors" not in puller.snapshot()
         hub.sent = 0
         assert puller.pull() == ember and hub.sent < len(ember["model.safetensors"])

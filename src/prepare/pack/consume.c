@@ -298,13 +298,14 @@ uint64_t fm_uses_peak(const fm_pack_job *job, const json_t *state, uint64_t dens
 /* A link to the journal in the model's .consumed, or its removal: by it a model of the hub's cache is found by its name although files are missing, as long as packing has to
  * go on. Only that would be lost without it. */
 static void mark(const fm_journal *journal, const char *model, bool set) {
-    char hidden[FM_PATH_BYTES], path[FM_PATH_BYTES], real[PATH_MAX];
+    char hidden[FM_PATH_BYTES], path[FM_PATH_BYTES], next[FM_PATH_BYTES], real[PATH_MAX];
     if (fm_path_join(hidden, sizeof hidden, model, CONSUMED, NULL) < 0 || fm_path_join(path, sizeof path, model, FM_PACK_CONSUMED_JOURNAL, NULL) < 0) return;
+    if (fm_path_join(next, sizeof next, model, FM_PACK_CONSUMED_JOURNAL ".new", NULL) < 0) return;
+    (void)unlink(next);
     if (!set || !realpath(journal->path, real)) {
         if (unlink(path) == 0) (void)rmdir(hidden);
-    } else if (mkdir(hidden, 0777) == 0 || errno == EEXIST) {
-        (void)unlink(path);
-        (void)!symlink(real, path);
+    } else if (mkdir(hidden, 0777) == 0 || errno == EEXIST) { /* at no moment without one */
+        if (symlink(real, next) == 0) (void)rename(next, path);
     }
 }
 
